@@ -1,0 +1,40 @@
+"""What every command line shares: one-line errors, nearest-name hints, logging."""
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+logger = logging.getLogger(__name__)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean "flair"?`, or an empty string when nothing known is close to `name`."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Plain lines on standard error; libraries only from WARNING up."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    for ours in ("__main__", "util", "models", "ops", "vis", "engine_pretrain", "engine_finetune", "main_pretrain",
+                 "main_cr_finetune", "prepare_data"):
+        logging.getLogger(ours).setLevel(level)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a CLI's main(): ValueError and OSError, our words to the user, become one line and exit code 2.
+
+    Set MAMBA_MAE_TRACEBACK=1 to see the traceback instead.
+    """
+    if os.environ.get("MAMBA_MAE_TRACEBACK"):
+        sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
