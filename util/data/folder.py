@@ -1,0 +1,78 @@
+"""The prepared folder: where each file of a subject lies, and which subjects are there.
+
+    ROOT/t1/NAME_t1.npy  ROOT/t2/NAME_t2.npy  ROOT/t1ce/NAME_t1ce.npy  ROOT/flair/NAME_flair.npy   uint8 (Z, Y, X)
+    ROOT/seg_mask/NAME_seg.npy                                                                   optional
+    ROOT/manifest.csv                                                                            optional
+    ROOT/Genetic_and_Histological_labels.xlsx                                                    EGD only
+
+This is the layout of the paper's README, so a folder made by hand after it loads too.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+CONTRASTS = ("t1", "t2", "t1ce", "flair")  # the order of the channels
+LABEL_SHEET = "Genetic_and_Histological_labels.xlsx"
+
+
+def volume_path(root: Path, subject: str, contrast: str) -> Path:
+    return root / contrast / f"{subject}_{contrast}.npy"
+
+
+def segmentation_path(root: Path, subject: str) -> Path:
+    return root / "seg_mask" / f"{subject}_seg.npy"
+
+
+def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS) -> list[str]:
+    """Sorted names of the subjects below `root`, found by file name in the folders of `contrasts`.
+
+    ValueError if the folder is no prepared folder, a file is named otherwise, or a subject lacks a contrast.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder; give a folder written by prepare_data.py")
+    per_contrast = {contrast: _names_in(root / contrast, contrast) for contrast in contrasts}
+    everyone = set().union(*per_contrast.values())
+    if not everyone:
+        raise ValueError(f"{root} has no volumes; prepare_data.py fills such a folder")
+    for subject in sorted(everyone):
+        for contrast, names in per_contrast.items():
+            if subject not in names:
+                raise ValueError(
+                    f'subject "{subject}" has no {contrast}: {volume_path(root, subject, contrast)} is missing; '
+                    "prepare that subject again or remove its other files"
+                )
+    return sorted(everyone)
+
+
+def read_header(path: Path) -> tuple[int, int, int]:
+    """Shape (Z, Y, X) of a prepared volume, read from the header alone; ValueError unless it is a 3-D uint8 .npy."""
+    volume = open_volume(path)
+    return volume.shape
+
+
+def open_volume(path: Path) -> np.ndarray:
+    """A prepared volume, uint8 (Z, Y, X), memory-mapped: nothing is read until it is used."""
+    try:
+        volume = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; prepare that subject again") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a readable .npy file ({error}); prepare that subject again") from error
+    if not isinstance(volume, np.ndarray) or volume.dtype != np.uint8 or volume.ndim != 3:
+        found = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
+        raise ValueError(f"{path} holds {found} where a 3-D uint8 volume belongs; prepare_data.py writes such volumes")
+    return volume
+
+
+def _names_in(folder: Path, contrast: str) -> set[str]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is missing: a prepared folder has one folder per contrast; run prepare_data.py")
+    suffix = f"_{contrast}"
+    names = set()
+    for path in folder.glob("*.npy"):
+        if not path.stem.endswith(suffix) or path.stem == suffix:
+            raise ValueError(f"{path} should be named NAME{suffix}.npy; rename or remove it")
+        names.add(path.stem.removesuffix(suffix))
+    return names
