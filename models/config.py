@@ -1,0 +1,104 @@
+"""ModelConfig: every number and choice that defines a model."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+Grid = tuple[int, int, int]  # always (z, y, x)
+Fidelity = Literal["corrected", "paper"]
+MixerName = Literal["mamba", "attention"]
+RotaryName = Literal["axial", "none"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Fields of a masked autoencoder or a classifier; the decoder's are ignored by classifiers, `num_classes` by MAEs."""
+
+    img_size: Grid = (160, 160, 160)
+    """Voxels (Z, Y, X); an int means a cube."""
+    patch_size: int = 16
+    """Side of a cubic patch in voxels."""
+    in_chans: int = 4
+    """Contrasts, in the order t1, t2, t1ce, flair."""
+    num_classes: int = 2
+    embed_dim: int = 384
+    depth: int = 12
+    decoder_embed_dim: int = 192
+    decoder_depth: int = 8
+    mixer: MixerName = "mamba"
+    """What mixes tokens: two selective scans, or softmax attention."""
+    rotary: RotaryName = "axial"
+    """Rotary embedding before each block ("none" for the ViT, whose position embedding suffices)."""
+    num_heads: int = 6
+    """Attention heads of the encoder (attention mixer only)."""
+    decoder_num_heads: int = 6
+    mlp_ratio: float = 0.0
+    """Width of the feed-forward part after the mixer relative to embed_dim; 0 means none, as in Mamba blocks."""
+    d_state: int = 16
+    """State size N of a scan channel."""
+    d_conv: int = 4
+    expand: int = 2
+    """Inner width I = expand * embed_dim."""
+    drop_path_rate: float = 0.1
+    norm_pix_loss: bool = False
+    """Reconstruct each patch normalised by its own mean and variance."""
+    grad_checkpointing: bool = False
+    """Recompute each block in the backward pass instead of storing its activations."""
+    fidelity: Fidelity = "corrected"
+    """`paper` reproduces the published code, defects included (for its checkpoints and numbers)."""
+    scan_backend: str = "auto"
+    """Backend of ops.selective_scan_fn and ops.causal_conv1d_fn; never changes the maths."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("mixer", MixerName), ("rotary", RotaryName), ("fidelity", Fidelity)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f'{name}="{getattr(self, name)}" is not one of {", ".join(get_args(choices))}')
+        if min(self.patch_size, self.in_chans, self.embed_dim, self.depth, self.num_classes, self.d_state) < 1:
+            raise ValueError("patch_size, in_chans, embed_dim, depth, num_classes and d_state must be at least 1")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+        if self.mixer == "attention" and self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}")
+        for axis, side in zip("ZYX", self.img_size):
+            if side < 1 or side % self.patch_size:
+                raise ValueError(
+                    f"img_size {axis}={side} is not divisible by patch_size={self.patch_size}: "
+                    f"prepare volumes of another size or choose another patch"
+                )
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens along z, y, x."""
+        z, y, x = (side // self.patch_size for side in self.img_size)
+        return z, y, x
+
+    @property
+    def tokens(self) -> int:
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def patch_values(self) -> int:
+        """P = patch_size^3 * in_chans."""
+        return self.patch_size**3 * self.in_chans
+
+
+def build_config(values: dict[str, Any]) -> ModelConfig:
+    """ModelConfig from keyword arguments; img_size may be an int. An unknown field raises and names the known ones."""
+    known = [f.name for f in fields(ModelConfig)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown model field {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
+    if "img_size" in values:
+        size = values["img_size"]
+        sides = (size,) * 3 if isinstance(size, int) else tuple(int(side) for side in size)
+        if len(sides) != 3:
+            raise ValueError(f"img_size={size!r} must be one int or three (Z, Y, X)")
+        values = {**values, "img_size": sides}
+    return ModelConfig(**values)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint with the closest known name, ending the sentence."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -1,0 +1,109 @@
+"""VolumeEncoder: what the masked autoencoder and the classifier share, with timm's names for it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.config import Grid, ModelConfig
+from models.fidelity import PARTS
+from models.patches import PatchEmbed3D
+from models.trunk import NORM_EPS, build_trunk
+
+UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b")
+
+
+class VolumeEncoder(nn.Module):
+    """Patch embedding, position embedding (which the subclass defines as `pos_embed`), trunk and final norm."""
+
+    pos_embed: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.parts = config, PARTS[config.fidelity]
+        self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size)
+        self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads)
+        self.norm_f = nn.RMSNorm(config.embed_dim, eps=NORM_EPS)
+
+    @property
+    def grid(self) -> Grid:
+        """Tokens along (z, y, x)."""
+        return self.config.grid
+
+    @property
+    def num_features(self) -> int:
+        return self.config.embed_dim
+
+    def all_tokens_rotation(self, device: torch.device) -> Tensor:
+        """The rotation of all L tokens in raster order."""
+        return self.parts.full_rotation(self.grid, self.config.embed_dim, device)
+
+    def forward_features(self, volume_BCZYX: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, L, E): every token, in raster order, after the final norm."""
+        return self._features(volume_BCZYX, None)
+
+    def forward_intermediates(
+        self,
+        volume_BCZYX: Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        intermediates_only: bool = False,
+    ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
+        """Final tokens (B, L, E) and the state residual + hidden after chosen blocks, each (B, L, E).
+
+        indices: None for all blocks, an int for the last n, or block numbers (negative counts from the end).
+        norm: apply the final norm to the intermediates. Source: timm's forward_intermediates, with NLC output.
+        """
+        wanted = self._block_numbers(indices)
+        found: dict[int, Tensor] = {}
+
+        def collect(index: int, state: Tensor) -> None:
+            if index in wanted:
+                found[index] = self.norm_f(state) if norm else state
+
+        tokens = self._features(volume_BCZYX, collect)
+        intermediates = [found[index] for index in wanted]
+        return intermediates if intermediates_only else (tokens, intermediates)
+
+    def _features(self, volume_BCZYX: Tensor, collect) -> Tensor:
+        check_volume(volume_BCZYX, self.config)
+        tokens = self.patch_embed(volume_BCZYX) + self.pos_embed
+        rotation = None if self.config.rotary == "none" else self.all_tokens_rotation(volume_BCZYX.device)
+        return self.blocks(tokens, self.norm_f, rotation, collect)
+
+    def _block_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
+        depth = self.config.depth
+        if indices is None:
+            return list(range(depth))
+        if isinstance(indices, int):
+            indices = range(depth - indices, depth)
+        for index in indices:
+            if not -depth <= index < depth:
+                raise ValueError(f"block {index} does not exist: the model has blocks 0..{depth - 1}")
+        return [index % depth for index in indices]
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that an optimiser must not decay: state matrices, skip weights, embeddings (biases and norms,
+        being one-dimensional, are left out by timm's parameter groups anyway)."""
+        names = {name for name, _ in self.named_parameters() if name.endswith(UNDECAYED_SUFFIXES)}
+        return names | {"pos_embed", "mask_token"}
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """timm's layer groups for layer-wise learning-rate decay: embedding, each block, the rest."""
+        return {"stem": r"^(pos_embed|patch_embed)", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm_f", (99999,))]}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for trunk in (self.blocks, getattr(self, "decoder_blocks", None)):
+            if trunk is not None:
+                trunk.grad_checkpointing = enable
+
+
+def check_volume(volume_BCZYX: Tensor, config: ModelConfig) -> None:
+    """Raise ValueError where a batch of volumes does not have the model's contrasts and size."""
+    expected = (config.in_chans, *config.img_size)
+    if volume_BCZYX.dim() != 5 or tuple(volume_BCZYX.shape[1:]) != expected:
+        raise ValueError(
+            f"volume has shape {tuple(volume_BCZYX.shape)}, the model expects (batch, {', '.join(map(str, expected))}): "
+            f"create the model with img_size={tuple(volume_BCZYX.shape[2:])} and in_chans={volume_BCZYX.shape[1:2]}"
+        )

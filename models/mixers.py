@@ -1,0 +1,92 @@
+"""Token mixers: the paper's bidirectional Mamba and softmax attention. Both map (B, L, E) -> (B, L, E)."""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops import causal_conv1d_fn, selective_scan_fn
+
+
+class BiMamba(nn.Module):
+    """Two selective scans over the same tokens, one from each end, averaged (METHOD.md section 2, the paper's "v2").
+
+    Every direction owns a conv1d, x_proj, dt_proj, A_log and D (suffix _b: backward); in_proj and out_proj are shared.
+    Both directions run the same code over their parameters, so no backend can lose one of them.
+    """
+
+    DIRECTIONS = (("", False), ("_b", True))  # parameter suffix, scanned from the last token to the first
+
+    def __init__(self, dim: int, depth: int, *, d_state: int, d_conv: int, expand: int, backend: str = "auto") -> None:
+        super().__init__()
+        self.inner, self.d_state, self.dt_rank = expand * dim, d_state, math.ceil(dim / 16)
+        self.backend = backend
+        self.in_proj = nn.Linear(dim, 2 * self.inner, bias=False)
+        for suffix, _ in self.DIRECTIONS:
+            conv = nn.Conv1d(self.inner, self.inner, d_conv, groups=self.inner)
+            self.add_module(f"conv1d{suffix}", conv)
+            self.add_module(f"x_proj{suffix}", nn.Linear(self.inner, self.dt_rank + 2 * d_state, bias=False))
+            self.add_module(f"dt_proj{suffix}", _dt_projection(self.dt_rank, self.inner))
+            A_log = torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(self.inner, 1)
+            self.register_parameter(f"A{suffix}_log", nn.Parameter(A_log))
+            self.register_parameter(f"D{suffix}", nn.Parameter(torch.ones(self.inner)))
+        self.out_proj = nn.Linear(self.inner, dim, bias=False)
+        with torch.no_grad():
+            nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
+            self.out_proj.weight /= math.sqrt(depth)
+
+    def forward(self, tokens_BLE: Tensor) -> Tensor:
+        x_BIL, z_BIL = self.in_proj(tokens_BLE).transpose(1, 2).chunk(2, dim=1)  # views: memory stays channel-last
+        y_BIL = sum(self._scan(x_BIL, z_BIL, suffix, reverse) for suffix, reverse in self.DIRECTIONS)
+        return self.out_proj(cast(Tensor, y_BIL).transpose(1, 2) / 2)
+
+    def _scan(self, x_BIL: Tensor, z_BIL: Tensor, suffix: str, reverse: bool) -> Tensor:
+        """One direction: (B, I, L), (B, I, L) -> (B, I, L), gated by silu(z)."""
+        conv, x_proj, dt_proj = (
+            self.get_submodule(f"{part}{suffix}") for part in ("conv1d", "x_proj", "dt_proj")
+        )
+        weight, bias = cast(Tensor, conv.weight).squeeze(1), cast(Tensor, conv.bias)
+        x_BIL = causal_conv1d_fn(x_BIL, weight, bias, activation="silu", reverse=reverse, backend=self.backend)
+        parts_BLx = x_proj(x_BIL.transpose(1, 2))
+        dt_BLR, B_BLN, C_BLN = parts_BLx.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        delta_BLI = F.linear(dt_BLR, cast(Tensor, dt_proj.weight))  # bias and softplus belong to the scan
+        return selective_scan_fn(
+            x_BIL,
+            delta_BLI.transpose(1, 2),
+            -self.get_parameter(f"A{suffix}_log").float().exp(),
+            B_BLN.transpose(1, 2),
+            C_BLN.transpose(1, 2),
+            self.get_parameter(f"D{suffix}").float(),
+            z=z_BIL,
+            delta_bias=cast(Tensor, dt_proj.bias).float(),
+            delta_softplus=True,
+            reverse=reverse,
+            backend=self.backend,
+        )
+
+
+def _dt_projection(rank: int, inner: int) -> nn.Linear:
+    """Linear R -> I with softplus(bias) log-uniform in [1e-3, 1e-1] (floor 1e-4): the step sizes a scan starts from."""
+    projection = nn.Linear(rank, inner)
+    nn.init.uniform_(projection.weight, -(rank**-0.5), rank**-0.5)
+    low, high = math.log(1e-3), math.log(1e-1)
+    dt = (torch.rand(inner) * (high - low) + low).exp().clamp(min=1e-4)
+    with torch.no_grad():
+        projection.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+    return projection
+
+
+class Attention(nn.Module):
+    """Multi-head softmax attention by scaled_dot_product_attention, so that every platform's fused kernel serves."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, tokens_BLE: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens_BLE).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))

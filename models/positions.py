@@ -1,0 +1,36 @@
+"""Absolute position embeddings on a (z, y, x) grid of tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.config import Grid
+
+
+def grid_positions(grid: Grid) -> Tensor:
+    """(L, 3): the (z, y, x) index of every token in raster order."""
+    axes = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
+    return torch.stack(axes, dim=-1).reshape(-1, 3)
+
+
+def sincos_position_embedding(grid: Grid, dim: int, axes: tuple[int, int, int] = (0, 1, 2)) -> Tensor:
+    """(1, L, dim) fixed embedding: a third of the channels for each axis, sines then cosines of geometric frequencies.
+
+    axes: which grid axis each third follows; (0, 1, 2) is z, y, x. Channels beyond 6 * (dim // 6) stay zero.
+    """
+    quarter_turns = dim // 6
+    omega = 10000.0 ** (-torch.arange(quarter_turns, dtype=torch.float64) / quarter_turns)
+    positions = grid_positions(grid).to(torch.float64)
+    thirds = []
+    for axis in axes:
+        angles = positions[:, axis, None] * omega
+        thirds += [angles.sin(), angles.cos()]
+    embedding = torch.cat(thirds, dim=-1).float()
+    return F.pad(embedding, (0, dim - embedding.shape[-1])).unsqueeze(0)
+
+
+def resample_position_embedding(embedding_1LE: Tensor, source: Grid, target: Grid) -> Tensor:
+    """(1, L, E) on grid `source` -> (1, L', E) on grid `target`, trilinear in 3D."""
+    volume = embedding_1LE.float().transpose(1, 2).unflatten(2, source)
+    resampled = F.interpolate(volume, size=target, mode="trilinear", align_corners=False)
+    return resampled.flatten(2).transpose(1, 2).to(embedding_1LE.dtype)

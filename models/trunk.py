@@ -1,0 +1,90 @@
+"""Block and Trunk: the residual stream that encoder, decoder and classifier share (METHOD.md section 3)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import torch
+from timm.layers.drop import DropPath, drop_path
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.config import ModelConfig
+from models.mixers import Attention, BiMamba
+from models.rotary import rotate
+
+NORM_EPS = 1e-5
+Pair = tuple[Tensor, Tensor]
+
+
+class Block(nn.Module):
+    """add -> rotate -> norm -> mixer, with the sum kept in float32: (hidden, residual) -> (hidden, residual).
+
+    drop_path acts on the hidden that arrives, the previous block's output. A feed-forward part, where the family has
+    one, follows in the same form.
+    """
+
+    def __init__(self, dim: int, mixer: nn.Module, drop_path: float, mlp_ratio: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.mixer = mixer
+        self.drop_path = DropPath(drop_path)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio)) if mlp_ratio else None
+        self.norm2 = nn.RMSNorm(dim, eps=NORM_EPS) if mlp_ratio else None
+
+    def forward(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:
+        if residual is None:
+            residual = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        else:
+            residual = residual + self.drop_path(hidden)
+        if rotation is not None:
+            residual = rotate(residual, rotation)
+        hidden = self.mixer(self.norm(residual))
+        if self.mlp is not None and self.norm2 is not None:
+            residual = residual + self.drop_path(hidden)
+            hidden = self.mlp(self.norm2(residual))
+        return hidden, residual
+
+
+class Trunk(nn.ModuleList):
+    """A list of blocks and the way through them. The final norm is passed in by its owner, which together with the
+    ModuleList keeps the published parameter names: blocks.0.mixer.A_log, norm_f.weight, decoder_norm_f.weight."""
+
+    def __init__(self, blocks: list[Block], final_drop_path: float, grad_checkpointing: bool) -> None:
+        super().__init__(blocks)
+        self.final_drop_path = final_drop_path
+        self.grad_checkpointing = grad_checkpointing
+
+    def forward(
+        self,
+        tokens_BLE: Tensor,
+        norm: nn.Module,
+        rotation: Tensor | None = None,
+        collect: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """(B, L, E) -> (B, L, E) after `norm`; `collect(index, state)` is shown residual + hidden after each block."""
+        hidden, residual = tokens_BLE, None
+        for index, block in enumerate(self):
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                hidden, residual = cast(Pair, checkpoint(block, hidden, residual, rotation, use_reentrant=False))
+            else:
+                hidden, residual = block(hidden, residual, rotation)
+            if collect is not None:
+                collect(index, residual + hidden)
+        return norm(residual + drop_path(hidden, self.final_drop_path, self.training))
+
+
+def build_trunk(config: ModelConfig, dim: int, depth: int, num_heads: int) -> Trunk:
+    """A trunk of `depth` blocks of width `dim` with the mixer that the config names."""
+    make_mixer: Callable[[], nn.Module]
+    if config.mixer == "mamba":
+        make_mixer = partial(
+            BiMamba, dim, depth, d_state=config.d_state, d_conv=config.d_conv, expand=config.expand,
+            backend=config.scan_backend,
+        )
+    else:
+        make_mixer = partial(Attention, dim, num_heads)
+    rates = [0.0, *torch.linspace(0, config.drop_path_rate, depth, device="cpu").tolist()]
+    blocks = [Block(dim, make_mixer(), rates[index], config.mlp_ratio) for index in range(depth)]
+    return Trunk(blocks, config.drop_path_rate, config.grad_checkpointing)
