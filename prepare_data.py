@@ -1,0 +1,119 @@
+"""Raw NIfTI to prepared volumes, and phantom studies to try everything with.
+
+    python prepare_data.py phantom demo/raw --subjects 40 --seed 0 --spacing 2
+    python prepare_data.py brats demo/raw/brats demo/brats_prepared --size 80 --workers 2
+    python prepare_data.py egd demo/raw/egd demo/egd_prepared --size 80 --labels demo/raw/egd/SHEET.xlsx
+    python prepare_data.py folder SRC DST --pattern "{subject}/anat/{subject}_{contrast}.nii.gz"
+"""
+
+import argparse
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from util.atomic import atomic_write
+from util.cli import run, setup_logging
+from util.data.batch import prepare_cohort
+from util.data.folder import LABEL_SHEET
+from util.data.labels import LabelType, read_labels
+from util.data.layouts import EXAMPLE_PATTERN, Study, find_brats, find_by_pattern, find_egd
+from util.data.prepare import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    default = Settings()
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("source", type=Path, metavar="SRC", help="folder of the raw studies")
+    common.add_argument("destination", type=Path, metavar="DST", help="prepared folder, made if it does not exist")
+    common.add_argument("--size", type=int, nargs="+", default=list(default.size), metavar="N",
+                        help="voxels of the prepared volume: one number, or Z Y X (default: 160)")
+    common.add_argument("--percentiles", type=float, nargs=2, default=list(default.percentiles),
+                        metavar=("LOW", "HIGH"),
+                        help="brain intensities that become 1 and 255 (default: %(default)s)")
+    common.add_argument("--margin", type=int, default=default.margin,
+                        help="original voxels kept around the brain (default: %(default)s)")
+    common.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    common.add_argument("--overwrite", action="store_true", help="prepare again what is already prepared")
+
+    commands.add_parser("brats", parents=[common], help="NAME/NAME_{t1,t1ce,t2,flair,seg}.nii.gz or -t1n, -t1c, ...")
+    egd = commands.add_parser("egd", parents=[common], help="SUBJECT/1_T1/NIFTI/T1.nii.gz, ... and the label sheet")
+    egd.add_argument("--labels", type=Path, required=True, metavar="FILE.xlsx",
+                     help="Excel sheet with columns Subject, IDH, 1p19q, Grade; copied to DST once checked")
+    folder = commands.add_parser("folder", parents=[common], help="any other layout")
+    folder.add_argument("--pattern", required=True, help=f'file names below SRC, for instance "{EXAMPLE_PATTERN}"; '
+                        "{contrast} is t1, t2, t1ce, flair, seg or a usual other name; * matches within a name")
+
+    phantom = commands.add_parser("phantom", help="simulated studies in the layouts of BraTS and EGD")
+    phantom.add_argument("destination", type=Path, metavar="DST", help="gets the folders brats/ and egd/")
+    phantom.add_argument("--subjects", type=int, default=40, help="per layout (default: %(default)s)")
+    phantom.add_argument("--seed", type=int, default=0, help="subject i depends on this and i (default: %(default)s)")
+    phantom.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: %(default)s)")
+    phantom.add_argument("--layout", choices=("both", "brats", "egd"), default="both", help="(default: %(default)s)")
+    phantom.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    phantom.add_argument("--overwrite", action="store_true", help="simulate again what is there")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: everything prepared; 1: some subjects failed and are listed, the others are prepared."""
+    args = parse_args(argv)
+    setup_logging()
+    if args.command == "phantom":
+        # simulation needs torch and nilearn, which every worker of a preparation would otherwise import too
+        from util.data.phantom_cohort import write_phantoms
+
+        layouts = ("brats", "egd") if args.layout == "both" else (args.layout,)
+        write_phantoms(args.destination, layouts, subjects=args.subjects, seed=args.seed, spacing=args.spacing,
+                       workers=args.workers, overwrite=args.overwrite)
+        return 0
+    settings = Settings(size=_size(args.size), percentiles=tuple(args.percentiles), margin=args.margin)
+    if args.command == "brats":
+        studies = find_brats(args.source)
+    elif args.command == "egd":
+        studies = find_egd(args.source)
+        _check_labels(studies, args.labels)
+    else:
+        studies = find_by_pattern(args.source, args.pattern)
+    failures = prepare_cohort(studies, args.destination, settings, workers=args.workers, overwrite=args.overwrite)
+    if args.command == "egd":
+        _copy(args.labels, args.destination / LABEL_SHEET)
+    logger.info("%d of %d subjects are prepared in %s; look at the pictures in %s", len(studies) - len(failures),
+                len(studies), args.destination, args.destination / "qc")
+    for subject in sorted(failures):
+        logger.error("failed: %s: %s", subject, failures[subject])
+    return 1 if failures else 0
+
+
+def _size(numbers: list[int]) -> tuple[int, int, int]:
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"--size has {len(numbers)} numbers; give one, or three for Z Y X")
+    size_z, size_y, size_x = numbers * 3 if len(numbers) == 1 else numbers
+    return size_z, size_y, size_x
+
+
+def _check_labels(studies: list[Study], sheet: Path) -> None:
+    """Read every column, so that no later run trips; a study without a row becomes a failure of its own."""
+    listed: set[str] = set()
+    for label_type in get_args(LabelType):
+        listed.update(read_labels(sheet, label_type))
+    for study in studies:
+        if study.subject not in listed and study.problem is None:
+            study.problem = f"{sheet} has no row for it; add one, with -1 for what is unknown"
+
+
+def _copy(sheet: Path, destination: Path) -> None:
+    if destination.exists() and destination.samefile(sheet):
+        return
+    with sheet.open("rb") as original, atomic_write(destination) as copy:
+        shutil.copyfileobj(original, copy)
+
+
+if __name__ == "__main__":
+    run(main)

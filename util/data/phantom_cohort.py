@@ -1,0 +1,64 @@
+"""A whole cohort of phantoms on disk, continued rather than repeated when called again."""
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from util.atomic import atomic_write
+from util.data.phantom import Layout, make_phantom, study_files, write_egd_labels, write_phantom
+from util.data.tasks import run_tasks
+
+logger = logging.getLogger(__name__)
+
+
+def write_phantoms(
+    destination: Path,
+    layouts: Sequence[Layout],
+    *,
+    subjects: int,
+    seed: int,
+    spacing: float = 1.0,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> None:
+    """`subjects` studies per layout in DESTINATION/brats and /egd, and EGD's label sheet.
+
+    ValueError if the folder holds phantoms of another seed or spacing, unless `overwrite`.
+    """
+    if subjects < 1:
+        raise ValueError(f"--subjects is {subjects}; give 1 or more")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; give 0 or more")
+    for layout in layouts:
+        folder = destination / layout
+        _check_same_settings(folder, {"seed": seed, "spacing": spacing}, overwrite)
+        todo = [index for index in range(subjects)
+                if overwrite or not all(path.exists() for path in study_files(layout, index, folder).values())]
+        logger.info("%s: simulating %d of %d phantoms", folder, len(todo), subjects)
+        tasks = [partial(_write_one, layout, index, folder, seed, spacing) for index in todo]
+        for _, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="phantom", disable=None):
+            if isinstance(outcome, Exception):
+                raise outcome
+        if layout == "egd":
+            write_egd_labels(folder, subjects, seed=seed)
+
+
+def _write_one(layout: Layout, index: int, folder: Path, seed: int, spacing: float) -> None:
+    torch.set_num_threads(1)  # the processes already use every core
+    write_phantom(make_phantom(layout, index, seed=seed, spacing=spacing), layout, index, folder)
+
+
+def _check_same_settings(folder: Path, settings: dict[str, float], overwrite: bool) -> None:
+    """Leave a note of what made the phantoms, or compare with the one that is there."""
+    note = folder / "phantoms.json"
+    if note.exists() and not overwrite:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if found != settings:
+            raise ValueError(f"{folder} holds phantoms of {found}, not {settings}; use --overwrite or another DST")
+    with atomic_write(note, "w") as file:
+        json.dump(settings, file)

@@ -1,0 +1,96 @@
+"""Tumours for phantoms: where they lie, how they are shaped, and how each molecular class looks.
+
+Appearance follows the imaging markers radiologists use: ring enhancement around necrosis for IDH wild type; the
+T2-FLAIR mismatch sign for IDH mutants without 1p/19q co-deletion (Patel et al., Clin Cancer Res 23, 2017); cortical,
+frontal, heterogeneous, without mismatch for co-deleted ones. A caricature for demos and tests, no clinical claim.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, label
+
+from util.data.phantom_anatomy import Anatomy
+from util.data.phantom_fields import smooth_field
+
+TumourClass = Literal["wildtype", "mutant", "codeleted"]
+NECROSIS, OEDEMA, ENHANCING = 1, 2, 4  # the labels of BraTS; 1 is also the core that does not enhance
+
+# Signal of each tumour part, in units in which white matter of t1 is 0.85 and fluid of t2 is 1.
+APPEARANCE: dict[TumourClass, dict[int, dict[str, float]]] = {
+    "wildtype": {
+        NECROSIS: {"t1": 0.36, "t1ce": 0.34, "t2": 0.92, "flair": 0.60},
+        OEDEMA: {"t1": 0.56, "t1ce": 0.56, "t2": 0.86, "flair": 0.92},
+        ENHANCING: {"t1": 0.56, "t1ce": 1.35, "t2": 0.72, "flair": 0.84},
+    },
+    "mutant": {
+        NECROSIS: {"t1": 0.42, "t1ce": 0.43, "t2": 1.00, "flair": 0.38},
+        OEDEMA: {"t1": 0.52, "t1ce": 0.53, "t2": 0.88, "flair": 0.96},
+    },
+    "codeleted": {
+        NECROSIS: {"t1": 0.52, "t1ce": 0.54, "t2": 0.82, "flair": 0.86},
+        OEDEMA: {"t1": 0.58, "t1ce": 0.58, "t2": 0.80, "flair": 0.86},
+        ENHANCING: {"t1": 0.54, "t1ce": 0.90, "t2": 0.78, "flair": 0.84},
+    },
+}
+TEXTURE: dict[TumourClass, float] = {"wildtype": 0.06, "mutant": 0.02, "codeleted": 0.20}
+
+
+@dataclass(frozen=True)
+class Tumour:
+    """labels (X, Y, Z) uint8, 0 = none; texture (X, Y, Z) factor about 1; the class it belongs to."""
+
+    kind: TumourClass
+    labels: np.ndarray
+    texture: np.ndarray
+
+
+def random_tumour(generator: np.random.Generator, anatomy: Anatomy, kind: TumourClass, spacing: float) -> Tumour:
+    """A tumour of `kind` in the cerebrum of `anatomy`: core of radius 13-20 mm with what surrounds it."""
+    shape = anatomy.brain.shape
+    centre = _centre(generator, anatomy, kind)
+    index = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape), indexing="ij"))
+    stretch = generator.uniform(0.8, 1.25, 3)
+    stretch /= stretch.prod() ** (1 / 3)
+    offset_mm = (index - centre[:, None, None, None]) * (spacing / stretch[:, None, None, None]).astype(np.float32)
+    distance_mm = np.sqrt((offset_mm**2).sum(0))
+    distance_mm *= 1 + 0.22 * smooth_field(generator, shape, 22 / spacing)  # lobes
+    distance_mm += 1.5 * smooth_field(generator, shape, 9 / spacing)  # a rough outline
+    tissue = anatomy.brain & (anatomy.csf < 0.6)
+    radius = generator.uniform(13, 20)
+    core = (distance_mm < radius) & anatomy.brain
+    labels = np.zeros(shape, np.uint8)
+    if kind == "wildtype":
+        width = generator.uniform(7, 14) * (0.4 + 1.2 * gaussian_filter(anatomy.wm, 3 / spacing))  # along the fibres
+        labels[(distance_mm < radius + width) & tissue] = OEDEMA
+        labels[core] = ENHANCING
+        labels[(distance_mm < radius - generator.uniform(4.5, 7)) & anatomy.brain] = NECROSIS
+    elif kind == "mutant":
+        labels[(distance_mm < radius + generator.uniform(3, 4.5)) & tissue] = OEDEMA  # the bright rim on flair
+        labels[core] = NECROSIS
+    else:
+        labels[(distance_mm < radius + generator.uniform(2, 5)) & tissue] = OEDEMA
+        labels[core & tissue] = NECROSIS
+        labels[core & tissue & (smooth_field(generator, shape, 10 / spacing) > 1.2)] = ENHANCING  # faint patches
+    labels[~_largest_piece(labels > 0)] = 0
+    texture = np.clip(1 + TEXTURE[kind] * smooth_field(generator, shape, 8 / spacing), 0.5, 1.5)
+    return Tumour(kind, labels, texture)
+
+
+def _largest_piece(tumour: np.ndarray) -> np.ndarray:
+    """The largest connected piece: rough outlines shed specks, and a phantom has one tumour."""
+    pieces = np.asarray(label(tumour, output=np.int32)[0])  # pyright: ignore[reportGeneralTypeIssues,reportIndexIssue]
+    return pieces == np.bincount(pieces[tumour]).argmax()
+
+
+def _centre(generator: np.random.Generator, anatomy: Anatomy, kind: TumourClass) -> np.ndarray:
+    """A voxel of the cerebrum off the midline, (3,): in frontal cortex if co-deleted, else in white matter."""
+    x_mm, y_mm, z_mm = anatomy.mni_mm
+    place = anatomy.brain & (np.abs(x_mm) > 16) & (z_mm > -8) & (z_mm < 55)
+    if kind == "codeleted":
+        place &= (anatomy.gm > 0.5) & (y_mm > 12) & (gaussian_filter(anatomy.brain.astype(np.float32), 4) < 0.95)
+    else:
+        place &= (anatomy.wm > 0.6) & (np.abs(x_mm) > 22) & (y_mm > -80)
+    candidates = np.argwhere(place)
+    return candidates[generator.integers(len(candidates))].astype(np.float32)

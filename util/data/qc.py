@@ -1,0 +1,50 @@
+"""The quality-control picture of a prepared subject: three planes of each contrast, the tumour outlined."""
+
+from collections.abc import Mapping
+from io import BytesIO
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+PLANES = ("axial", "coronal", "sagittal")  # a slice of axis 0, 1, 2 of (Z, Y, X)
+
+
+def qc_picture(
+    subject: str, volumes: Mapping[str, np.ndarray], segmentation: np.ndarray | None, notes: str = ""
+) -> bytes:
+    """PNG of the slices through the largest extent of the tumour (or the middle of the brain).
+
+    volumes: uint8 (Z, Y, X) per contrast. Shown in radiological convention: the patient's left is on the right.
+    """
+    target = segmentation if segmentation is not None and segmentation.any() else next(iter(volumes.values()))
+    places = [_busiest_slice(target, axis) for axis in range(3)]
+    figure = Figure(figsize=(2.2 * len(volumes), 2.2 * len(PLANES) + 0.5), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: its global state does not belong in worker processes
+    axes = figure.subplots(len(PLANES), len(volumes), squeeze=False)
+    for column, (contrast, volume) in enumerate(volumes.items()):
+        axes[0, column].set_title(contrast, color="white")
+        for axis, place in enumerate(places):
+            panel = axes[axis, column]
+            panel.imshow(_slice(volume, axis, place), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            panel.axis("off")
+            if segmentation is not None and (outline := _slice(segmentation, axis, place) > 0).any():
+                panel.contour(outline, levels=[0.5], colors="#ffb000", linewidths=0.8)
+    for axis, (plane, place) in enumerate(zip(PLANES, places)):
+        axes[axis, 0].text(-0.02, 0.5, f"{plane} {place}", color="white", rotation=90, va="center", ha="right",
+                           transform=axes[axis, 0].transAxes, fontsize=8)
+    figure.suptitle(f"{subject}  {notes}".strip(), color="white", fontsize=10)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()
+
+
+def _busiest_slice(volume: np.ndarray, axis: int) -> int:
+    """Index of the slice with most non-zero voxels."""
+    return int((volume > 0).sum(axis=tuple(other for other in range(3) if other != axis)).argmax())
+
+
+def _slice(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
+    """One slice with superior or anterior at the top; left-right mirrored where X is shown (RAS grows to the right)."""
+    plane = volume.take(place, axis=axis)[::-1]
+    return plane[:, ::-1]
