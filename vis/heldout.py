@@ -1,0 +1,40 @@
+"""Which subjects a fine-tuned fold may be shown on, and what the run recorded about them."""
+
+import json
+from pathlib import Path
+
+from util.results import Prediction, read_predictions
+
+
+def read_folds(run: Path) -> list[dict[str, list[str]]]:
+    """The folds of a fine-tuning run; ValueError if there are none, or if one trained on what it tests."""
+    path = run / "folds.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, so nobody knows which subjects are held out; give a whole run with --run")
+    folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
+    for number, fold in enumerate(folds):
+        if shared := sorted(set(fold["train"]) & set(fold["test"])):
+            raise ValueError(f'{path}: fold {number} both trains and tests on "{shared[0]}"; run the fine-tuning again')
+    return folds
+
+
+def held_out(folds: list[dict[str, list[str]]], fold: int) -> list[str]:
+    """Sorted subjects that `fold` did not train on; ValueError for a fold that does not exist."""
+    if not 0 <= fold < len(folds):
+        raise ValueError(f"--fold {fold}: the run has folds 0 to {len(folds) - 1}")
+    return sorted(folds[fold]["test"])
+
+
+def check_held_out(wanted: list[str], folds: list[dict[str, list[str]]], fold: int) -> None:
+    """Raise ValueError for a name that `fold` trained on, saying in which fold it is held out."""
+    for name in wanted:
+        if name in folds[fold]["train"]:
+            where = [str(number) for number, other in enumerate(folds) if name in other["test"]]
+            hint = f"it is held out in fold {where[0]}: pass --fold {where[0]}" if where else "no fold holds it out"
+            raise ValueError(f'--subjects: fold {fold} trained on "{name}", so its map would prove nothing; {hint}')
+
+
+def recorded(run: Path) -> dict[str, Prediction]:
+    """Held-out predictions by subject; empty while no fold has finished."""
+    path = run / "predictions.csv"
+    return {p.subject: p for p in read_predictions(path)} if path.exists() else {}

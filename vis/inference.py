@@ -1,0 +1,42 @@
+"""Looking into a model without changing it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from models import MaskedAutoencoder3D, VolumeClassifier
+from vis.maps import MAPS
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No drop path and no gradients inside; afterwards every module is in the mode it was in."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+
+
+def latent_maps(
+    model: MaskedAutoencoder3D | VolumeClassifier, volume_BCZYX: Tensor, names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Maps (B, z, y, x) of an unmasked volume's tokens after the last block; one forward pass for all names."""
+    with evaluating(model):
+        state_BLE = model.forward_intermediates(volume_BCZYX, [-1], intermediates_only=True)[0]
+        assert isinstance(state_BLE, Tensor)
+        normed_BLE = model.norm_f(state_BLE)
+        return {
+            name: MAPS[name](state_BLE if MAPS[name].before_norm else normed_BLE, model.grid).float() for name in names
+        }
+
+
+def probabilities(model: VolumeClassifier, volume_BCZYX: Tensor) -> Tensor:
+    """(B, C, Z, Y, X) -> (B, num_classes), summing to 1."""
+    with evaluating(model):
+        return model(volume_BCZYX).float().softmax(dim=-1)

@@ -1,0 +1,78 @@
+"""Latent-to-spatial maps: one number per token, put back at the token's place. Pure functions of tokens and grid.
+
+A scan keeps one token per place, so tokens (B, L, E) in raster order become a volume (B, z, y, x) of the token grid.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Grid = tuple[int, int, int]
+Upsampling = Literal["nearest", "trilinear"]
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """A reduction of tokens, called as map(tokens_BLE, grid) -> (B, z, y, x), and what a figure must know about it."""
+
+    reduce: Callable[[Tensor], Tensor]
+    """(B, L, E) -> (B, L)."""
+    title: str
+    """Of the colour bar; a map has no unit."""
+    signed: bool = False
+    """Values around 0, where both ends mean something."""
+    before_norm: bool = False
+    """Wants tokens before the final RMSNorm, which gives every token nearly the same length."""
+
+    def __call__(self, tokens_BLE: Tensor, grid: Grid) -> Tensor:
+        return on_grid(self.reduce(tokens_BLE), grid)
+
+
+def maximum(tokens_BLE: Tensor) -> Tensor:
+    """(B, L, E) -> (B, L): the largest feature of each token, as in the paper."""
+    return tokens_BLE.amax(dim=-1)
+
+
+def norm(tokens_BLE: Tensor) -> Tensor:
+    """(B, L, E) -> (B, L): the Euclidean length of each token."""
+    return torch.linalg.vector_norm(tokens_BLE, dim=-1)
+
+
+def first_component(tokens_BLE: Tensor) -> Tensor:
+    """(B, L, E) -> (B, L): scores on the first principal component of each sample's tokens.
+
+    A component's sign is arbitrary; here its largest loading is positive. Equal tokens give zeros.
+    """
+    centred_BLE = tokens_BLE.double() - tokens_BLE.double().mean(dim=1, keepdim=True)
+    _, vectors_BEE = torch.linalg.eigh(centred_BLE.mT @ centred_BLE)  # ascending eigenvalues; E x E is small
+    loading_BE = vectors_BEE[..., -1]
+    largest_B1 = loading_BE.gather(1, loading_BE.abs().argmax(dim=1, keepdim=True))
+    scores_BL = torch.einsum("ble,be->bl", centred_BLE, loading_BE * largest_B1.sign())
+    return scores_BL.to(tokens_BLE.dtype)
+
+
+MAPS: dict[str, LatentMap] = {
+    "max": LatentMap(maximum, "maximum over features"),
+    "norm": LatentMap(norm, "L2 norm over features", before_norm=True),
+    "pca": LatentMap(first_component, "first principal component", signed=True),
+}
+
+
+def on_grid(values_BL: Tensor, grid: Grid) -> Tensor:
+    """(B, L) in raster order, Z slowest -> (B, z, y, x). ValueError if L does not fill the grid."""
+    z, y, x = grid
+    if values_BL.shape[1] != z * y * x:
+        raise ValueError(f"{values_BL.shape[1]} tokens do not fill the grid {grid}: give every token, in raster order")
+    return values_BL.reshape(-1, z, y, x)
+
+
+def upsample(map_Bzyx: Tensor, size: Grid, how: Upsampling = "nearest") -> Tensor:
+    """(B, z, y, x) on the token grid -> (B, Z, Y, X) voxels.
+
+    "nearest", the paper's, fills each patch with its token's value; "trilinear" interpolates between patch centres.
+    """
+    return F.interpolate(map_Bzyx.unsqueeze(1).float(), size=tuple(size), mode=how).squeeze(1)

@@ -1,0 +1,110 @@
+"""A run folder opened for looking: its model with weights, its data, one subject at a time."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import MaskedAutoencoder3D, VolumeClassifier, create_model
+from util.checkpoint import load_weights
+from util.cli import nearest
+from util.data.dataset import PreparedVolumes
+from util.data.manifest import NAME as MANIFEST
+from util.runs import RunKind, last_checkpoint, read_config
+from vis.display import Study
+
+logger = logging.getLogger(__name__)
+PHANTOM_MARK = "PHANTOM.txt"  # in a prepared folder: its subjects are simulated
+SCRIPTS = {"pretrain": "visualize.py", "finetune": "visualize_finetuned.py"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run holds, in memory. The model is on `device`, in evaluation mode."""
+
+    folder: Path
+    config: dict[str, Any]
+    checkpoint: Path
+    model: MaskedAutoencoder3D | VolumeClassifier
+    data: PreparedVolumes
+    device: torch.device
+
+    @property
+    def phantom(self) -> bool:
+        return is_phantom(self.config, self.data.root)
+
+    def batch(self, study: Study) -> Tensor:
+        """The study's volume as the model takes it: (1, C, Z, Y, X) on the device."""
+        return torch.from_numpy(study.volume_CZYX).unsqueeze(0).to(self.device)
+
+    def study(self, subject: str) -> Study:
+        """Normalised as in training, not augmented."""
+        volume_CZYX, _ = self.data[self.data.subjects.index(subject)]
+        return Study(
+            subject,
+            self.data.contrasts,
+            volume_CZYX.numpy(),
+            self.data.segmentation(subject),
+            oriented=(self.data.root / MANIFEST).exists(),
+            phantom=self.phantom,
+        )
+
+
+def open_run(
+    folder: Path,
+    kind: RunKind,
+    *,
+    checkpoint: Path | None = None,
+    fold: int | None = None,
+    data: Path | None = None,
+    device: str = "auto",
+) -> Session:
+    """Open a run of this kind at `checkpoint` (default: the last one, of `fold` where a run has folds).
+
+    data: prepared folder instead of the one the run was trained on. ValueError says which flag to change.
+    """
+    config = read_config(folder)
+    if config.get("kind") != kind:
+        other = SCRIPTS.get(config.get("kind", ""), "another program")
+        raise ValueError(f"--run {folder} is not a {kind} run; {other} shows it")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: this machine has no usable CUDA device; use --device cpu")
+    if checkpoint is None:
+        checkpoint = last_checkpoint(folder if fold is None else folder / f"fold_{fold}")
+    root = data if data is not None else Path(config["data"]["root"])
+    if not root.is_dir():
+        raise ValueError(f"the prepared data {root} of {folder} are not there; name their folder with --data")
+    volumes = PreparedVolumes(root, contrasts=config["data"]["contrasts"], normalize=config["data"]["normalize"])
+    model = create_model(config["model"]["name"], **config["model"]["fields"])
+    assert isinstance(model, MaskedAutoencoder3D | VolumeClassifier)
+    if volumes.size != model.config.img_size:
+        raise ValueError(
+            f"volumes in {root} are {volumes.size} voxels, the run was trained on {model.config.img_size}; "
+            f"choose other --data, or prepare them with --size {' '.join(map(str, model.config.img_size))}"
+        )
+    load_weights(model, checkpoint)
+    logger.info("%s, data %s (%d subjects)", checkpoint, root, len(volumes))
+    return Session(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device))
+
+
+def is_phantom(config: dict[str, Any], root: Path) -> bool:
+    """The data are simulated: the run's config says so, or the prepared folder does."""
+    return bool(config["data"].get("phantom")) or (root / PHANTOM_MARK).exists()
+
+
+def choose_subjects(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names, or a single number N for the first N of `known`. ValueError names the nearest known subject."""
+    if len(wanted) == 1 and wanted[0].isdigit() and wanted[0] not in known:
+        if not 1 <= int(wanted[0]) <= len(known):
+            raise ValueError(f"--subjects {wanted[0]}: choose 1 to {len(known)}, or names")
+        return list(known[: int(wanted[0])])
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f'--subjects: there is no "{name}" among the {len(known)} subjects{nearest(name, known)}')
+    return list(dict.fromkeys(wanted))

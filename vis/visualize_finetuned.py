@@ -1,0 +1,72 @@
+"""Show where the last block of a fine-tuned classifier looks, on subjects that the shown fold did not train on.
+
+    python vis/visualize_finetuned.py                           the newest fine-tuning run, fold 0, two subjects
+    python vis/visualize_finetuned.py --run runs/finetune --fold 3 --subjects EGD-0101 --map max pca
+
+Per subject, in RUN/vis/fold_K/SUBJECT: latent maps (.npy, .nii.gz, .png).
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a script, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tqdm import tqdm
+
+from models import VolumeClassifier
+from util import cli
+from util.results import Prediction
+from util.runs import newest_run
+from vis.heldout import check_held_out, held_out, read_folds, recorded
+from vis.inference import latent_maps, probabilities
+from vis.outputs import add_options, say_written, write_map
+from vis.session import choose_subjects, open_run
+from vis.terms import CLASS_NAMES
+
+logger = logging.getLogger(__name__)
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(description="Latent maps of a fine-tuned classifier on held-out subjects.")
+    add_options(parser)
+    parser.add_argument("--fold", type=int, default=0, help="whose model, and so whose held-out subjects")
+    return parser.parse_args(argv)
+
+
+def describe(subject: str, fold: int, label_type: str, probability: float, recorded: Prediction | None) -> str:
+    """A figure's title: subject, label, predicted probability of class 1, fold."""
+    names = CLASS_NAMES[label_type]
+    label = names[recorded.label] if recorded else "label not recorded"
+    return f"{subject} · {label} · P({names[1]}) = {probability:.2f} · held out in fold {fold}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    cli.setup_logging()
+    run = args.run or newest_run(kind="finetune")
+    folds = read_folds(run)
+    allowed = held_out(folds, args.fold)
+    check_held_out(args.subjects, folds, args.fold)
+    subjects = choose_subjects(args.subjects, allowed)
+    session = open_run(
+        run, "finetune", checkpoint=args.checkpoint, fold=args.fold, data=args.data, device=args.device
+    )
+    model, labels = session.model, recorded(run)
+    assert isinstance(model, VolumeClassifier)
+    folder = args.out or run / "vis" / f"fold_{args.fold}"
+    for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
+        study = session.study(subject)
+        volume_BCZYX = session.batch(study)
+        probability = probabilities(model, volume_BCZYX)[0, 1].item()
+        title = describe(subject, args.fold, session.config["label_type"], probability, labels.get(subject))
+        for name, map_Bzyx in latent_maps(model, volume_BCZYX, args.map).items():
+            write_map(folder, study, session.data.affine(subject), name, map_Bzyx[0],
+                      upsampling=args.upsample, title=title)  # fmt: skip
+    say_written(folder, subjects)
+
+
+if __name__ == "__main__":
+    cli.run(main)
