@@ -1,0 +1,127 @@
+"""The fused CUDA kernels of mamba_ssm and causal_conv1d, imported only when called.
+
+Their kernels know one direction; the reverse one flips inputs and output around the call. What they require of types
+and strides is arranged here, so that the other backends' callers need not know.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INSTALL = "pip install --no-build-isolation -r requirements-cuda.txt"
+SCAN_MODULE = "mamba_ssm.ops.selective_scan_interface"
+CONV_MODULE = "causal_conv1d"
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
+CONV_WIDTHS = (2, 3, 4)
+
+
+@functools.cache
+def import_problem(module: str) -> str | None:
+    """Why `module` cannot be imported, or None. A kernel built for another torch fails like a missing one."""
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def unavailable(module: str, x: Tensor, width: int | None = None) -> str | None:
+    """Why the kernel of `module` cannot take x (and a convolution of `width`), with the fix; None if it can."""
+    if not x.is_cuda:
+        return f'backend "cuda" takes CUDA tensors, got one on {x.device}: move it or use backend="auto"'
+    if x.dtype not in PRECISIONS:
+        return f'backend "cuda" computes in float32, float16 or bfloat16, got {x.dtype}: use backend="chunked"'
+    if width is not None and width not in CONV_WIDTHS:
+        return f'backend "cuda" has kernels of width {CONV_WIDTHS}, got {width}: use backend="chunked"'
+    problem = import_problem(module)
+    return problem and f'backend "cuda" needs {module.split(".")[0]} ({problem}): {INSTALL}'
+
+
+def _load(module: str, name: str) -> Callable[..., Any]:
+    problem = import_problem(module)
+    if problem:
+        raise ValueError(f'backend "cuda" needs {module.split(".")[0]} ({problem}): {INSTALL}')
+    return getattr(importlib.import_module(module), name)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    reverse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The scan of `ops.selective_scan_fn` by mamba_ssm's kernel, which wants u, delta, z, B_t, C_t in one precision."""
+    kernel = _load(SCAN_MODULE, "selective_scan_fn")
+
+    def sequence(x: Tensor) -> Tensor:
+        x = x.to(u.dtype)
+        return x.flip(-1) if reverse else x
+
+    result = kernel(
+        sequence(u),
+        sequence(delta),
+        A.float(),
+        sequence(B) if B.dim() > 2 else B.float(),
+        sequence(C) if C.dim() > 2 else C.float(),
+        D=None if D is None else D.float(),
+        z=None if z is None else sequence(z),
+        delta_bias=None if delta_bias is None else delta_bias.float(),
+        delta_softplus=delta_softplus,
+        return_last_state=return_last_state,
+    )
+    out, *last = result if return_last_state else (result,)
+    out = out.flip(-1) if reverse else out
+    return (out, last[0].detach()) if return_last_state else out
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    reverse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The convolution of `ops.causal_conv1d_fn` by causal_conv1d's kernel."""
+    kernel = _load(CONV_MODULE, "causal_conv1d_fn")
+    if reverse:
+        x, seq_idx = x.flip(-1), None if seq_idx is None else seq_idx.flip(-1)
+    if seq_idx is not None or initial_states is not None or return_final_states:
+        x = _channel_last(x)  # only that layout of the kernel carries states and sequence indices
+        initial_states = None if initial_states is None else _channel_last(initial_states.to(x.dtype))
+    elif x.stride(1) == 1 and (x.stride(0) % 8 or x.stride(2) % 8):
+        x = x.contiguous()  # the channel-last kernel reads 8 channels at once
+    result = kernel(
+        x,
+        weight,
+        bias,
+        seq_idx=None if seq_idx is None else seq_idx.to(torch.int32),
+        initial_states=initial_states,
+        return_final_states=return_final_states,
+        final_states_out=final_states_out,
+        activation=activation,
+    )
+    if not return_final_states:
+        return result.flip(-1) if reverse else result
+    out, final = result
+    return (out.flip(-1) if reverse else out), final
+
+
+def _channel_last(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).contiguous().transpose(1, 2)

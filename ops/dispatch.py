@@ -1,0 +1,112 @@
+"""Which implementation computes a scan or a convolution. The maths never changes with the backend, only the speed."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ops import chunked, conv, cuda, reference
+from ops.checks import check_conv, check_scan
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["auto", "reference", "chunked", "cuda"]
+
+_SCANS: dict[str, Callable[..., Any]] = {
+    "reference": reference.selective_scan,
+    "chunked": chunked.selective_scan,
+    "cuda": cuda.selective_scan,
+}
+_CONVS: dict[str, Callable[..., Any]] = {
+    "reference": reference.causal_conv1d,
+    "chunked": conv.causal_conv1d,
+    "cuda": cuda.causal_conv1d,
+}
+
+
+def available_backends() -> list[str]:
+    """Names that `backend=` accepts on this machine, besides "auto"."""
+    fused = torch.cuda.is_available() and not any(map(cuda.import_problem, (cuda.SCAN_MODULE, cuda.CONV_MODULE)))
+    return ["reference", "chunked", *(["cuda"] if fused else [])]
+
+
+def selective_scan_fn(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    reverse: bool = False,
+    backend: Backend = "auto",
+) -> Any:
+    """The selective scan of Mamba, mamba_ssm's signature on any device: out (batch, dim, length) in u's precision.
+
+    u, delta, z (batch, dim, length), best as transposed views of channel-last memory, which `out` is too;
+    A (dim, states), D and delta_bias (dim,); B, C (batch, states, length), (batch, groups, states, length) where
+    channel i reads group i // (dim / groups), or constant (dim, states). The state is float32, float64 for float64 u.
+    reverse: run from the last position to the first; every output stays at its position.
+    return_last_state: also the state after the last step (batch, dim, states), cut from the gradient as in mamba_ssm.
+    Raises ValueError for shapes that do not fit, complex A, and a backend that is unknown or cannot run here.
+    """
+    check_scan(u, delta, A, B, C, D, z, delta_bias)
+    run = _choose("selective scan", _SCANS, backend, u, cuda.unavailable(cuda.SCAN_MODULE, u))
+    return run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, reverse=reverse)
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    reverse: bool = False,
+    backend: Backend = "auto",
+) -> Any:
+    """Causal depthwise convolution, causal_conv1d's signature on any device: out (batch, dim, length) in x's precision.
+
+    x (batch, dim, length), best as a transposed view of channel-last memory, which `out` is too; weight (dim, width),
+    its last tap meeting the position itself; bias (dim,); activation None, "silu" or "swish".
+    seq_idx (batch, length): packed sequences do not see each other, a negative index marks padding and gives zero.
+    initial_states (batch, dim, width - 1): what came before x, oldest first, in the order of the walk;
+    return_final_states: also the last width - 1 inputs of the walk, written to final_states_out if given.
+    reverse: walk from the last position to the first, so that an output sees only later inputs, in place.
+    Raises ValueError for arguments that do not fit and a backend that is unknown or cannot run here.
+    """
+    check_conv(x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation)
+    obstacle = cuda.unavailable(cuda.CONV_MODULE, x, weight.shape[1])
+    run = _choose("causal convolution", _CONVS, backend, x, obstacle)
+    return run(
+        x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
+    )
+
+
+def _choose(
+    operation: str, table: dict[str, Callable[..., Any]], backend: str, x: Tensor, cuda_obstacle: str | None
+) -> Callable[..., Any]:
+    if backend == "auto":
+        name = "chunked" if cuda_obstacle else "cuda"
+        _log_once(operation, name, x.device.type, cuda_obstacle if x.is_cuda else None)
+        return table[name]
+    if backend not in table:
+        raise ValueError(f'unknown backend "{backend}", known are auto, {", ".join(table)}')
+    if backend == "cuda" and cuda_obstacle:
+        raise ValueError(cuda_obstacle)
+    return table[backend]
+
+
+@functools.cache
+def _log_once(operation: str, name: str, device: str, obstacle: str | None) -> None:
+    logger.info("%s on %s: backend %s%s", operation, device, name, f" ({obstacle})" if obstacle else "")

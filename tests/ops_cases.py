@@ -1,0 +1,108 @@
+"""Arguments, gradients and comparisons shared by the tests of the scan and convolution backends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ScanCase:
+    """Sizes and options of one scan; groups 0 means B and C of shape (batch, states, length)."""
+
+    batch: int = 2
+    dim: int = 6
+    length: int = 9
+    states: int = 3
+    groups: int = 0
+    constant_B: bool = False
+    constant_C: bool = False
+    D: bool = True
+    z: bool = True
+    bias: bool = True
+    softplus: bool = True
+    reverse: bool = False
+    delta_scale: float = 1.0
+    A_scale: float = 1.0
+
+    def tensors(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Any]:
+        """Leaf tensors that require gradients; sequences are transposed views of channel-last memory."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        def sequence() -> Tensor:
+            return normal(self.batch, self.length, self.dim).transpose(1, 2)
+
+        def matrix(constant: bool) -> Tensor:
+            if constant:
+                return normal(self.dim, self.states)
+            x = normal(self.batch, self.length, max(self.groups, 1), self.states).permute(0, 2, 3, 1)
+            return x if self.groups else x[:, 0]
+
+        delta = sequence() * self.delta_scale
+        tensors = {
+            "u": sequence(),
+            "delta": delta if self.softplus else delta.abs(),
+            "A": -self.A_scale * (normal(self.dim, self.states).abs() + 0.1),
+            "B": matrix(self.constant_B),
+            "C": matrix(self.constant_C),
+            "D": normal(self.dim) if self.D else None,
+            "z": sequence() if self.z else None,
+            "delta_bias": (normal(self.dim) if self.softplus else normal(self.dim).abs()) if self.bias else None,
+        }
+        return {name: x if x is None else x.requires_grad_() for name, x in tensors.items()}
+
+
+SCAN_CASES = [
+    ScanCase(),
+    ScanCase(reverse=True),
+    ScanCase(batch=1, length=1),
+    ScanCase(length=2, states=1, reverse=True),
+    ScanCase(length=257, dim=5, states=16),
+    ScanCase(length=129, dim=19, states=16, reverse=True, batch=1),
+    ScanCase(length=64, dim=32, states=16),
+    ScanCase(groups=1, states=16),
+    ScanCase(groups=3, length=70),
+    ScanCase(groups=6, length=5, reverse=True),
+    ScanCase(constant_B=True, length=67),
+    ScanCase(constant_C=True, length=67, reverse=True),
+    ScanCase(constant_B=True, constant_C=True),
+    ScanCase(constant_B=True, groups=2, reverse=True),
+    ScanCase(D=False, z=False, bias=False, softplus=False),
+    ScanCase(D=False, length=33),
+    ScanCase(z=False, length=33, reverse=True),
+    ScanCase(bias=False),
+    ScanCase(softplus=False),
+    ScanCase(batch=0),
+    ScanCase(length=80, delta_scale=30.0, A_scale=20.0),
+    ScanCase(length=80, A_scale=1e-6),
+    ScanCase(length=21, states=17, dim=33),
+    ScanCase(length=21, states=64, dim=17),
+]
+
+
+def forward_backward(run: Callable[..., Any], tensors: dict[str, Any], **options: Any) -> dict[str, Tensor]:
+    """Outputs of run(**tensors, **options) and the gradient of every tensor for a fixed random cotangent."""
+    outputs = run(**tensors, **options)
+    named = dict(zip(("out", "extra"), outputs if isinstance(outputs, tuple) else (outputs,)))
+    leaves = {name: x for name, x in tensors.items() if isinstance(x, Tensor) and x.requires_grad}
+    differentiable = [x for x in named.values() if x.requires_grad]
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in differentiable]
+    gradients = torch.autograd.grad(differentiable, list(leaves.values()), cotangents)
+    return {**named, **{f"d{name}": g for name, g in zip(leaves, gradients)}}
+
+
+def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: float, dtype: bool = True) -> None:
+    """Every entry within rtol of the entry's largest expected value: gradients are sums, whose small entries cancel."""
+    assert actual.keys() == expected.keys()
+    for name, wanted in expected.items():
+        scale = wanted.abs().max().item() if wanted.numel() else 0.0
+        message = f"{name}: {{}}".format
+        torch.testing.assert_close(
+            actual[name], wanted, rtol=0, atol=rtol * max(scale, 1e-30), check_dtype=dtype, msg=message
+        )

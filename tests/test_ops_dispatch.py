@@ -1,0 +1,87 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ops import available_backends, causal_conv1d_fn, dispatch, selective_scan_fn
+from tests.ops_cases import ScanCase
+
+
+@pytest.fixture(autouse=True)
+def _forget_what_was_logged():
+    dispatch._log_once.cache_clear()
+
+
+def test_names():
+    assert available_backends()[:2] == ["reference", "chunked"]
+    assert ("cuda" in available_backends()) <= torch.cuda.is_available()
+
+
+def test_backends_agree_and_auto_is_one_of_them():
+    tensors = ScanCase(length=70).tensors(torch.float32)
+    names = ("auto", *available_backends())
+    outs = [selective_scan_fn(**tensors, delta_softplus=True, backend=name) for name in names]
+    x, weight = tensors["u"], torch.randn(6, 4)
+    convs = [causal_conv1d_fn(x, weight, activation="silu", backend=name) for name in names]
+    for same in (outs, convs):
+        for out in same[1:]:
+            torch.testing.assert_close(out, same[0], rtol=1e-4, atol=1e-5)
+
+
+def test_positional_arguments_are_those_of_the_packages():
+    t = ScanCase(D=False).tensors()
+    out, last = selective_scan_fn(*t.values(), True, True)
+    assert out.shape == t["u"].shape
+    assert last.shape == (2, 6, 3)
+    assert not last.requires_grad
+    seq_idx = torch.zeros(2, 9, dtype=torch.int32)
+    weight, bias = torch.randn(6, 4).double(), torch.randn(6).double()
+    out = causal_conv1d_fn(t["u"], weight, bias, seq_idx, None, False, None, "silu")
+    assert out.shape == t["u"].shape
+
+
+def test_unknown_backend_names_the_known_ones():
+    with pytest.raises(ValueError, match=r'unknown backend "cud".*auto, reference, chunked, cuda'):
+        selective_scan_fn(**ScanCase().tensors(), backend="cud")  # pyright: ignore
+    with pytest.raises(ValueError, match="known are"):
+        causal_conv1d_fn(torch.zeros(1, 2, 3), torch.zeros(2, 4), backend="fast")  # pyright: ignore
+
+
+def test_an_asked_backend_that_cannot_run_raises():
+    with pytest.raises(ValueError, match="takes CUDA tensors"):
+        selective_scan_fn(**ScanCase().tensors(torch.float32), backend="cuda")
+    with pytest.raises(ValueError, match="takes CUDA tensors"):
+        causal_conv1d_fn(torch.zeros(1, 2, 3), torch.zeros(2, 4), backend="cuda")
+
+
+def test_the_choice_is_logged_once(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="ops.dispatch")
+    tensors = ScanCase().tensors()
+    for _ in range(3):
+        selective_scan_fn(**tensors)
+    assert [r.getMessage() for r in caplog.records] == ["selective scan on cpu: backend chunked"]
+
+
+def test_an_asked_backend_is_not_logged(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="ops.dispatch")
+    selective_scan_fn(**ScanCase().tensors(), backend="reference")
+    assert not caplog.records
+
+
+def test_importing_ops_imports_no_kernel_and_prints_nothing():
+    heavy = {"mamba_ssm", "causal_conv1d", "torch.utils.cpp_extension"}
+    code = f"import sys, ops; bad = {heavy} & set(sys.modules); assert not bad, bad"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_auto_on_a_gpu_uses_the_kernel_only_if_it_can(monkeypatch: pytest.MonkeyPatch):
+    class OnCuda:
+        is_cuda = True
+        device = torch.device("cuda:0")
+
+    x, table = OnCuda(), {"chunked": "slow", "cuda": "fused"}
+    assert dispatch._choose("scan", table, "auto", x, None) == "fused"  # pyright: ignore
+    assert dispatch._choose("scan", table, "auto", x, "no package") == "slow"  # pyright: ignore
