@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from ops import Backend
+
 Grid = tuple[int, int, int]  # always (z, y, x)
 Fidelity = Literal["corrected", "paper"]
 MixerName = Literal["mamba", "attention"]
@@ -13,7 +15,7 @@ RotaryName = Literal["axial", "none"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Fields of a masked autoencoder or a classifier; the decoder's are ignored by classifiers, `num_classes` by MAEs."""
+    """Fields of an autoencoder or a classifier; classifiers ignore the decoder's fields, autoencoders `num_classes`."""
 
     img_size: Grid = (160, 160, 160)
     """Voxels (Z, Y, X); an int means a cube."""
@@ -47,7 +49,7 @@ class ModelConfig:
     """Recompute each block in the backward pass instead of storing its activations."""
     fidelity: Fidelity = "corrected"
     """`paper` reproduces the published code, defects included (for its checkpoints and numbers)."""
-    scan_backend: str = "auto"
+    scan_backend: Backend = "auto"
     """Backend of ops.selective_scan_fn and ops.causal_conv1d_fn; never changes the maths."""
 
     def __post_init__(self) -> None:

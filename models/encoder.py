@@ -91,7 +91,7 @@ class VolumeEncoder(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's layer groups for layer-wise learning-rate decay: embedding, each block, the rest."""
-        return {"stem": r"^(pos_embed|patch_embed)", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm_f", (99999,))]}
+        return {"stem": r"^(?:pos_embed|patch_embed)", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm_f", (99999,))]}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for trunk in (self.blocks, getattr(self, "decoder_blocks", None)):
@@ -104,6 +104,6 @@ def check_volume(volume_BCZYX: Tensor, config: ModelConfig) -> None:
     expected = (config.in_chans, *config.img_size)
     if volume_BCZYX.dim() != 5 or tuple(volume_BCZYX.shape[1:]) != expected:
         raise ValueError(
-            f"volume has shape {tuple(volume_BCZYX.shape)}, the model expects (batch, {', '.join(map(str, expected))}): "
+            f"volume has shape {tuple(volume_BCZYX.shape)}, the model expects (batch, *{expected}): "
             f"create the model with img_size={tuple(volume_BCZYX.shape[2:])} and in_chans={volume_BCZYX.shape[1:2]}"
         )

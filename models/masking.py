@@ -29,7 +29,9 @@ def random_mask(noise_BL: Tensor, mask_ratio: float, *, ascending: bool) -> Mask
         raise ValueError(f"mask_ratio={mask_ratio} must lie between 0 and 1")
     kept = int(length * (1 - mask_ratio))
     if not 0 < kept < length:
-        raise ValueError(f"mask_ratio={mask_ratio} of {length} tokens leaves {kept}; choose another ratio or patch size")
+        raise ValueError(
+            f"mask_ratio={mask_ratio} of {length} tokens leaves {kept}; choose another ratio or patch size"
+        )
     order = noise_BL.argsort(dim=1, stable=True)
     ids_keep, ids_removed = order[:, :kept], order[:, kept:].sort(dim=1).values
     if ascending:  # a scan, unlike attention, reads order

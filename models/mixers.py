@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops import causal_conv1d_fn, selective_scan_fn
+from ops import Backend, causal_conv1d_fn, selective_scan_fn
 
 
 class BiMamba(nn.Module):
@@ -19,10 +19,12 @@ class BiMamba(nn.Module):
 
     DIRECTIONS = (("", False), ("_b", True))  # parameter suffix, scanned from the last token to the first
 
-    def __init__(self, dim: int, depth: int, *, d_state: int, d_conv: int, expand: int, backend: str = "auto") -> None:
+    def __init__(
+        self, dim: int, depth: int, *, d_state: int, d_conv: int, expand: int, backend: Backend = "auto"
+    ) -> None:
         super().__init__()
         self.inner, self.d_state, self.dt_rank = expand * dim, d_state, math.ceil(dim / 16)
-        self.backend = backend
+        self.backend: Backend = backend
         self.in_proj = nn.Linear(dim, 2 * self.inner, bias=False)
         for suffix, _ in self.DIRECTIONS:
             conv = nn.Conv1d(self.inner, self.inner, d_conv, groups=self.inner)
@@ -44,9 +46,7 @@ class BiMamba(nn.Module):
 
     def _scan(self, x_BIL: Tensor, z_BIL: Tensor, suffix: str, reverse: bool) -> Tensor:
         """One direction: (B, I, L), (B, I, L) -> (B, I, L), gated by silu(z)."""
-        conv, x_proj, dt_proj = (
-            self.get_submodule(f"{part}{suffix}") for part in ("conv1d", "x_proj", "dt_proj")
-        )
+        conv, x_proj, dt_proj = (self.get_submodule(f"{part}{suffix}") for part in ("conv1d", "x_proj", "dt_proj"))
         weight, bias = cast(Tensor, conv.weight).squeeze(1), cast(Tensor, conv.bias)
         x_BIL = causal_conv1d_fn(x_BIL, weight, bias, activation="silu", reverse=reverse, backend=self.backend)
         parts_BLx = x_proj(x_BIL.transpose(1, 2))

@@ -11,12 +11,13 @@ from models.config import build_config, did_you_mean
 from models.mae import MaskedAutoencoder3D
 
 PATCH_SIZES = (4, 8, 16, 32)
+WIDTHS = ("embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3, "decoder_embed_dim": 96, "decoder_depth": 4, "decoder_num_heads": 3},
-    "small": {"embed_dim": 384, "depth": 12, "num_heads": 6, "decoder_embed_dim": 192, "decoder_depth": 8, "decoder_num_heads": 6},
-    "base": {"embed_dim": 768, "depth": 12, "num_heads": 12, "decoder_embed_dim": 512, "decoder_depth": 8, "decoder_num_heads": 16},
-    "large": {"embed_dim": 1024, "depth": 24, "num_heads": 16, "decoder_embed_dim": 512, "decoder_depth": 8, "decoder_num_heads": 16},
-}  # fmt: skip
+    "tiny": dict(zip(WIDTHS, (192, 12, 3, 96, 4, 3))),
+    "small": dict(zip(WIDTHS, (384, 12, 6, 192, 8, 6))),
+    "base": dict(zip(WIDTHS, (768, 12, 12, 512, 8, 16))),
+    "large": dict(zip(WIDTHS, (1024, 24, 16, 512, 8, 16))),
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "vim": {"mixer": "mamba", "rotary": "axial"},
     "vit": {"mixer": "attention", "rotary": "none", "mlp_ratio": 4.0},
@@ -56,7 +57,10 @@ def _register(name: str, model_class: type, row: dict[str, Any]) -> None:
 
 
 def _register_all() -> None:
-    kinds = (("mae_3d_{family}_{size}_patch{p}", MaskedAutoencoder3D), ("{family}_3d_{size}_patch{p}", VolumeClassifier))
+    kinds = (
+        ("mae_3d_{family}_{size}_patch{p}", MaskedAutoencoder3D),
+        ("{family}_3d_{size}_patch{p}", VolumeClassifier),
+    )
     for family, mixer in FAMILIES.items():
         for size, widths in SIZES.items():
             for p in PATCH_SIZES:

@@ -35,16 +35,16 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:
         if residual is None:
-            residual = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+            total = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         else:
-            residual = residual + self.drop_path(hidden)
+            total = residual + self.drop_path(hidden)
         if rotation is not None:
-            residual = rotate(residual, rotation)
-        hidden = self.mixer(self.norm(residual))
+            total = rotate(total, rotation)
+        hidden = self.mixer(self.norm(total))
         if self.mlp is not None and self.norm2 is not None:
-            residual = residual + self.drop_path(hidden)
-            hidden = self.mlp(self.norm2(residual))
-        return hidden, residual
+            total = total + self.drop_path(hidden)
+            hidden = self.mlp(self.norm2(total))
+        return hidden, total
 
 
 class Trunk(nn.ModuleList):
@@ -80,7 +80,12 @@ def build_trunk(config: ModelConfig, dim: int, depth: int, num_heads: int) -> Tr
     make_mixer: Callable[[], nn.Module]
     if config.mixer == "mamba":
         make_mixer = partial(
-            BiMamba, dim, depth, d_state=config.d_state, d_conv=config.d_conv, expand=config.expand,
+            BiMamba,
+            dim,
+            depth,
+            d_state=config.d_state,
+            d_conv=config.d_conv,
+            expand=config.expand,
             backend=config.scan_backend,
         )
     else:

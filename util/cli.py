@@ -1,10 +1,12 @@
 """What every command line shares: one-line errors, nearest-name hints, logging."""
 
+import argparse
 import difflib
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 logger = logging.getLogger(__name__)
 
@@ -15,11 +17,35 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser without abbreviations whose unknown options name the nearest known one."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = [word.split("=")[0] for word in message.split() if word.startswith("-")]
+        if message.startswith("unrecognized arguments") and unknown:
+            message += nearest(unknown[0], self._option_string_actions)
+        super().error(message)
+
+
 def setup_logging(level: int = logging.INFO) -> None:
     """Plain lines on standard error; libraries only from WARNING up."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    for ours in ("__main__", "util", "models", "ops", "vis", "engine_pretrain", "engine_finetune", "main_pretrain",
-                 "main_cr_finetune", "prepare_data"):
+    for ours in (
+        "__main__",
+        "util",
+        "models",
+        "ops",
+        "vis",
+        "engine_pretrain",
+        "engine_finetune",
+        "main_pretrain",
+        "main_cr_finetune",
+        "prepare_data",
+    ):
         logging.getLogger(ours).setLevel(level)
 
 

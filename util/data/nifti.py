@@ -1,6 +1,7 @@
 """Reading NIfTI files in canonical orientation, and refusing what cannot be trusted."""
 
 import dataclasses
+import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+GZIP_MAGIC = b"\x1f\x8b"
 GRID_TOLERANCE = 0.1  # voxels by which corners of two contrasts of one study may differ
 
 
@@ -69,13 +71,22 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
         )
 
 
+def _open(path: Path) -> nibabel.Nifti1Image:
+    """The image in memory. Decompressed to the end: only there is the checksum, which nibabel.load never reaches."""
+    content = path.read_bytes()
+    if content.startswith(GZIP_MAGIC):
+        content = gzip.decompress(content)
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        if kind.header_class.may_contain_header(content[: kind.header_class.sizeof_hdr]):
+            return kind.from_bytes(content)
+    raise ImageFileError("no NIfTI header")
+
+
 def _read(path: Path) -> Volume:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Image | nibabel.Nifti2Image):
-            raise ValueError(f"{path} is not NIfTI; convert it, for instance with dcm2niix")
+        image = _open(path)
         stored = np.dtype(image.get_data_dtype())
         if stored.fields is not None or stored.kind == "c":
             raise ValueError(f"{path} holds colours or complex numbers; a scan has one real number per voxel")
@@ -87,9 +98,9 @@ def _read(path: Path) -> Volume:
         raise ValueError(f"{path} is not a NIfTI file; convert it, for instance with dcm2niix") from error
     except (EOFError, OSError, zlib.error, HeaderDataError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); copy or convert it again") from error
-    if image.affine is None or not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
-        raise ValueError(f"{path} has no usable affine in its header; convert it again from the original scan")
     stored_affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(stored_affine).all() or abs(np.linalg.det(stored_affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{path} has no usable affine in its header; convert it again from the original scan")
     canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(data, stored_affine))
     return Volume(
         path=path,

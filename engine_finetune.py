@@ -1,0 +1,63 @@
+"""One epoch of fine-tuning, and prediction on held-out subjects."""
+
+from collections.abc import Callable
+
+import torch
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from util.data.dataset import PreparedVolumes
+from util.distributed import World
+from util.loader import eval_loader
+from util.loop import train_epoch
+from util.optim import PrecisionName, autocast
+
+
+def finetune_epoch(
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    world: World,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    mixup: Mixup | None = None,
+    **loop,
+) -> dict[str, float]:
+    """Classify every batch once; see util.loop.train_epoch for the rest and the result."""
+
+    def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        volume, label = (part.to(world.device, non_blocking=True) for part in batch)
+        if mixup is not None:
+            volume, label = mixup(volume, label)
+        return criterion(model(volume), label)
+
+    return train_epoch(model, loader, classification_loss, world=world, **loop)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    volumes: PreparedVolumes,
+    *,
+    world: World,
+    batch_size: int,
+    num_workers: int = 0,
+    precision: PrecisionName = "fp32",
+) -> dict[str, float]:
+    """Probability of class 1 for every subject of `volumes`, on every rank; each subject is computed exactly once.
+
+    The model is put in evaluation mode and left as it was found.
+    """
+    was_training = model.training
+    model.eval()
+    found: list[tuple[str, float]] = []
+    if mine := volumes.subjects[world.rank :: world.size]:
+        probabilities = []
+        loader = eval_loader(volumes.subset(mine), batch_size=batch_size, num_workers=num_workers)
+        for volume, _ in loader:
+            with autocast(world.device, precision):
+                logits = model(volume.to(world.device))
+            probabilities += logits.float().softmax(-1)[:, 1].tolist()
+        found = list(zip(mine, probabilities, strict=True))
+    model.train(was_training)
+    return dict(sorted(world.gather(found)))

@@ -1,0 +1,38 @@
+"""One epoch of masked-autoencoder pre-training."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from util.distributed import World
+from util.loop import train_epoch
+
+
+def pretrain_epoch(
+    model: nn.Module, loader: DataLoader, *, world: World, epoch: int, seed: int, tokens: int, mask_ratio: float, **loop
+) -> dict[str, float]:
+    """Reconstruct the removed patches of every batch once; see util.loop.train_epoch for the rest and the result.
+
+    The masks of a global batch are drawn alike on every rank and shared out, so that the number of ranks does not
+    change which patches a subject loses.
+    """
+    masks = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+
+    def reconstruction_loss(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        volume = batch[0].to(world.device, non_blocking=True)
+        noise = torch.rand(len(volume) * world.size, tokens, generator=masks)[world.rank :: world.size]
+        return model(volume, mask_ratio, noise.to(world.device), return_pred=False).loss
+
+    return train_epoch(model, loader, reconstruction_loss, world=world, epoch=epoch, seed=seed, **loop)
+
+
+@torch.no_grad()
+def patch_mean_loss(mae: nn.Module, loader: DataLoader, device: torch.device, batches: int = 8) -> float:
+    """The loss of predicting each patch by its own mean, on a few batches: what a useful autoencoder must beat."""
+    losses = []
+    for volume, _ in itertools.islice(loader, batches):
+        targets_BLP = mae.targets(mae.patchify(volume.to(device)))  # pyright: ignore[reportCallIssue]
+        losses.append((targets_BLP - targets_BLP.mean(-1, keepdim=True)).square().mean())
+    return float(torch.stack(losses).mean())

@@ -1,0 +1,27 @@
+"""Shared by all tests: one thread, the repository on the path, small models."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pytest
+import torch
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SMALL = {
+    "img_size": (16, 24, 32), "embed_dim": 48, "depth": 2, "decoder_embed_dim": 24, "decoder_depth": 2, "d_state": 4,
+    "drop_path_rate": 0.0, "num_heads": 4, "decoder_num_heads": 4,
+}  # fmt: skip  # grid (2, 3, 4) at patch 8: no two sides alike
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def volume():
+    return torch.randn(2, 4, 16, 24, 32)

@@ -1,0 +1,109 @@
+"""`paper` agrees with the published code to its fixtures; `corrected` puts everything where it belongs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models import create_model
+from models.fidelity import PARTS, put_back, put_back_shifted
+from models.masking import random_mask
+from tests.conftest import FIXTURES
+
+MAE_SIZE = {
+    "img_size": 32,
+    "embed_dim": 48,
+    "depth": 3,
+    "decoder_embed_dim": 24,
+    "decoder_depth": 2,
+    "drop_path_rate": 0.0,
+}
+VIM_SIZE = {"img_size": 32, "embed_dim": 48, "depth": 3, "drop_path_rate": 0.0}
+CORRECTED = PARTS["corrected"]
+BACKENDS = ("reference", "chunked", "auto")
+
+
+def load(name):
+    return torch.load(FIXTURES / name, weights_only=True)
+
+
+def relative(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def published_mae(fixture, **fields):
+    mae = create_model("mae_3d_vim_small_patch8", **{**MAE_SIZE, "fidelity": "paper", "norm_pix_loss": True, **fields})
+    mae.load_state_dict(mae.adapt_state_dict(fixture["state_dict"]).state)
+    return mae
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_published_autoencoder(backend):
+    fixture = load("paper_mae_a.pt")
+    mae = published_mae(fixture, scan_backend=backend)
+    out = mae(fixture["input"].float(), fixture["mask_ratio"], fixture["noise"])
+    for name, found in (("latent", out.latent), ("pred", out.pred), ("loss", out.loss), ("mask", out.removed)):
+        torch.testing.assert_close(found, fixture[name], atol=1e-4, rtol=0, msg=name)
+    out.loss.backward()
+    gradients = {name: parameter.grad for name, parameter in mae.named_parameters()}
+    assert gradients.keys() == fixture["grads"].keys()
+    for name, expected in fixture["grads"].items():
+        assert relative(gradients[name], expected) < 1e-3, name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_published_classifier(backend):
+    fixture = load("paper_vim_a.pt")
+    classifier = create_model("vim_3d_small_patch8", **VIM_SIZE, fidelity="paper", scan_backend=backend)
+    classifier.load_state_dict(classifier.adapt_state_dict(fixture["state_dict"]).state)
+    tokens, (last,) = classifier.forward_intermediates(fixture["input"].float(), indices=1)
+    logits = classifier.forward_head(tokens)
+    close = {"atol": 1e-4, "rtol": 0}
+    torch.testing.assert_close(classifier.forward_head(tokens, pre_logits=True), fixture["features"], **close)
+    torch.testing.assert_close(logits, fixture["logits"], **close)
+    torch.testing.assert_close(last, fixture["last_block_hidden"] + fixture["last_block_residual"], **close)
+    F.cross_entropy(logits, fixture["target"]).backward()
+    for name, parameter in classifier.named_parameters():
+        assert relative(parameter.grad, fixture["grads"][name]) < 1e-3, name
+
+
+def test_constant_embeddings_of_the_paper_are_reproduced():
+    fixture = load("paper_mae_a.pt")["state_dict"]
+    mae = create_model("mae_3d_vim_small_patch8", **MAE_SIZE, fidelity="paper")
+    torch.testing.assert_close(mae.pos_embed, fixture["pos_embed"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(mae.decoder_pos_embed, fixture["decoder_pos_embed"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"ascending": True},
+     {"arrange": CORRECTED.arrange, "extra_slots": 0, "decoder_rotation": CORRECTED.decoder_rotation},
+     {"encoder_rotation": CORRECTED.encoder_rotation}, {"position_axes": (0, 1, 2)}],
+    ids=["sorted tokens", "decoder layout", "rotary", "position axes"],
+)  # fmt: skip
+def test_the_fixture_notices_a_planted_fault(fault):
+    fixture = load("paper_mae_a.pt")
+    mae = published_mae(fixture)
+    mae.parts = replace(mae.parts, **fault)
+    if "extra_slots" in fault:
+        mae.decoder_pos_embed = mae.decoder_pos_embed[:, 1:]
+    if "position_axes" in fault:
+        mae.pos_embed = create_model("mae_3d_vim_small_patch8", **MAE_SIZE).pos_embed
+    pred = mae(fixture["input"].float(), fixture["mask_ratio"], fixture["noise"]).pred
+    assert (pred - fixture["pred"]).abs().max() > 1e-3
+
+
+def test_visible_tokens_return_to_their_own_places():
+    noise = torch.rand(2, 10)
+    mask = random_mask(noise, 0.6, ascending=True)
+    tokens = torch.arange(10.0).view(1, 10, 1).expand(2, -1, 3) + 1
+    visible = torch.stack([tokens[b, mask.ids_keep[b]] for b in range(2)])
+    placed = put_back(visible, torch.zeros(1, 1, 3), mask)
+    torch.testing.assert_close(placed, tokens * (1 - mask.removed()).unsqueeze(-1))
+
+
+def test_the_published_layout_shifts_by_one():
+    mask = random_mask(torch.tensor([[0.3, 0.9, 0.1, 0.8]]), 0.5, ascending=False)  # keeps 2, then 0
+    placed = put_back_shifted(torch.tensor([[[10.0], [20.0]]]), torch.zeros(1, 1, 1), mask)
+    assert placed.flatten().tolist() == [10.0, 0.0, 0.0, 20.0, 0.0]  # the second visible token, 0's, sits at 2's place

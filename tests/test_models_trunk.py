@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from models import create_model
+from models.rotary import rotate
+from models.trunk import Block, Trunk
+from tests.conftest import SMALL
+
+
+class Double(nn.Module):
+    def forward(self, tokens):
+        return 2 * tokens
+
+
+def test_block_adds_then_rotates_then_norms_then_mixes():
+    block = Block(4, Double(), drop_path=0.0)
+    hidden, residual = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    rotation = torch.polar(torch.ones(1, 3, 2), torch.rand(1, 3, 2))
+    new_hidden, new_residual = block(hidden, residual, rotation)
+    torch.testing.assert_close(new_residual, rotate(hidden, rotation) + rotate(residual, rotation))
+    torch.testing.assert_close(
+        new_hidden, 2 * new_residual / (new_residual.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    )
+
+
+def test_residual_stays_float32_under_bf16():
+    block = Block(4, Double(), drop_path=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, residual = block(torch.randn(1, 3, 4).bfloat16(), torch.randn(1, 3, 4), None)
+    assert residual.dtype == torch.float32
+
+
+def test_drop_path_rates_start_with_two_zeros_and_end_with_the_full_rate():
+    model = create_model("vim_3d_small_patch8", **{**SMALL, "depth": 4, "drop_path_rate": 0.3})
+    rates = [block.drop_path.drop_prob for block in model.blocks]
+    assert rates == pytest.approx([0.0, 0.0, 0.1, 0.2])
+    assert model.blocks.final_drop_path == 0.3
+
+
+def test_drop_path_removes_what_arrives_in_training_only():
+    trunk = Trunk([Block(4, Double(), 0.0)], final_drop_path=0.999999, grad_checkpointing=False)
+    tokens = torch.randn(2, 3, 4)
+    trunk.train()
+    torch.testing.assert_close(trunk(tokens, nn.Identity()), tokens)
+    trunk.eval()
+    assert (trunk(tokens, nn.Identity()) - tokens).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["mae_3d_vim_small_patch8", "mae_3d_vit_small_patch8"])
+def test_activation_checkpointing_changes_memory_not_gradients(name, volume):
+    model = create_model(name, **{**SMALL, "drop_path_rate": 0.2})
+    noise, gradients = torch.rand(2, 24), []
+    for enabled in (False, True):
+        model.set_grad_checkpointing(enabled)
+        assert model.decoder_blocks.grad_checkpointing == enabled
+        model.zero_grad()
+        torch.manual_seed(1)
+        model(volume, noise=noise).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)

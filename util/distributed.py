@@ -1,0 +1,78 @@
+"""One process or many: the same calls, collectives that do nothing on a single process."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is: rank of size, computing on device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over ranks."""
+        if self.size == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value / self.size
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The lists of all ranks joined, in rank order, on every rank."""
+        if self.size == 1:
+            return items
+        parts: list[list[Any]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model under DistributedDataParallel where there is more than one rank."""
+        if self.size == 1:
+            return model
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids)
+
+
+@contextmanager
+def join_world(device_name: str, timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
+    """The world that torchrun's environment describes (gloo on CPU, nccl on CUDA), or a world of one.
+
+    device_name: "auto" (CUDA where present), "cpu" or "cuda". Raises ValueError for a device that is not there.
+    """
+    if device_name == "auto":
+        device_name = "cuda" if torch.cuda.is_available() else "cpu"
+    if device_name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device_name}: this machine has no usable CUDA device; use --device cpu")
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, torch.device(device_name))
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device(device_name, local_rank) if device_name == "cuda" else torch.device(device_name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    try:
+        yield World(rank, size, device)
+    finally:
+        dist.destroy_process_group()

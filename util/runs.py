@@ -1,0 +1,106 @@
+"""Run folders: a run's config.json, its checkpoints, and where the newest run is."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from util.atomic import atomic_write
+
+RunKind = Literal["pretrain", "finetune"]
+PROJECT = Path(__file__).resolve().parents[1]
+RUN_ROOTS = (PROJECT / "runs", PROJECT / "demo_run")
+RECORDED_PACKAGES = ("torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
+CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pth$")
+
+
+def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Create the run folder and write config.json with versions, git revision and command line added.
+
+    Raises ValueError where the folder already holds a run, unless that run is resumed or overwritten.
+    """
+    if (folder / "config.json").exists() and not (resume or overwrite):
+        raise ValueError(
+            f"--output_dir {folder} already holds a run: continue it with --resume auto, replace it with --overwrite, "
+            f"or choose another folder"
+        )
+    if overwrite and not resume:
+        for stale in [
+            *folder.glob("checkpoint-*.pth"),
+            *folder.glob("fold_*/*"),
+            *folder.glob("metrics.jsonl"),
+            *folder.glob("folds.json"),
+            *folder.glob("predictions.csv"),
+        ]:
+            if stale.is_file():
+                stale.unlink()
+    write_json(folder / "config.json", {**config, **environment()})
+
+
+def environment() -> dict[str, Any]:
+    """What else a run depends on: command line, git revision, versions, machine."""
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "command": sys.argv,
+        "git": git.stdout.strip() or None,
+        "versions": {"python": platform.python_version(), **versions},
+        "machine": f"{platform.machine()} {platform.system()}",
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The config.json of a run folder."""
+    path = run / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{run} is not a run folder: it has no config.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") -> Path:
+    """The run of this kind whose config.json is youngest, anywhere below `roots`."""
+    roots = list(roots)
+    found = [path for root in roots for path in root.rglob("config.json")]
+    runs = [path for path in found if json.loads(path.read_text(encoding="utf-8")).get("kind") == kind]
+    if not runs:
+        places = " or ".join(str(root) for root in roots)
+        raise ValueError(f"no {kind} run below {places}: name one with --run, or make one with `make demo`")
+    return max(runs, key=lambda path: path.stat().st_mtime).parent
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """checkpoint-N.pth files of a folder, oldest epoch first."""
+    numbered = {
+        int(match[1]): path for path in folder.glob("checkpoint-*.pth") if (match := CHECKPOINT.search(path.name))
+    }
+    return [numbered[epoch] for epoch in sorted(numbered)]
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The checkpoint of the latest epoch in a folder."""
+    found = checkpoints(folder)
+    if not found:
+        raise ValueError(f"{folder} holds no checkpoint-N.pth")
+    return found[-1]

@@ -1,0 +1,90 @@
+"""Pictures for a report: a few reconstructions and latent maps, each with a line that says what the subject was used for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from models import MaskedAutoencoder3D, VolumeClassifier
+from util.data.dataset import PreparedVolumes
+from util.results import Prediction
+from vis.figures import map_figure, reconstruction_figure
+from vis.heldout import held_out, read_folds, recorded
+from vis.inference import latent_maps, probabilities
+from vis.maps import upsample
+from vis.reconstruct import reconstruct
+from vis.session import open_run
+from vis.terms import CLASS_NAMES
+
+
+@dataclass(frozen=True)
+class Example:
+    figure: Figure
+    caption: str
+
+
+def held_out_examples(run: Path, count: int) -> tuple[int, list[str]]:
+    """A fold with a checkpoint, and `count` subjects that it did not train on, classes taking turns."""
+    folds, labels = read_folds(run), recorded(run)
+    for fold in range(len(folds)):
+        if any((run / f"fold_{fold}").glob("checkpoint-*.pth")):
+            return fold, alternate(held_out(folds, fold), labels)[:count]
+    raise ValueError(f"no fold of {run} has a checkpoint")
+
+
+def alternate(subjects: Sequence[str], labels: dict[str, Prediction]) -> list[str]:
+    """The subjects reordered so that classes take turns; those without a recorded label come last."""
+    place: dict[str, tuple[int, int]] = {}
+    seen: dict[int, int] = {}
+    for subject in subjects:
+        label = labels[subject].label if subject in labels else -1
+        seen[label] = seen.get(label, 0) + 1
+        place[subject] = (seen[label] if label >= 0 else len(subjects) + 1, label)
+    return sorted(subjects, key=lambda subject: place[subject])
+
+
+def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
+    """The paper's map (maximum over features) of a fine-tuned fold, on subjects that it did not train on."""
+    fold, subjects = held_out_examples(run, count)
+    session, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
+    model, names = session.model, CLASS_NAMES[session.config["label_type"]]
+    assert isinstance(model, VolumeClassifier)
+    examples = []
+    for subject in subjects:
+        study = session.study(subject)
+        batch = session.batch(study)
+        map_Bzyx = latent_maps(model, batch, ["max"])["max"]
+        map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
+        label = names[labels[subject].label] if subject in labels else "label not recorded"
+        probability = probabilities(model, batch)[0, 1].item()
+        caption = f"{subject}: {label}, predicted probability of {names[1]} {probability:.2f}. Held out in fold {fold}."
+        examples.append(Example(map_figure(study, map_ZYX, "max", title=subject), caption))
+    return examples
+
+
+def reconstruction_examples(run: Path, finetune: Path | None, count: int, device: str = "auto") -> list[Example]:
+    """Reconstructions of subjects that pre-training never saw where the fine-tuning data have some, else of ones it saw."""
+    session = open_run(run, "pretrain", device=device)
+    trained_on = set(session.data.subjects)
+    subjects = session.data.subjects[:count]
+    if finetune is not None:
+        fold, other = held_out_examples(finetune, count)
+        volumes = open_run(finetune, "finetune", fold=fold, device=device).data
+        if volumes.size == session.data.size and not trained_on & set(other):
+            session = open_run(run, "pretrain", data=volumes.root, device=device)
+            subjects = other
+    mae, mask_ratio = session.model, session.config["mask_ratio"]
+    assert isinstance(mae, MaskedAutoencoder3D)
+    examples = []
+    for subject in subjects:
+        study = session.study(subject)
+        result = reconstruct(mae, session.batch(study), mask_ratio=mask_ratio)
+        figure = reconstruction_figure(
+            study, result.prediction[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), title=subject,
+            planes=("axial",), panel=1.55,
+        )  # fmt: skip
+        use = "seen in pre-training" if subject in trained_on else "not among the pre-training subjects"
+        caption = f"{subject}: {use}. {mask_ratio:.0%} of patches removed, loss {result.loss:.3f} on them."
+        examples.append(Example(figure, caption))
+    return examples
