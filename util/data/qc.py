@@ -19,9 +19,10 @@ def qc_picture(
     """
     target = segmentation if segmentation is not None and segmentation.any() else next(iter(volumes.values()))
     places = [_busiest_slice(target, axis) for axis in range(3)]
-    figure = Figure(figsize=(2.2 * len(volumes), 2.2 * len(PLANES) + 0.5), facecolor="black", layout="constrained")
+    figure = Figure(figsize=(2.2 * len(volumes), 2.2 * len(PLANES) + 0.5), facecolor="black")
     FigureCanvasAgg(figure)  # no pyplot: its global state does not belong in worker processes
-    axes = figure.subplots(len(PLANES), len(volumes), squeeze=False)
+    axes = figure.subplots(len(PLANES), len(volumes), squeeze=False, gridspec_kw={
+        "left": 0.03, "right": 0.99, "bottom": 0.01, "top": 0.91, "wspace": 0.02, "hspace": 0.03})
     for column, (contrast, volume) in enumerate(volumes.items()):
         axes[0, column].set_title(contrast, color="white")
         for axis, place in enumerate(places):
