@@ -26,7 +26,8 @@ def pretraining_chart(rows: Rows) -> Figure:
     axes.plot(epochs, losses, color=BLUE, label="pre-training", marker="o" if len(epochs) < 3 else None)
     baseline_epochs, baseline = series(rows, "baseline_loss")
     if len(baseline):
-        axes.plot(baseline_epochs, baseline, color=ORANGE, linestyle="--", linewidth=1.4, label="predicting each patch's mean")
+        label = "predicting each patch's mean"
+        axes.plot(baseline_epochs, baseline, color=ORANGE, linestyle="--", linewidth=1.4, label=label)
     axes.set_ylabel("loss on removed patches")
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper right", bbox_to_anchor=(1, 1.14), ncols=2, borderaxespad=0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from vis.display import LEFT_LETTER, PLANES, REMOVED_TONE, Study, cut
 from vis.maps import MAPS
-from vis.style import INK, MUTED, NOTICE, PHANTOM_NOTICE, SKY, panel_page, styled
+from vis.style import MUTED, NOTICE, PHANTOM_NOTICE, SKY, panel_page, styled
 from vis.terms import CONTRAST_NAMES
 
 ERROR_MAP = "magma"
@@ -31,7 +31,7 @@ def reconstruction_figure(
     prediction_CZYX: np.ndarray,
     removed_ZYX: np.ndarray,
     *,
-    title: str,
+    subtitle: str,
     planes: Sequence[str] = tuple(PLANES),
     panel: float = 1.25,
 ) -> Figure:
@@ -48,7 +48,8 @@ def reconstruction_figure(
     scale = Normalize(0, float(np.percentile(errors_in_brain, 99)) if errors_in_brain.size else 1.0)
 
     rows, columns = len(study.contrasts), len(planes) * len(kinds)
-    figure, axes = panel_page(rows, columns, panel=panel, title=title, notice=_notice(study), right=BAR_WIDTH)
+    figure, axes = panel_page(rows, columns, panel=panel, title=study.subject, subtitle=subtitle, left=0.75,
+                              right=BAR_WIDTH, notice=_notice(study))  # fmt: skip
     for column in range(columns):
         plane, kind = planes[column // len(kinds)], kinds[column % len(kinds)]
         axis, index = PLANES[plane], study.focus[PLANES[plane]]
@@ -68,14 +69,15 @@ def reconstruction_figure(
         if kind == "input":
             axes[0][column].annotate(plane.capitalize(), (0, 1), xytext=(0, 15), textcoords="offset points",
                                      xycoords="axes fraction", fontsize=9, fontweight="bold", color=MUTED)  # fmt: skip
-    _name_rows(axes, study.contrasts)
+    for line, contrast in zip(axes, study.contrasts, strict=True):
+        line[0].set_ylabel(CONTRAST_NAMES[contrast], rotation=0, ha="right", va="center", labelpad=6)
     _colour_bar(figure, axes, scale, ERROR_MAP, "absolute error (normalised intensity)")
     return figure
 
 
 @styled
-def map_figure(study: Study, map_ZYX: np.ndarray, name: str, *, title: str, panel: float = 1.9) -> Figure:
-    """Three planes of a latent map over t1ce and flair (those present, else the first contrast), and the map alone.
+def map_figure(study: Study, map_ZYX: np.ndarray, name: str, *, subtitle: str, panel: float = 1.9) -> Figure:
+    """A row per plane: t1ce and flair (those present, else the first contrast), the same under the map, the map alone.
 
     The colours span the map's values inside the brain; outside the brain the overlay is left out, the map alone is not.
     """
@@ -83,28 +85,27 @@ def map_figure(study: Study, map_ZYX: np.ndarray, name: str, *, title: str, pane
     signed = MAPS[name].signed
     scale, colours = _map_scale(map_ZYX[study.brain_ZYX], signed), SIGNED if signed else SEQUENTIAL
     grey_CZYX = study.grey(study.volume_CZYX)
-    labels = [*backgrounds, *(f"{c} + map" for c in backgrounds), "map alone"]
-    rows = 1 + 2 * len(backgrounds)
-    notice = _notice(study)
-    figure, axes = panel_page(rows, len(PLANES), panel=panel, title=title, notice=notice, left=0.95, right=BAR_WIDTH)
-    for column, (plane, axis) in enumerate(PLANES.items()):
+    columns = [*((c, False) for c in backgrounds), *((c, True) for c in backgrounds), (None, True)]
+    notice = _notice(study, outline=study.segmentation_ZYX is not None)
+    figure, axes = panel_page(len(PLANES), len(columns), panel=panel, title=study.subject, subtitle=subtitle, left=0.85,
+                              right=BAR_WIDTH, notice=notice)  # fmt: skip
+    for line, (plane, axis) in zip(axes, PLANES.items(), strict=True):
         index = study.focus[axis]
-        brain, values = cut(study.brain_ZYX, axis, index), cut(map_ZYX, axis, index)
-        for row in range(rows):
-            target = axes[row][column]
-            if row == rows - 1:
-                target.imshow(values, cmap=colours, norm=scale, interpolation="nearest")
-            else:
-                contrast = study.contrasts.index(backgrounds[row % len(backgrounds)])
-                _show_grey(target, cut(grey_CZYX[contrast], axis, index))
-                if row >= len(backgrounds):
-                    target.imshow(np.ma.masked_where(~brain, values), cmap=colours, norm=scale, alpha=OVERLAY_ALPHA,
-                                  interpolation="nearest")  # fmt: skip
+        values = cut(map_ZYX, axis, index)
+        outside = cut(~study.brain_ZYX, axis, index)
+        for target, (contrast, mapped) in zip(line, columns, strict=True):
+            if contrast is not None:
+                _show_grey(target, cut(grey_CZYX[study.contrasts.index(contrast)], axis, index))
+            if mapped:
+                shown = values if contrast is None else np.ma.masked_where(outside, values)
+                alpha = 1.0 if contrast is None else OVERLAY_ALPHA
+                target.imshow(shown, cmap=colours, norm=scale, alpha=alpha, interpolation="nearest")
             _outline(target, study, axis, index)
-            if row < len(backgrounds):
-                _letter(target, plane, study)
-        axes[0][column].set_title(plane.capitalize(), fontsize=9, color=MUTED, loc="left", pad=4)
-    _name_rows(axes, labels)
+        _letter(line[0], plane, study)
+        line[0].set_ylabel(plane.capitalize(), rotation=0, ha="right", va="center", labelpad=6)
+    for target, (contrast, mapped) in zip(axes[0], columns, strict=True):
+        text = "map alone" if contrast is None else CONTRAST_NAMES[contrast] + (" + map" if mapped else "")
+        target.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=4)
     _colour_bar(figure, axes, scale, colours, f"{MAPS[name].title} (no unit)")
     return figure
 
@@ -134,25 +135,17 @@ def _letter(target: Axes, plane: str, study: Study) -> None:
         target.text(0.03, 0.5, LEFT_LETTER[plane], transform=target.transAxes, color="white", fontsize=7, va="center")
 
 
-def _name_rows(axes: Sequence[Sequence[Axes]], labels: Sequence[str]) -> None:
-    for line, label in zip(axes, labels, strict=True):
-        first, _, rest = label.partition(" ")
-        text = f"{CONTRAST_NAMES.get(first, first)} {rest}".strip().replace(" + ", "\n+ ")
-        line[0].set_ylabel(text, rotation=0, ha="right", va="center", labelpad=6, fontsize=9, color=INK)
-
-
 def _colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize, colours, label: str) -> None:
     """A bar beside the lowest right panel, drawn opaque."""
     width, height = figure.get_size_inches()
     beside = axes[-1][-1].get_position()
-    bar_axes = figure.add_axes((beside.x1 + 0.12 / width, beside.y0, 0.12 / width, max(beside.height, 1.9 / height)))
+    bar_axes = figure.add_axes((beside.x1 + 0.12 / width, beside.y0, 0.12 / width, 1.9 / height))
     bar = figure.colorbar(ScalarMappable(scale, colours), cax=bar_axes)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(labelsize=7, length=2)
     bar.set_label(label, fontsize=7.5)
 
 
-def _notice(study: Study) -> str:
+def _notice(study: Study, *, outline: bool = False) -> str:
     sides = "Radiological view: R = patient's right, A = anterior. " if study.oriented else ""
-    outline = "" if study.segmentation_ZYX is None else "White outline: tumour mask. "
-    return sides + outline + (PHANTOM_NOTICE if study.phantom else "") + NOTICE
+    return sides + ("White outline: tumour mask. " if outline else "") + (PHANTOM_NOTICE if study.phantom else "") + NOTICE

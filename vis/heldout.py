@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from util.results import Prediction, read_predictions
+from vis.terms import CLASS_NAMES
 
 
 def read_folds(run: Path) -> list[dict[str, list[str]]]:
@@ -38,3 +39,10 @@ def recorded(run: Path) -> dict[str, Prediction]:
     """Held-out predictions by subject; empty while no fold has finished."""
     path = run / "predictions.csv"
     return {p.subject: p for p in read_predictions(path)} if path.exists() else {}
+
+
+def verdict(label_type: str, recorded: Prediction | None, probability: float, fold: int) -> str:
+    """A line for a figure: the label in words, the predicted probability of class 1, the fold."""
+    names = CLASS_NAMES[label_type]
+    label = names[recorded.label] if recorded else "label not recorded"
+    return f"{label} · predicted probability of {names[1]} {probability:.2f} · held out in fold {fold}"

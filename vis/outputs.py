@@ -33,7 +33,7 @@ def add_options(parser: Parser) -> None:
 
 
 def write_map(
-    folder: Path, study: Study, affine: np.ndarray, name: str, map_zyx: Tensor, *, upsampling: Upsampling, title: str
+    folder: Path, study: Study, affine: np.ndarray, name: str, map_zyx: Tensor, *, upsampling: Upsampling, subtitle: str
 ) -> None:
     """SUBJECT_map-NAME .npy on the token grid (z, y, x), .nii.gz and .png on voxels."""
     size = (study.volume_CZYX.shape[1], study.volume_CZYX.shape[2], study.volume_CZYX.shape[3])
@@ -41,7 +41,7 @@ def write_map(
     stem = file_stem(folder, study.subject, f"map-{name}")
     write_array(stem.with_name(stem.name + ".npy"), map_zyx)
     write_nifti(stem.with_name(stem.name + ".nii.gz"), map_ZYX, affine)
-    save_png(stem.with_name(stem.name + ".png"), map_figure(study, map_ZYX, name, title=title))
+    save_png(stem.with_name(stem.name + ".png"), map_figure(study, map_ZYX, name, subtitle=subtitle))
 
 
 def file_stem(folder: Path, subject: str, what: str) -> Path:

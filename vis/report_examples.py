@@ -1,4 +1,4 @@
-"""Pictures for a report: a few reconstructions and latent maps, each with a line that says what the subject was used for."""
+"""Pictures for a report: a few reconstructions and latent maps, each with a line on what its subject was used for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from models import MaskedAutoencoder3D, VolumeClassifier
 from util.data.dataset import PreparedVolumes
 from util.results import Prediction
+from util.runs import read_config
 from vis.figures import map_figure, reconstruction_figure
-from vis.heldout import held_out, read_folds, recorded
+from vis.heldout import held_out, read_folds, recorded, verdict
 from vis.inference import latent_maps, probabilities
 from vis.maps import upsample
 from vis.reconstruct import reconstruct
 from vis.session import open_run
-from vis.terms import CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
     """The paper's map (maximum over features) of a fine-tuned fold, on subjects that it did not train on."""
     fold, subjects = held_out_examples(run, count)
     session, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
-    model, names = session.model, CLASS_NAMES[session.config["label_type"]]
+    model = session.model
     assert isinstance(model, VolumeClassifier)
     examples = []
     for subject in subjects:
@@ -56,35 +56,31 @@ def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
         batch = session.batch(study)
         map_Bzyx = latent_maps(model, batch, ["max"])["max"]
         map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
-        label = names[labels[subject].label] if subject in labels else "label not recorded"
-        probability = probabilities(model, batch)[0, 1].item()
-        caption = f"{subject}: {label}, predicted probability of {names[1]} {probability:.2f}. Held out in fold {fold}."
-        examples.append(Example(map_figure(study, map_ZYX, "max", title=subject), caption))
+        line = verdict(session.config["label_type"], labels.get(subject), probabilities(model, batch)[0, 1].item(), fold)
+        examples.append(Example(map_figure(study, map_ZYX, "max", subtitle=line), f"{subject}: {line}."))
     return examples
 
 
 def reconstruction_examples(run: Path, finetune: Path | None, count: int, device: str = "auto") -> list[Example]:
-    """Reconstructions of subjects that pre-training never saw where the fine-tuning data have some, else of ones it saw."""
+    """Reconstructions of subjects that pre-training never saw, where the fine-tuning data have some, else of others."""
     session = open_run(run, "pretrain", device=device)
     trained_on = set(session.data.subjects)
     subjects = session.data.subjects[:count]
     if finetune is not None:
-        fold, other = held_out_examples(finetune, count)
-        volumes = open_run(finetune, "finetune", fold=fold, device=device).data
-        if volumes.size == session.data.size and not trained_on & set(other):
-            session = open_run(run, "pretrain", data=volumes.root, device=device)
-            subjects = other
+        root, (_, others) = Path(read_config(finetune)["data"]["root"]), held_out_examples(finetune, count)
+        if not trained_on & set(others) and root.is_dir() and PreparedVolumes(root).size == session.data.size:
+            session, subjects = open_run(run, "pretrain", data=root, device=device), others
     mae, mask_ratio = session.model, session.config["mask_ratio"]
     assert isinstance(mae, MaskedAutoencoder3D)
     examples = []
     for subject in subjects:
         study = session.study(subject)
         result = reconstruct(mae, session.batch(study), mask_ratio=mask_ratio)
-        figure = reconstruction_figure(
-            study, result.prediction[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), title=subject,
-            planes=("axial",), panel=1.55,
-        )  # fmt: skip
         use = "seen in pre-training" if subject in trained_on else "not among the pre-training subjects"
-        caption = f"{subject}: {use}. {mask_ratio:.0%} of patches removed, loss {result.loss:.3f} on them."
-        examples.append(Example(figure, caption))
+        line = f"{use} · {mask_ratio:.0%} of patches removed · loss {result.loss:.3f}"
+        figure = reconstruction_figure(
+            study, result.prediction[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), subtitle=line,
+            planes=("axial",), panel=1.75,
+        )  # fmt: skip
+        examples.append(Example(figure, f"{subject}: {line}."))
     return examples

@@ -60,15 +60,18 @@ def save_png(path: Path, figure: Figure) -> None:
 
 
 def panel_page(
-    rows: int, columns: int, *, panel: float, title: str, notice: str, left: float = 0.75, right: float = 0.15,
-    gap: float = 0.06,
+    rows: int, columns: int, *, panel: float, title: str, subtitle: str, notice: str, left: float, right: float
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A page of rows x columns square image panels of `panel` inches: title above, notice below, margins in inches."""
-    top, bottom = 0.78, 0.34
+    """A page of rows x columns square image panels of `panel` inches: title and subtitle above, notice below.
+
+    left, right: margins in inches.
+    """
+    top, bottom, gap = 0.98, 0.34, 0.06
     width = left + columns * panel + (columns - 1) * gap + right
     height = top + rows * panel + (rows - 1) * gap + bottom
     figure = Figure(figsize=(width, height))
-    figure.text(left / width, 1 - 0.24 / height, title, fontsize=12, fontweight="bold", va="center")
+    figure.text(left / width, 1 - 0.22 / height, title, fontsize=12, fontweight="bold", va="center")
+    figure.text(left / width, 1 - 0.46 / height, subtitle, fontsize=9, color=MUTED, va="center")
     figure.text(left / width, 0.13 / height, notice, fontsize=7.5, color=MUTED, va="center")
     axes = []
     for row in range(rows):

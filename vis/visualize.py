@@ -52,8 +52,8 @@ def write_reconstruction(session: Session, study: Study, folder: Path, *, mask_r
         write_nifti(file_stem(folder, subject, f"{contrast}_input.nii.gz"), original_ZYX, affine)
         write_nifti(file_stem(folder, subject, f"{contrast}_reconstruction.nii.gz"), pasted_ZYX, affine)
     write_nifti(file_stem(folder, subject, "removed.nii.gz"), removed_ZYX.astype(np.float32), affine)
-    title = f"{subject} · {mask_ratio:.0%} of patches removed · loss {result.loss:.3f}"
-    figure = reconstruction_figure(study, result.prediction[0].cpu().numpy(), removed_ZYX, title=title)
+    subtitle = f"{mask_ratio:.0%} of patches removed · loss {result.loss:.3f} · {session.checkpoint.stem}"
+    figure = reconstruction_figure(study, result.prediction[0].cpu().numpy(), removed_ZYX, subtitle=subtitle)
     save_png(file_stem(folder, subject, "reconstruction.png"), figure)
 
 
@@ -70,9 +70,9 @@ def main(argv: list[str] | None = None) -> None:
         write_reconstruction(session, study, folder, mask_ratio=mask_ratio, seed=args.seed)
         maps = latent_maps(session.model, session.batch(study), args.map)
         for name, map_Bzyx in maps.items():
-            title = f"{subject} · latent map of the pre-trained encoder, {session.checkpoint.stem}"
+            subtitle = f"Latent map of the pre-trained encoder · {session.checkpoint.stem}"
             write_map(folder, study, session.data.affine(subject), name, map_Bzyx[0],
-                      upsampling=args.upsample, title=title)  # fmt: skip
+                      upsampling=args.upsample, subtitle=subtitle)  # fmt: skip
     say_written(folder, subjects)
 
 

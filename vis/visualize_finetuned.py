@@ -18,13 +18,11 @@ from tqdm import tqdm
 
 from models import VolumeClassifier
 from util import cli
-from util.results import Prediction
 from util.runs import newest_run
-from vis.heldout import check_held_out, held_out, read_folds, recorded
+from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
 from vis.inference import latent_maps, probabilities
 from vis.outputs import add_options, say_written, write_map
 from vis.session import choose_subjects, open_run
-from vis.terms import CLASS_NAMES
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +32,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--fold", type=int, default=0, help="whose model, and so whose held-out subjects")
     return parser.parse_args(argv)
-
-
-def describe(subject: str, fold: int, label_type: str, probability: float, recorded: Prediction | None) -> str:
-    """A figure's title: subject, label, predicted probability of class 1, fold."""
-    names = CLASS_NAMES[label_type]
-    label = names[recorded.label] if recorded else "label not recorded"
-    return f"{subject} · {label} · P({names[1]}) = {probability:.2f} · held out in fold {fold}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -61,10 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         study = session.study(subject)
         volume_BCZYX = session.batch(study)
         probability = probabilities(model, volume_BCZYX)[0, 1].item()
-        title = describe(subject, args.fold, session.config["label_type"], probability, labels.get(subject))
+        subtitle = verdict(session.config["label_type"], labels.get(subject), probability, args.fold)
         for name, map_Bzyx in latent_maps(model, volume_BCZYX, args.map).items():
             write_map(folder, study, session.data.affine(subject), name, map_Bzyx[0],
-                      upsampling=args.upsample, title=title)  # fmt: skip
+                      upsampling=args.upsample, subtitle=subtitle)  # fmt: skip
     say_written(folder, subjects)
 
 
