@@ -1,0 +1,80 @@
+"""Phantom studies: subject i depends on seed, layout and i alone; labels are consistent."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from util.data.folder import LABEL_SHEET
+from util.data.labels import read_labels
+from util.data.layouts import find_brats, find_egd
+from util.data.phantom import CYCLE, make_phantom, study_files, subject_name, write_egd_labels, write_phantom
+
+SPACING = 4.0
+
+
+def test_same_seed_same_study_to_the_byte(tmp_path):
+    for folder in ("one", "two"):
+        write_phantom(make_phantom("brats", 2, seed=7, spacing=SPACING), "brats", 2, tmp_path / folder)
+    for first, second in zip(study_files("brats", 2, tmp_path / "one").values(),
+                             study_files("brats", 2, tmp_path / "two").values(), strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("other", [("brats", 2, 8), ("egd", 2, 7), ("brats", 12, 7)])
+def test_seed_layout_and_index_each_matter(other):
+    layout, index, seed = other
+    first = make_phantom("brats", 2, seed=7, spacing=SPACING)
+    second = make_phantom(layout, index, seed=seed, spacing=SPACING)
+    assert first.kind == second.kind
+    assert not np.array_equal(first.images["t1"], second.images["t1"])
+
+
+def test_layouts_are_found_again(tmp_path):
+    phantom = make_phantom("egd", 0, seed=0, spacing=SPACING)
+    write_phantom(phantom, "egd", 0, tmp_path / "egd")
+    write_phantom(make_phantom("brats", 0, seed=0, spacing=SPACING), "brats", 0, tmp_path / "brats")
+    (egd,), (brats,) = find_egd(tmp_path / "egd"), find_brats(tmp_path / "brats")
+    assert (egd.subject, egd.problem) == ("PhantomEGD-0001", None)
+    assert (brats.subject, brats.problem) == ("PhantomBraTS-0001", None)
+    assert egd.files["t1ce"].relative_to(tmp_path).as_posix() == "egd/PhantomEGD-0001/2_T1GD/NIFTI/T1GD.nii.gz"
+    assert brats.files["t1ce"].relative_to(tmp_path).as_posix() == (
+        "brats/PhantomBraTS-0001/PhantomBraTS-0001_t1ce.nii.gz")
+    for role, path in egd.files.items():
+        image = nibabel.load(path)
+        np.testing.assert_array_equal(image.affine, phantom.affine)
+        np.testing.assert_array_equal(np.asarray(image.dataobj), {**phantom.images, "seg": phantom.seg}[role])
+
+
+def test_label_sheet_of_a_cohort(tmp_path):
+    write_egd_labels(tmp_path, 200, seed=0)
+    names = [subject_name("egd", index) for index in range(200)]
+    idh, codeletion, grade = (read_labels(tmp_path / LABEL_SHEET, kind, names) for kind in ("IDH", "1p19q", "Grade"))
+    for index, name in enumerate(names):
+        kind = CYCLE[index % len(CYCLE)]
+        assert idh[name] in (-1, int(kind != "wildtype"))
+        assert codeletion[name] in (-1, int(kind == "codeleted"))
+        assert not (idh[name] == 0 and codeletion[name] == 1)
+    unknown = [sum(value == -1 for value in labels.values()) for labels in (idh, codeletion, grade)]
+    assert 5 < unknown[0] < unknown[1] < 100
+    assert unknown[2] > 0
+
+
+@pytest.mark.parametrize("count", [40, 41])
+def test_forty_subjects_are_enough_for_five_folds(tmp_path, count):
+    write_egd_labels(tmp_path, count, seed=0)
+    for kind, least in (("IDH", 15), ("1p19q", 5)):
+        values = list(read_labels(tmp_path / LABEL_SHEET, kind).values())
+        assert min(values.count(0), values.count(1)) >= least
+
+
+def test_sheet_says_what_the_study_is(tmp_path):
+    write_egd_labels(tmp_path, 3, seed=5)
+    phantom = make_phantom("egd", 2, seed=5, spacing=SPACING)
+    for column in ("IDH", "1p19q"):
+        assert read_labels(tmp_path / LABEL_SHEET, column)[phantom.subject] == phantom.labels[column]
+
+
+@pytest.mark.parametrize("spacing", [0.1, 10.0])
+def test_spacing_is_checked(spacing):
+    with pytest.raises(ValueError, match="--spacing"):
+        make_phantom("egd", 0, seed=0, spacing=spacing)

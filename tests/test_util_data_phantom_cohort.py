@@ -1,0 +1,47 @@
+"""A cohort of phantoms: independent of its size, continued when called again, never two kinds in one folder."""
+
+import pytest
+
+from util.data.folder import LABEL_SHEET
+from util.data.labels import read_labels
+from util.data.phantom import study_files
+from util.data.phantom_cohort import write_phantoms
+
+OPTIONS = {"seed": 3, "spacing": 4.0}
+
+
+def test_a_larger_cohort_keeps_what_is_there(tmp_path):
+    write_phantoms(tmp_path / "small", ["egd"], subjects=1, **OPTIONS)
+    path = study_files("egd", 0, tmp_path / "small" / "egd")["t2"]
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    write_phantoms(tmp_path / "small", ["egd"], subjects=2, **OPTIONS)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert len(read_labels(tmp_path / "small" / "egd" / LABEL_SHEET, "IDH")) == 2
+    write_phantoms(tmp_path / "large", ["egd"], subjects=2, **OPTIONS)
+    assert study_files("egd", 0, tmp_path / "large" / "egd")["t2"].read_bytes() == before[0]
+
+
+def test_missing_file_is_made_again_and_overwrite_makes_all(tmp_path):
+    write_phantoms(tmp_path, ["brats"], subjects=1, **OPTIONS)
+    files = study_files("brats", 0, tmp_path / "brats")
+    files["seg"].unlink()
+    write_phantoms(tmp_path, ["brats"], subjects=1, **OPTIONS)
+    assert files["seg"].exists()
+    before = files["t1"].stat().st_mtime_ns
+    write_phantoms(tmp_path, ["brats"], subjects=1, overwrite=True, **OPTIONS)
+    assert files["t1"].stat().st_mtime_ns > before
+    assert not (tmp_path / "egd").exists()
+
+
+def test_other_seed_or_spacing_needs_overwrite(tmp_path):
+    write_phantoms(tmp_path, ["brats"], subjects=1, **OPTIONS)
+    with pytest.raises(ValueError, match=r"holds phantoms of .*use --overwrite"):
+        write_phantoms(tmp_path, ["brats"], subjects=1, seed=4, spacing=4.0)
+    write_phantoms(tmp_path, ["brats"], subjects=1, seed=4, spacing=4.0, overwrite=True)
+
+
+@pytest.mark.parametrize(("subjects", "seed", "flag"), [(0, 0, "--subjects"), (1, -1, "--seed")])
+def test_flags_are_checked(tmp_path, subjects, seed, flag):
+    with pytest.raises(ValueError, match=flag):
+        write_phantoms(tmp_path, ["egd"], subjects=subjects, seed=seed, spacing=4.0)
+    assert not list(tmp_path.iterdir())
