@@ -148,4 +148,5 @@ def _colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize
 
 def _notice(study: Study, *, outline: bool = False) -> str:
     sides = "Radiological view: R = patient's right, A = anterior. " if study.oriented else ""
-    return sides + ("White outline: tumour mask. " if outline else "") + (PHANTOM_NOTICE if study.phantom else "") + NOTICE
+    mask = "White outline: tumour mask. " if outline else ""
+    return sides + mask + (PHANTOM_NOTICE if study.phantom else "") + NOTICE

@@ -56,7 +56,8 @@ def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
         batch = session.batch(study)
         map_Bzyx = latent_maps(model, batch, ["max"])["max"]
         map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
-        line = verdict(session.config["label_type"], labels.get(subject), probabilities(model, batch)[0, 1].item(), fold)
+        probability = probabilities(model, batch)[0, 1].item()
+        line = verdict(session.config["label_type"], labels.get(subject), probability, fold)
         examples.append(Example(map_figure(study, map_ZYX, "max", subtitle=line), f"{subject}: {line}."))
     return examples
 

@@ -64,7 +64,7 @@ def finetune_section(facts: FinetuneFacts, examples: dict[str, Any]) -> dict[str
         missing = ", ".join(map(str, results.get("missing_folds", [])))
         section |= {
             "table": fold_table(results),
-            "cohort": f"{results['n']} subjects of known label ({classes}), {results['n_unknown']} of unknown label left out.",
+            "cohort": f"{results['n']} subjects of known label ({classes}); unknown, left out: {results['n_unknown']}.",
             "missing": f"Folds that have not run: {missing}. The numbers cover the others only." if missing else "",
             "roc": drawn(roc_chart(predictions)),
             "confusion": drawn(confusion_chart(predictions, names)),

@@ -1,0 +1,55 @@
+"""Only subjects that a fold did not train on are shown with it."""
+
+import json
+
+import pytest
+
+from util.results import Prediction
+from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
+
+FOLDS = [{"train": ["B", "D"], "test": ["C", "A"]}, {"train": ["A", "C"], "test": ["B"]}]
+
+
+def write(folder, folds):
+    (folder / "folds.json").write_text(json.dumps({"folds": folds}))
+    return folder
+
+
+def test_held_out_are_the_test_subjects_sorted(tmp_path):
+    assert held_out(read_folds(write(tmp_path, FOLDS)), 0) == ["A", "C"]
+
+
+def test_run_without_folds_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"folds\.json is missing"):
+        read_folds(tmp_path)
+
+
+def test_fold_that_trains_on_what_it_tests_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='fold 0 both trains and tests on "A"'):
+        read_folds(write(tmp_path, [{"train": ["A", "B"], "test": ["A"]}]))
+
+
+def test_training_subject_is_refused_and_its_own_fold_named():
+    with pytest.raises(ValueError, match=r'fold 0 trained on "B".*pass --fold 1'):
+        check_held_out(["A", "B"], FOLDS, 0)
+    with pytest.raises(ValueError, match="no fold holds it out"):
+        check_held_out(["D"], FOLDS, 0)
+    check_held_out(["A", "C", "7"], FOLDS, 0)
+
+
+@pytest.mark.parametrize("fold", [-1, 2])
+def test_unknown_fold(fold):
+    with pytest.raises(ValueError, match="folds 0 to 1"):
+        held_out(FOLDS, fold)
+
+
+def test_recorded_predictions(tmp_path):
+    assert recorded(tmp_path) == {}
+    (tmp_path / "predictions.csv").write_text("subject,fold,label,probability\nA,1,0,0.25\n")
+    assert recorded(tmp_path) == {"A": Prediction("A", 1, 0, 0.25)}
+
+
+def test_verdict_says_label_probability_and_fold():
+    line = verdict("IDH", Prediction("A", 3, 0, 0.1), 0.126, 3)
+    assert line == "IDH wild type · predicted probability of IDH mutant 0.13 · held out in fold 3"
+    assert "label not recorded" in verdict("1p19q", None, 0.5, 0)

@@ -1,0 +1,48 @@
+"""Files of a latent map: tokens as .npy, voxels as NIfTI in the place of the volume, a figure."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from vis_cases import AFFINE
+
+from util.cli import Parser
+from vis.display import Study
+from vis.maps import MAPS
+from vis.outputs import add_options, write_map
+
+
+@pytest.fixture
+def study():
+    volume = np.zeros((1, 16, 24, 16), np.float32)
+    volume[:, 4:12, 4:20, 4:12] = np.random.default_rng(0).normal(size=(1, 8, 16, 8))
+    return Study("S", ("t1",), volume)
+
+
+@pytest.mark.parametrize("how", ["nearest", "trilinear"])
+def test_map_is_written_on_tokens_and_on_voxels(tmp_path, study, how):
+    tokens = torch.arange(12.0).reshape(2, 3, 2)
+    write_map(tmp_path, study, AFFINE, "max", tokens, upsampling=how, subtitle="how")
+    written = sorted(path.name for path in (tmp_path / "S").iterdir())
+    assert written == ["S_map-max.nii.gz", "S_map-max.npy", "S_map-max.png"]
+    np.testing.assert_array_equal(np.load(tmp_path / "S" / "S_map-max.npy"), tokens.numpy())
+    image = nibabel.load(tmp_path / "S" / "S_map-max.nii.gz")
+    values = np.asanyarray(image.dataobj).transpose(2, 1, 0)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    expected = tokens.numpy().repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    assert np.array_equal(values, expected) == (how == "nearest")
+
+
+def test_subject_with_dots_keeps_its_whole_name(tmp_path, study):
+    dotted = Study("S.01.v2", study.contrasts, study.volume_CZYX)
+    write_map(tmp_path, dotted, AFFINE, "max", torch.ones(2, 3, 2), upsampling="nearest", subtitle="")
+    assert (tmp_path / "S.01.v2" / "S.01.v2_map-max.nii.gz").exists()
+
+
+def test_options_offer_every_map():
+    parser = Parser()
+    add_options(parser)
+    assert parser.parse_args(["--map", *MAPS]).map == list(MAPS)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--map", "mean"])

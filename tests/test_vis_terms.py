@@ -1,0 +1,16 @@
+"""Readers' names exist for everything that programs write."""
+
+from typing import get_args
+
+from util.data.folder import CONTRASTS
+from util.data.labels import CLASSES, LabelType
+from util.metrics import METRICS
+from vis.terms import CLASS_NAMES, CONTRAST_NAMES, METRIC_NAMES
+
+
+def test_every_contrast_metric_and_binary_task_has_a_name():
+    assert tuple(CONTRAST_NAMES) == CONTRASTS
+    assert tuple(METRIC_NAMES) == METRICS
+    binary = {label for label in get_args(LabelType) if len(CLASSES[label]) == 2}
+    assert set(CLASS_NAMES) == binary
+    assert all(len(names) == 2 for names in CLASS_NAMES.values())

@@ -1,0 +1,112 @@
+"""The real program on a tiny run: what it writes, and that every flag has an effect."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from vis_cases import AFFINE, write_prepared, write_pretrain_run
+
+from util import cli
+from util.data.folder import CONTRASTS
+from vis.visualize import main
+
+VIS = Path(__file__).resolve().parents[1] / "vis"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("visualize")
+    data = write_prepared(root / "data", ["A", "B", "C"])
+    write_prepared(root / "other", ["X"])
+    return write_pretrain_run(root / "run", data, norm_pix_loss=True)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setattr(cli, "setup_logging", lambda: None)
+
+
+@pytest.fixture
+def show(run, tmp_path):
+    """Run the program, return the output folder."""
+
+    def show(name, *flags):
+        main(["--run", str(run), "--out", str(tmp_path / name), "--device", "cpu", "--subjects", "A", *flags])
+        return tmp_path / name
+
+    return show
+
+
+def prediction(folder, subject="A"):
+    return np.load(folder / subject / f"{subject}_prediction.npy")
+
+
+def removed(folder):
+    return np.asanyarray(nibabel.load(folder / "A" / "A_removed.nii.gz").dataobj)
+
+
+def test_everything_is_written_in_the_place_of_the_volume(show):
+    folder = show("out", "--map", "max", "norm", "pca")
+    names = {path.name for path in (folder / "A").iterdir()}
+    maps = {f"A_map-{name}{suffix}" for name in ("max", "norm", "pca") for suffix in (".npy", ".nii.gz", ".png")}
+    images = {f"A_{contrast}_{kind}.nii.gz" for contrast in CONTRASTS for kind in ("input", "reconstruction")}
+    assert names == maps | images | {"A_prediction.npy", "A_removed.nii.gz", "A_reconstruction.png"}
+    for path in (folder / "A").glob("*.nii.gz"):
+        image = nibabel.load(path)
+        assert image.get_data_dtype() == np.float32
+        np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+        assert image.shape == (16, 24, 16)
+    seen, shown = (
+        np.asanyarray(nibabel.load(folder / "A" / f"A_t2_{kind}.nii.gz").dataobj)
+        for kind in ("input", "reconstruction")
+    )
+    gone = removed(folder) > 0
+    np.testing.assert_array_equal(shown[~gone], seen[~gone])
+    np.testing.assert_array_equal(shown[gone], prediction(folder)[1].transpose(2, 1, 0)[gone])
+
+
+def test_mask_ratio_of_the_run_unless_given(show):
+    assert removed(show("as_trained")).mean() == pytest.approx(0.5)
+    assert removed(show("more", "--mask_ratio", "0.75")).mean() == pytest.approx(0.75)
+
+
+def test_seed_checkpoint_and_data_change_what_is_shown(show, run):
+    plain = show("plain")
+    np.testing.assert_array_equal(prediction(show("again")), prediction(plain))
+    assert not np.array_equal(removed(show("seed", "--seed", "1")), removed(plain))
+    earlier = show("earlier", "--checkpoint", str(run / "checkpoint-0.pth"))
+    assert not np.array_equal(prediction(earlier), prediction(plain))
+    other = show("other", "--data", str(run.parent / "other"), "--subjects", "1")
+    assert [path.name for path in other.iterdir()] == ["X"]
+
+
+def test_upsampling_changes_the_map(show):
+    nearest, smooth = (
+        np.asanyarray(nibabel.load(show(how, "--upsample", how) / "A" / "A_map-max.nii.gz").dataobj)
+        for how in ("nearest", "trilinear")
+    )
+    assert not np.array_equal(nearest, smooth)
+
+
+def test_several_subjects(show):
+    assert sorted(path.name for path in show("some", "--subjects", "2").iterdir()) == ["A", "B"]
+
+
+def test_unknown_subject_is_an_error_and_writes_nothing(show, tmp_path):
+    with pytest.raises(ValueError, match='no "Z"'):
+        show("none", "--subjects", "Z")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_program_starts_in_its_own_folder_and_writes_into_the_run(run):
+    command = [sys.executable, "visualize.py", "--run", str(run), "--subjects", "1", "--device", "cpu"]
+    done = subprocess.run(command, cwd=VIS, capture_output=True, text=True, check=False, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    assert (run / "vis" / "A" / "A_map-max.png").exists()
+    assert str(run / "vis") in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,76 @@
+"""Maps of a fine-tuned fold: only of subjects that it did not train on."""
+
+import numpy as np
+import pytest
+import torch
+from vis_cases import texts, tiny_classifier, write_finetune_run, write_prepared
+
+import vis.outputs
+from util import cli
+from vis.inference import latent_maps
+from vis.session import open_run
+from vis.visualize_finetuned import main
+
+SUBJECTS = ["A", "B", "C", "D"]  # fold 0 holds out A and C, fold 1 B and D
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finetuned")
+    return write_finetune_run(root / "run", write_prepared(root / "data", SUBJECTS), SUBJECTS)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setattr(cli, "setup_logging", lambda: None)
+
+
+def show(run, *flags):
+    main(["--run", str(run), "--device", "cpu", *flags])
+
+
+@pytest.mark.parametrize(("fold", "held_out"), [(0, ["A", "C"]), (1, ["B", "D"])])
+def test_default_subjects_are_held_out(run, tmp_path, fold, held_out):
+    show(run, "--out", str(tmp_path), "--fold", str(fold), "--subjects", "2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == held_out
+
+
+def test_training_subject_is_refused_before_anything_is_written(run, tmp_path):
+    with pytest.raises(ValueError, match=r'fold 0 trained on "B".*pass --fold 1'):
+        show(run, "--out", str(tmp_path / "out"), "--subjects", "A", "B")
+    assert not (tmp_path / "out").exists()
+
+
+def test_map_is_that_of_the_folds_model(run, tmp_path):
+    show(run, "--out", str(tmp_path), "--fold", "1", "--subjects", "D", "--map", "max", "pca")
+    session = open_run(run, "finetune", fold=1, device="cpu")
+    expected = latent_maps(session.model, session.batch(session.study("D")), ["max"])["max"][0]
+    np.testing.assert_allclose(np.load(tmp_path / "D" / "D_map-max.npy"), expected, atol=1e-6)
+    assert (tmp_path / "D" / "D_map-pca.nii.gz").exists()
+
+
+def test_figure_says_label_probability_and_fold(run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(vis.outputs, "save_png", lambda path, figure: drawn.append(texts(figure)))
+    show(run, "--out", str(tmp_path), "--fold", "1", "--subjects", "D")
+    session = open_run(run, "finetune", fold=1, device="cpu")
+    with torch.no_grad():
+        probability = session.model(session.batch(session.study("D"))).softmax(-1)[0, 1].item()
+    line = f"IDH mutant · predicted probability of IDH mutant {probability:.2f} · held out in fold 1"
+    assert line in drawn[0]
+    assert "D" in drawn[0]
+
+
+def test_default_place_names_the_fold(run):
+    show(run, "--subjects", "A")
+    assert (run / "vis" / "fold_0" / "A" / "A_map-max.nii.gz").exists()
+
+
+def test_checkpoint_flag_is_used(run, tmp_path):
+    other = tiny_classifier(drop_path_rate=0.0)
+    torch.nn.init.normal_(other.norm_f.weight)
+    torch.save({"model": other.state_dict()}, tmp_path / "checkpoint-9.pth")
+    show(run, "--out", str(tmp_path / "own"), "--subjects", "A")
+    show(run, "--out", str(tmp_path / "given"), "--subjects", "A", "--checkpoint", str(tmp_path / "checkpoint-9.pth"))
+    own, given = (np.load(tmp_path / place / "A" / "A_map-max.npy") for place in ("own", "given"))
+    assert not np.allclose(own, given)
