@@ -16,7 +16,9 @@ ALLOWED = {
     "engine_finetune": {"util"},
 }
 FILES = sorted(
-    path for name in OURS for path in ([ROOT / f"{name}.py"] if (ROOT / f"{name}.py").exists() else (ROOT / name).rglob("*.py"))
+    path
+    for name in OURS
+    for path in ([ROOT / f"{name}.py"] if (ROOT / f"{name}.py").exists() else (ROOT / name).rglob("*.py"))
 )
 
 

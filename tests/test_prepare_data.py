@@ -59,8 +59,18 @@ def test_folder_with_a_pattern(tmp_path):
     for role, path in study.files.items():
         (tmp_path / "other" / "A" / "anat").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "other" / "A" / "anat" / f"{role}.nii.gz")
-    assert prepare("folder", tmp_path / "other", tmp_path / "out", "--size", 16,
-                   "--pattern", "{subject}/anat/{contrast}.nii.gz") == 0
+    assert (
+        prepare(
+            "folder",
+            tmp_path / "other",
+            tmp_path / "out",
+            "--size",
+            16,
+            "--pattern",
+            "{subject}/anat/{contrast}.nii.gz",
+        )
+        == 0
+    )
     assert PreparedVolumes(tmp_path / "out").subjects == ["A"]
 
 
@@ -100,8 +110,13 @@ def test_egd_sheet_is_checked_before_anything_is_written(phantoms, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(["--size", 16, 16], "--size has 2 numbers"), (["--size", 4], "--size"), (["--workers", 0], "--workers"),
-     (["--percentiles", 90, 10], "--percentiles"), (["--margin", -1], "--margin")],
+    [
+        (["--size", 16, 16], "--size has 2 numbers"),
+        (["--size", 4], "--size"),
+        (["--workers", 0], "--workers"),
+        (["--percentiles", 90, 10], "--percentiles"),
+        (["--margin", -1], "--margin"),
+    ],
 )
 def test_flags_are_checked_and_nothing_is_written(tmp_path, flags, message):
     write_study(tmp_path / "raw", "A")

@@ -38,8 +38,18 @@ def root(tmp_path) -> Path:
 
 def row(subject: str, affine: np.ndarray) -> ManifestRow:
     return ManifestRow(
-        subject=subject, sources={}, original_shape=[1, 1, 1], original_affine=np.eye(4).tolist(), orientation="RAS",
-        crop=[], affine=affine.tolist(), window={}, contrasts=list(CONTRASTS), checksum={}, warnings=[], settings={},
+        subject=subject,
+        sources={},
+        original_shape=[1, 1, 1],
+        original_affine=np.eye(4).tolist(),
+        orientation="RAS",
+        crop=[],
+        affine=affine.tolist(),
+        window={},
+        contrasts=list(CONTRASTS),
+        checksum={},
+        warnings=[],
+        settings={},
     )
 
 

@@ -8,8 +8,13 @@ import pytest
 from util.data.folder import CONTRASTS
 from util.data.layouts import find_brats, find_by_pattern, find_egd
 
-EGD = {"t1": "1_T1/NIFTI/T1", "t1ce": "2_T1GD/NIFTI/T1GD", "t2": "3_T2/NIFTI/T2", "flair": "4_FLAIR/NIFTI/FLAIR",
-       "seg": "5_MASK/NIFTI/MASK"}
+EGD = {
+    "t1": "1_T1/NIFTI/T1",
+    "t1ce": "2_T1GD/NIFTI/T1GD",
+    "t2": "3_T2/NIFTI/T2",
+    "flair": "4_FLAIR/NIFTI/FLAIR",
+    "seg": "5_MASK/NIFTI/MASK",
+}
 NAMES_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f", "seg": "seg"}
 
 
@@ -52,8 +57,11 @@ def test_pattern(tmp_path):
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("{subject}.nii", r"has no \{contrast\}"), ("{contrast}.nii", r"has no \{subject\}"),
-     ("{subject}_{contrast}_{session}.nii", r"\{session\} is unknown")],
+    [
+        ("{subject}.nii", r"has no \{contrast\}"),
+        ("{contrast}.nii", r"has no \{subject\}"),
+        ("{subject}_{contrast}_{session}.nii", r"\{session\} is unknown"),
+    ],
 )
 def test_bad_pattern_is_explained(tmp_path, pattern, message):
     with pytest.raises(ValueError, match=message):

@@ -8,10 +8,18 @@ import pytest
 from util.data.manifest import FIELDS, ManifestRow, read_manifest, write_manifest
 
 ROW = ManifestRow(
-    subject="A, \"quoted\"", sources={"t1": "/raw/A_t1.nii.gz"}, original_shape=[240, 240, 155],
-    original_affine=np.diag([-1.0, -1, 1, 1]).tolist(), orientation="LPS", crop=[[1, 9], [2, 8], [3, 7]],
-    affine=(np.eye(4) / 3).tolist(), window={"t1": [0.1, 812.5]}, contrasts=["t1"], checksum={"t1/A_t1.npy": "0f"},
-    warnings=["odd; but kept"], settings={"size": [160, 160, 160]},
+    subject='A, "quoted"',
+    sources={"t1": "/raw/A_t1.nii.gz"},
+    original_shape=[240, 240, 155],
+    original_affine=np.diag([-1.0, -1, 1, 1]).tolist(),
+    orientation="LPS",
+    crop=[[1, 9], [2, 8], [3, 7]],
+    affine=(np.eye(4) / 3).tolist(),
+    window={"t1": [0.1, 812.5]},
+    contrasts=["t1"],
+    checksum={"t1/A_t1.npy": "0f"},
+    warnings=["odd; but kept"],
+    settings={"size": [160, 160, 160]},
 )
 
 

@@ -114,8 +114,13 @@ def test_same_grid(tmp_path):
     nudged = AFFINE.copy()
     nudged[0, 3] += 0.01
     check_same_grid({"t1": first, "t2": volume("nudged.nii.gz", nudged)})
-    flipped = read_image(write_nifti(tmp_path / "f.nii.gz", brain_volume()[::-1], AFFINE @ np.array(
-        [[-1.0, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])))
+    flipped = read_image(
+        write_nifti(
+            tmp_path / "f.nii.gz",
+            brain_volume()[::-1],
+            AFFINE @ np.array([[-1.0, 0, 0, SHAPE[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        )
+    )
     check_same_grid({"t1": first, "t2": flipped})  # stored the other way round, the same grid in space
     moved = AFFINE.copy()
     moved[2, 3] += 5

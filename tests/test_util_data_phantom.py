@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from util.data.folder import LABEL_SHEET
-from util.data.labels import read_labels
+from util.data.labels import LabelType, read_labels
 from util.data.layouts import find_brats, find_egd
 from util.data.phantom import CYCLE, make_phantom, study_files, subject_name, write_egd_labels, write_phantom
 
@@ -15,8 +15,11 @@ SPACING = 4.0
 def test_same_seed_same_study_to_the_byte(tmp_path):
     for folder in ("one", "two"):
         write_phantom(make_phantom("brats", 2, seed=7, spacing=SPACING), "brats", 2, tmp_path / folder)
-    for first, second in zip(study_files("brats", 2, tmp_path / "one").values(),
-                             study_files("brats", 2, tmp_path / "two").values(), strict=True):
+    for first, second in zip(
+        study_files("brats", 2, tmp_path / "one").values(),
+        study_files("brats", 2, tmp_path / "two").values(),
+        strict=True,
+    ):
         assert first.read_bytes() == second.read_bytes()
 
 
@@ -38,9 +41,10 @@ def test_layouts_are_found_again(tmp_path):
     assert (brats.subject, brats.problem) == ("PhantomBraTS-0001", None)
     assert egd.files["t1ce"].relative_to(tmp_path).as_posix() == "egd/PhantomEGD-0001/2_T1GD/NIFTI/T1GD.nii.gz"
     assert brats.files["t1ce"].relative_to(tmp_path).as_posix() == (
-        "brats/PhantomBraTS-0001/PhantomBraTS-0001_t1ce.nii.gz")
+        "brats/PhantomBraTS-0001/PhantomBraTS-0001_t1ce.nii.gz"
+    )
     for role, path in egd.files.items():
-        image = nibabel.load(path)
+        image = nibabel.Nifti1Image.from_filename(path)
         np.testing.assert_array_equal(image.affine, phantom.affine)
         np.testing.assert_array_equal(np.asarray(image.dataobj), {**phantom.images, "seg": phantom.seg}[role])
 
@@ -70,7 +74,8 @@ def test_forty_subjects_are_enough_for_five_folds(tmp_path, count):
 def test_sheet_says_what_the_study_is(tmp_path):
     write_egd_labels(tmp_path, 3, seed=5)
     phantom = make_phantom("egd", 2, seed=5, spacing=SPACING)
-    for column in ("IDH", "1p19q"):
+    columns: tuple[LabelType, ...] = ("IDH", "1p19q")
+    for column in columns:
         assert read_labels(tmp_path / LABEL_SHEET, column)[phantom.subject] == phantom.labels[column]
 
 

@@ -24,8 +24,10 @@ def healthy():
 def test_contrasts_are_those_of_mri(healthy):
     anatomy, images, free = healthy
     assert tuple(images) == CONTRASTS
-    level = {contrast: [np.median(image[(fraction > 0.8) & free]) for fraction in (anatomy.csf, anatomy.gm, anatomy.wm)]
-             for contrast, image in images.items()}
+    level = {
+        contrast: [np.median(image[(fraction > 0.8) & free]) for fraction in (anatomy.csf, anatomy.gm, anatomy.wm)]
+        for contrast, image in images.items()
+    }
     for contrast in ("t1", "t1ce"):
         csf, gm, wm = level[contrast]
         assert csf < 0.8 * gm < gm < 0.95 * wm

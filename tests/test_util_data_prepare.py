@@ -115,7 +115,8 @@ def test_doubts_become_warnings(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": (4, 16, 16)}, {"percentiles": (99.0, 1.0)}, {"percentiles": (0.0, 101.0)}, {"margin": -1}])
+    "wrong", [{"size": (4, 16, 16)}, {"percentiles": (99.0, 1.0)}, {"percentiles": (0.0, 101.0)}, {"margin": -1}]
+)
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match="--"):
         Settings(**wrong)
@@ -123,7 +124,9 @@ def test_settings_are_checked(wrong):
 
 def test_each_setting_has_an_effect(tmp_path):
     study = write_study(tmp_path, "A")
-    volumes = [prepare_study(study, settings).volumes["t1"] for settings in (
-        SMALL, Settings(size=(16, 20, 24), percentiles=(5, 95)), Settings(size=(16, 20, 24), margin=3))]
+    volumes = [
+        prepare_study(study, settings).volumes["t1"]
+        for settings in (SMALL, Settings(size=(16, 20, 24), percentiles=(5, 95)), Settings(size=(16, 20, 24), margin=3))
+    ]
     assert not np.array_equal(volumes[0], volumes[1])
     assert not np.array_equal(volumes[0], volumes[2])

@@ -23,7 +23,11 @@ def test_folds_depend_on_labels_and_seed_only():
 
 @pytest.mark.parametrize(
     ("labels", "k", "message"),
-    [({"a": 0, "b": 0, "c": 1}, 2, "class 1 has 1 subjects"), ({"a": 0, "b": 0}, 2, "nothing to learn"), (LABELS, 1, "k_fold 1")],
+    [
+        ({"a": 0, "b": 0, "c": 1}, 2, "class 1 has 1 subjects"),
+        ({"a": 0, "b": 0}, 2, "nothing to learn"),
+        (LABELS, 1, "k_fold 1"),
+    ],
 )
 def test_impossible_folds_are_refused(labels, k, message):
     with pytest.raises(ValueError, match=message):

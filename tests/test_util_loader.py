@@ -48,7 +48,9 @@ def test_a_batch_larger_than_the_data_is_refused():
 
 
 def test_evaluation_shows_every_item_once_in_order():
-    assert [i for index, _ in eval_loader(Numbers(), batch_size=4, num_workers=0) for i in index.tolist()] == list(range(11))
+    assert [i for index, _ in eval_loader(Numbers(), batch_size=4, num_workers=0) for i in index.tolist()] == list(
+        range(11)
+    )
 
 
 def test_seed_all_repeats():

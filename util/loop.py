@@ -85,7 +85,7 @@ def train_epoch(
 
 
 def _finite(loss: Tensor, epoch: int, step: int) -> float:
-    value = float(loss)
+    value = float(loss.detach())
     if not math.isfinite(value):
         raise ValueError(f"the loss is {value} at epoch {epoch}, step {step}: lower --lr, set --clip_grad, or use fp32")
     return value

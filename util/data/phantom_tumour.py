@@ -22,7 +22,7 @@ APPEARANCE: dict[TumourClass, dict[int, dict[str, float]]] = {
     "wildtype": {
         NECROSIS: {"t1": 0.36, "t1ce": 0.34, "t2": 0.92, "flair": 0.60},
         OEDEMA: {"t1": 0.56, "t1ce": 0.56, "t2": 0.86, "flair": 0.92},
-        ENHANCING: {"t1": 0.56, "t1ce": 1.35, "t2": 0.72, "flair": 0.84},
+        ENHANCING: {"t1": 0.56, "t1ce": 1.45, "t2": 0.72, "flair": 0.84},
     },
     "mutant": {
         NECROSIS: {"t1": 0.42, "t1ce": 0.43, "t2": 1.00, "flair": 0.38},
@@ -33,6 +33,11 @@ APPEARANCE: dict[TumourClass, dict[int, dict[str, float]]] = {
         OEDEMA: {"t1": 0.58, "t1ce": 0.58, "t2": 0.80, "flair": 0.86},
         ENHANCING: {"t1": 0.54, "t1ce": 0.90, "t2": 0.78, "flair": 0.84},
     },
+}
+RADIUS_MM: dict[TumourClass, tuple[float, float]] = {  # of the core; what surrounds it makes them alike in size
+    "wildtype": (14, 20),
+    "mutant": (17, 26),
+    "codeleted": (18, 27),
 }
 TEXTURE: dict[TumourClass, float] = {"wildtype": 0.06, "mutant": 0.02, "codeleted": 0.20}
 
@@ -47,7 +52,7 @@ class Tumour:
 
 
 def random_tumour(generator: np.random.Generator, anatomy: Anatomy, kind: TumourClass, spacing: float) -> Tumour:
-    """A tumour of `kind` in the cerebrum of `anatomy`: core of radius 13-20 mm with what surrounds it."""
+    """A tumour of `kind` in the cerebrum of `anatomy`: a core, irregular and stretched, and what surrounds it."""
     shape = anatomy.brain.shape
     centre = _centre(generator, anatomy, kind)
     index = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape), indexing="ij"))
@@ -58,14 +63,14 @@ def random_tumour(generator: np.random.Generator, anatomy: Anatomy, kind: Tumour
     distance_mm *= 1 + 0.22 * smooth_field(generator, shape, 22 / spacing)  # lobes
     distance_mm += 1.5 * smooth_field(generator, shape, 9 / spacing)  # a rough outline
     tissue = anatomy.brain & (anatomy.csf < 0.6)
-    radius = generator.uniform(13, 20)
+    radius = generator.uniform(*RADIUS_MM[kind])
     core = (distance_mm < radius) & anatomy.brain
     labels = np.zeros(shape, np.uint8)
     if kind == "wildtype":
-        width = generator.uniform(7, 14) * (0.4 + 1.2 * gaussian_filter(anatomy.wm, 3 / spacing))  # along the fibres
+        width = generator.uniform(5, 11) * (0.4 + 1.2 * gaussian_filter(anatomy.wm, 3 / spacing))  # along the fibres
         labels[(distance_mm < radius + width) & tissue] = OEDEMA
         labels[core] = ENHANCING
-        labels[(distance_mm < radius - generator.uniform(4.5, 7)) & anatomy.brain] = NECROSIS
+        labels[(distance_mm < radius - generator.uniform(5.5, 8)) & anatomy.brain] = NECROSIS
     elif kind == "mutant":
         labels[(distance_mm < radius + generator.uniform(3, 4.5)) & tissue] = OEDEMA  # the bright rim on flair
         labels[core] = NECROSIS

@@ -1,0 +1,129 @@
+import json
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from main_pretrain import main
+from models import create_model
+from tests.prepared import SIDE, TINY, make_prepared
+from util.checkpoint import load_weights
+from util.record import read_metrics
+from util.runs import read_config
+
+NAME = "mae_3d_vim_tiny_patch8"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_prepared(tmp_path_factory.mktemp("data"))
+
+
+def pretrain(data, out, *options, epochs=2):
+    main(["--model", NAME, "--data", str(data), "--batch_size", "4", "--epochs", str(epochs), "--warmup_epochs", "1",
+          "--lr", "1e-3", "--output_dir", str(out), *TINY, *options])  # fmt: skip
+
+
+def weights(out, epoch=1):
+    return torch.load(out / f"checkpoint-{epoch}.pth", weights_only=True)["model"]
+
+
+def test_a_run_folder_is_enough_to_repeat_and_use_the_run(data, tmp_path):
+    pretrain(data, tmp_path / "run", "--norm_pix_loss", "--picture_freq", "2", "--log_dir", str(tmp_path / "tb"))
+    config = read_config(tmp_path / "run")
+    assert config["args"]["norm_pix_loss"] is True
+    model = create_model(config["model"]["name"], **config["model"]["fields"])
+    assert load_weights(model, tmp_path / "run" / "checkpoint-1.pth")["epoch"] == 1
+    rows = read_metrics(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert rows[0]["baseline_loss"] > 0
+    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    assert len(events.Scalars("train_loss")) == 2
+    assert events.Images("input | masked | reconstruction")[0].step == 1
+
+
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(data, tmp_path):
+    pretrain(data, tmp_path / "whole", "--save_freq", "1", epochs=3)
+    pretrain(data, tmp_path / "whole2", "--save_freq", "1", epochs=3)
+    for late in (2,):
+        (tmp_path / "whole2" / f"checkpoint-{late}.pth").unlink()
+    pretrain(data, tmp_path / "whole2", "--resume", "auto", epochs=3)
+    a, b = weights(tmp_path / "whole", 2), weights(tmp_path / "whole2", 2)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert [row["epoch"] for row in read_metrics(tmp_path / "whole2")] == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def plain_weights(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain")
+    pretrain(data, out)
+    return weights(out)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--seed", "1"], ["--mask_ratio", "0.5"], ["--norm_pix_loss"], ["--no_augment"], ["--normalize", "range"],
+     ["--drop_path", "0.5"], ["--accum_iter", "3"], ["--clip_grad", "0.001"], ["--weight_decay", "10"], ["--min_lr", "1e-3"],
+     ["--warmup_epochs", "2"], ["--lr", "1e-2"], ["--precision", "bf16"], ["--precision", "fp16"], ["--ema", "0.9"],
+     ["--fidelity", "paper"], ["--batch_size", "3"]],
+    ids=lambda options: " ".join(options),
+)  # fmt: skip
+def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):
+    pretrain(data, tmp_path, *options)
+    changed = weights(tmp_path)
+    key = "blocks.1.mixer.in_proj.weight"
+    assert not torch.equal(changed[key], plain_weights[key])
+    assert changed[key].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options", [["--use_3d"], ["--use_z_score"], ["--no_pin_men"], ["--grad_checkpointing"], ["--threads", "1"]]
+)
+def test_options_that_must_not_change_the_result(data, tmp_path, plain_weights, options):
+    pretrain(data, tmp_path, *options)
+    for key, value in weights(tmp_path).items():
+        torch.testing.assert_close(value, plain_weights[key])
+
+
+def test_blr_scales_with_the_batch(data, tmp_path):
+    options = [word for word in TINY]
+    main(["--model", NAME, "--data", str(data), "--batch_size", "4", "--accum_iter", "2", "--epochs", "1", "--warmup_epochs", "0",
+          "--blr", "0.32", "--output_dir", str(tmp_path), *options])  # fmt: skip
+    assert read_metrics(tmp_path)[0]["lr"] <= 0.32 * 8 / 256
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--model", "mae_3d_vim_tny_patch8"], "did you mean 'mae_3d_vim_tiny_patch8'"),
+     (["--model", "vim_3d_tiny_patch8"], "is a classifier"),
+     (["--input_size", "32"], f"pass --input_size {SIDE}"),
+     (["--batch_size", "40"], "--batch_size 40"),
+     (["--model_kwargs", "embed_dims=12"], "did you mean 'embed_dim'"),
+     (["--model_kwargs", "patch_size=5"], "Z=16 is not divisible by patch_size=5"),
+     (["--data", "nowhere"], "--data nowhere"),
+     (["--config", "nowhere.ini"], "nowhere.ini"),
+     (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
+     (["--ema", "2"], "--ema 2"),
+     (["--resume", "nowhere.pth"], "nowhere.pth does not exist")],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_wrong_options_are_named(data, tmp_path, options, message):
+    words = [
+        "--model",
+        NAME,
+        *([] if "--config" in options else ["--data", str(data)]),
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    with pytest.raises(ValueError, match=message):
+        main([*words, "--batch_size", "4", "--epochs", "1", *TINY, *options])
+
+
+def test_a_second_run_does_not_replace_the_first_unasked(data, tmp_path):
+    pretrain(data, tmp_path, epochs=1)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="already holds a run"):
+        pretrain(data, tmp_path, epochs=1)
+    assert (tmp_path / "config.json").read_bytes() == before
+    pretrain(data, tmp_path, "--overwrite", "--seed", "5", epochs=1)
+    assert json.loads((tmp_path / "config.json").read_text())["args"]["seed"] == 5

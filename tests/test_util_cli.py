@@ -1,0 +1,39 @@
+import pytest
+
+from util import cli
+
+
+def test_unknown_options_name_the_nearest(capsys):
+    parser = cli.Parser()
+    parser.add_argument("--mask_ratio", type=float, help="part removed")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--mask_ration", "0.5"])
+    assert 'did you mean "--mask_ratio"?' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--mask", "0.5"])  # no silent abbreviations
+
+
+@pytest.mark.parametrize(("error", "code"), [(ValueError("fix --this"), 2), (FileNotFoundError("gone"), 2)])
+def test_errors_for_users_are_one_line(capsys, monkeypatch, error, code):
+    monkeypatch.delenv("MAMBA_MAE_TRACEBACK", raising=False)
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main)
+    assert stopped.value.code == code
+    assert capsys.readouterr().err == f"error: {error}\n"
+    monkeypatch.setenv("MAMBA_MAE_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        cli.run(main)
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    with pytest.raises(AssertionError):
+        cli.run(lambda: pytest.fail("bug") if False else (_ for _ in ()).throw(AssertionError))
+
+
+def test_nearest():
+    assert cli.nearest("flairr", ["t1", "flair"]) == '; did you mean "flair"?'
+    assert cli.nearest("xyz", ["t1"]) == ""

@@ -1,0 +1,54 @@
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from util.record import Progress, Record, peak_memory_mb, read_metrics
+
+
+def test_epochs_reach_the_file_tensorboard_and_the_console(tmp_path, caplog):
+    record = Record(tmp_path, tmp_path / "tb", is_main=True)
+    with caplog.at_level(logging.INFO, "util.record"):
+        record.epoch(0, {"train_loss": 0.5, "test_auc": math.nan})
+    record.step(500, {"loss": 0.25})
+    record.picture("picture", np.zeros((4, 4, 3), np.uint8), 0)
+    record.close()
+    assert read_metrics(tmp_path) == [{"epoch": 0, "train_loss": 0.5}]
+    assert "epoch 0: train_loss 0.5" in caplog.text
+    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    assert events.Scalars("train_loss")[0].value == 0.5
+    assert events.Scalars("step/loss")[0].step == 500
+    assert len(events.Images("picture")) == 1
+
+
+def test_a_resumed_run_has_no_repeated_epoch(tmp_path):
+    for first, epochs in ((0, (0, 1, 2)), (1, (1, 2))):
+        record = Record(tmp_path, tmp_path, is_main=True, first_epoch=first)
+        for epoch in epochs:
+            record.epoch(epoch, {"train_loss": first})
+        record.close()
+    assert [(row["epoch"], row["train_loss"]) for row in read_metrics(tmp_path)] == [(0, 0), (1, 1), (2, 1)]
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    record = Record(tmp_path / "run", tmp_path / "run", is_main=False)
+    record.epoch(0, {"a": 1.0})
+    record.step(0, {"a": 1.0})
+    record.close()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_progress_is_plain_lines_without_a_terminal(caplog, is_main):
+    progress = Progress("epoch 3", is_main=is_main)
+    progress.show(loss="0.5")
+    with caplog.at_level(logging.INFO, "util.record"):
+        assert list(progress(range(8), 8)) == list(range(8))
+    assert ("epoch 3 4/8 loss 0.5 ETA 0 s" in caplog.text) == is_main
+
+
+def test_peak_memory_is_that_of_a_python_with_torch():
+    assert 50 < peak_memory_mb(torch.device("cpu")) < 100_000
