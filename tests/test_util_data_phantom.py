@@ -1,5 +1,7 @@
 """Phantom studies: subject i depends on seed, layout and i alone; labels are consistent."""
 
+from typing import get_args
+
 import nibabel
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def test_layouts_are_found_again(tmp_path):
 def test_label_sheet_of_a_cohort(tmp_path):
     write_egd_labels(tmp_path, 200, seed=0)
     names = [subject_name("egd", index) for index in range(200)]
-    idh, codeletion, grade = (read_labels(tmp_path / LABEL_SHEET, kind, names) for kind in ("IDH", "1p19q", "Grade"))
+    idh, codeletion, grade = (read_labels(tmp_path / LABEL_SHEET, kind, names) for kind in get_args(LabelType))
     for index, name in enumerate(names):
         kind = CYCLE[index % len(CYCLE)]
         assert idh[name] in (-1, int(kind != "wildtype"))
@@ -66,16 +68,16 @@ def test_label_sheet_of_a_cohort(tmp_path):
 @pytest.mark.parametrize("count", [40, 41])
 def test_forty_subjects_are_enough_for_five_folds(tmp_path, count):
     write_egd_labels(tmp_path, count, seed=0)
-    for kind, least in (("IDH", 15), ("1p19q", 5)):
-        values = list(read_labels(tmp_path / LABEL_SHEET, kind).values())
-        assert min(values.count(0), values.count(1)) >= least
+    idh = list(read_labels(tmp_path / LABEL_SHEET, "IDH").values())
+    codeletion = list(read_labels(tmp_path / LABEL_SHEET, "1p19q").values())
+    assert min(idh.count(0), idh.count(1)) >= 15
+    assert min(codeletion.count(0), codeletion.count(1)) >= 5
 
 
 def test_sheet_says_what_the_study_is(tmp_path):
     write_egd_labels(tmp_path, 3, seed=5)
     phantom = make_phantom("egd", 2, seed=5, spacing=SPACING)
-    columns: tuple[LabelType, ...] = ("IDH", "1p19q")
-    for column in columns:
+    for column in get_args(LabelType):
         assert read_labels(tmp_path / LABEL_SHEET, column)[phantom.subject] == phantom.labels[column]
 
 
