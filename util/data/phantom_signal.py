@@ -47,6 +47,6 @@ def render_contrasts(
 
 
 def _vessels(generator: np.random.Generator, anatomy: Anatomy, spacing: float) -> np.ndarray:
-    """Contrast agent in the fluid near surface and midline: neither a bright voxel nor the window alone tells a class."""
+    """Contrast agent in the fluid near surface and midline: neither bright voxels nor the window tell a class."""
     spots = smooth_field(generator, anatomy.brain.shape, 5 / spacing) > 1.1
     return gaussian_filter((spots & (anatomy.csf > 0.3)).astype(np.float32), 0.6 / spacing)
