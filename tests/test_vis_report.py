@@ -78,8 +78,9 @@ def test_subject_name_is_text_and_no_markup(html):
 
 def test_numbers_and_provenance_are_there(html):
     text = Tags(html).text
-    for words in ("0.912", "0.012", "0.400", "50% below", "unknown, left out: 3", "main_pretrain.py --model", "git abc123",
-                  "torch 2.14.1", "x86_64 Linux", "held out in fold 0", "not among the pre-training subjects"):  # fmt: skip
+    numbers = ("0.912", "0.012", "0.400", "50% below", "unknown, left out: 3")
+    provenance = ("main_pretrain.py --model", "git abc123", "torch 2.14.1", "x86_64 Linux")
+    for words in (*numbers, *provenance, "held out in fold 0", "not among the pre-training subjects"):
         assert words in text, words
     assert text.count("Research use only, not a medical device") >= 2
 

@@ -30,7 +30,7 @@ def test_first_fold_with_a_checkpoint_is_shown(runs, tmp_path):
     (copy / "fold_0" / "checkpoint-4.pth").unlink()
     assert held_out_examples(copy, 1) == (1, ["F"])
     (copy / "fold_1" / "checkpoint-4.pth").unlink()
-    with pytest.raises(ValueError, match="no fold of .* has a checkpoint"):
+    with pytest.raises(ValueError, match=r"no fold of .* has a checkpoint"):
         held_out_examples(copy, 1)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from vis_cases import AFFINE, write_prepared, write_pretrain_run
 
+import vis.outputs
+import vis.visualize
 from util import cli
 from util.data.folder import CONTRASTS
 from vis.visualize import main
@@ -31,6 +33,15 @@ def _quiet(monkeypatch):
 
 
 @pytest.fixture
+def no_pictures(monkeypatch):
+    """Figures, the slow part, are drawn in one test only."""
+    for module in (vis.visualize, vis.outputs):
+        monkeypatch.setattr(module, "save_png", lambda path, figure: None)
+    monkeypatch.setattr(vis.visualize, "reconstruction_figure", lambda *_, **__: None)
+    monkeypatch.setattr(vis.outputs, "map_figure", lambda *_, **__: None)
+
+
+@pytest.fixture
 def show(run, tmp_path):
     """Run the program, return the output folder."""
 
@@ -46,7 +57,11 @@ def prediction(folder, subject="A"):
 
 
 def removed(folder):
-    return np.asanyarray(nibabel.load(folder / "A" / "A_removed.nii.gz").dataobj)
+    return load(folder, "A_removed.nii.gz")
+
+
+def load(folder, name):
+    return np.asanyarray(nibabel.load(folder / "A" / name).dataobj)
 
 
 def test_everything_is_written_in_the_place_of_the_volume(show):
@@ -60,20 +75,19 @@ def test_everything_is_written_in_the_place_of_the_volume(show):
         assert image.get_data_dtype() == np.float32
         np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
         assert image.shape == (16, 24, 16)
-    seen, shown = (
-        np.asanyarray(nibabel.load(folder / "A" / f"A_t2_{kind}.nii.gz").dataobj)
-        for kind in ("input", "reconstruction")
-    )
-    gone = removed(folder) > 0
+    seen, shown, gone = (load(folder, f"A_{what}.nii.gz") for what in ("t2_input", "t2_reconstruction", "removed"))
+    gone = gone > 0
     np.testing.assert_array_equal(shown[~gone], seen[~gone])
     np.testing.assert_array_equal(shown[gone], prediction(folder)[1].transpose(2, 1, 0)[gone])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_mask_ratio_of_the_run_unless_given(show):
     assert removed(show("as_trained")).mean() == pytest.approx(0.5)
     assert removed(show("more", "--mask_ratio", "0.75")).mean() == pytest.approx(0.75)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_seed_checkpoint_and_data_change_what_is_shown(show, run):
     plain = show("plain")
     np.testing.assert_array_equal(prediction(show("again")), prediction(plain))
@@ -84,14 +98,13 @@ def test_seed_checkpoint_and_data_change_what_is_shown(show, run):
     assert [path.name for path in other.iterdir()] == ["X"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_upsampling_changes_the_map(show):
-    nearest, smooth = (
-        np.asanyarray(nibabel.load(show(how, "--upsample", how) / "A" / "A_map-max.nii.gz").dataobj)
-        for how in ("nearest", "trilinear")
-    )
+    nearest, smooth = (load(show(how, "--upsample", how), "A_map-max.nii.gz") for how in ("nearest", "trilinear"))
     assert not np.array_equal(nearest, smooth)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_several_subjects(show):
     assert sorted(path.name for path in show("some", "--subjects", "2").iterdir()) == ["A", "B"]
 

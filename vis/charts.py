@@ -14,13 +14,13 @@ from vis.style import BLUE, GREEN, INK, MUTED, ORANGE, RULE, styled
 
 Rows = Sequence[Mapping[str, Any]]  # of a metrics.jsonl, one per epoch
 THRESHOLD = 0.5  # as in util.metrics
-WIDE = (9.0, 3.1)
+PAGE = 10.58  # inches of the report's text width
 
 
 @styled
 def pretraining_chart(rows: Rows) -> Figure:
     """Reconstruction loss over epochs, with the loss of predicting each patch's mean where it was recorded."""
-    figure = Figure(figsize=WIDE, layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.2), layout="constrained")
     axes = figure.subplots()
     epochs, losses = series(rows, "train_loss")
     axes.plot(epochs, losses, color=BLUE, label="pre-training", marker="o" if len(epochs) < 3 else None)
@@ -38,7 +38,7 @@ def pretraining_chart(rows: Rows) -> Figure:
 @styled
 def fold_chart(rows_of_fold: Mapping[int, Rows]) -> Figure:
     """Training loss and held-out AUC over epochs: a thin line per fold, thick their mean."""
-    figure = Figure(figsize=WIDE, layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.2), layout="constrained")
     panels = (("train_loss", "training loss", BLUE), ("test_auc", "AUC on held-out subjects", GREEN))
     for axes, (key, label, colour) in zip(figure.subplots(1, 2), panels, strict=True):
         values: dict[int, list[float]] = {}
@@ -110,7 +110,7 @@ def confusion_chart(predictions: Sequence[Prediction], names: Sequence[str]) -> 
 @styled
 def probability_chart(predictions: Sequence[Prediction], names: Sequence[str]) -> Figure:
     """Every held-out subject as a dot: predicted probability of class 1, a row per true class."""
-    figure = Figure(figsize=(9.0, 1.9), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.0), layout="constrained")
     axes = figure.subplots()
     axes.axvline(THRESHOLD, color=MUTED, linestyle=":", linewidth=1.2)
     for label, colour in ((0, BLUE), (1, ORANGE)):
@@ -138,4 +138,4 @@ def _arrays(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
 
 def _epoch_axis(axes: Axes) -> None:
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

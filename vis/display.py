@@ -8,7 +8,7 @@ import numpy as np
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the array axis that a plane fixes; arrays are (Z, Y, X) in RAS+
 LEFT_LETTER = {"axial": "R", "coronal": "R", "sagittal": "A"}  # radiological: the patient's right at the reader's left
 REMOVED_TONE = 0.22  # grey of a removed patch: neither air nor tissue
-LOW, HIGH = 0.5, 99.5  # percentiles of the brain shown as black and white
+LOW, HIGH = 0.5, 99.0  # percentiles of the brain shown as black and white
 
 
 def cut(volume_ZYX: np.ndarray, axis: int, index: int) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Write one offline HTML report of a pre-training run, a fine-tuning run, or both.
 
-    python vis/report.py                                        the newest fine-tuning run and where it started from
-    python vis/report.py --pretrain runs/pretrain --finetune runs/finetune --out report.html
+python vis/report.py                                        the newest fine-tuning run and where it started from
+python vis/report.py --pretrain runs/pretrain --finetune runs/finetune --out report.html
 """
 
 import argparse
 import logging
+import os
 import platform
 import shlex
 import sys
@@ -61,13 +62,14 @@ def write_report(
     if finetune is not None and finetuned is not None:
         pictures = attempt(lambda: map_examples(finetune, examples, device))
         context["finetune"] = finetune_section(finetuned, pictures)
+    machine = f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores"
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     html = environment.get_template("report.html").render(
         title="3D Mamba MAE report",
         written=f"{datetime.now().astimezone():%d %B %Y, %H:%M %Z}",
         phantom=phantom_text(pretrained, finetuned),
         tiles=tiles(pretrained, finetuned),
-        report_details=[("Command", shlex.join(sys.argv)), ("Machine", f"{platform.machine()} {platform.system()}")],
+        report_details=[("Command", shlex.join(sys.argv)), ("Machine", machine)],
         **context,
     )
     with atomic_write(out, "w") as file:

@@ -76,10 +76,12 @@ def panel_page(
     axes = []
     for row in range(rows):
         y = height - top - (row + 1) * panel - row * gap
-        axes.append([
-            figure.add_axes(((left + column * (panel + gap)) / width, y / height, panel / width, panel / height))
-            for column in range(columns)
-        ])
+        axes.append(
+            [
+                figure.add_axes(((left + column * (panel + gap)) / width, y / height, panel / width, panel / height))
+                for column in range(columns)
+            ]
+        )
     for axis in [axis for line in axes for axis in line]:
         axis.set_xticks([])
         axis.set_yticks([])
