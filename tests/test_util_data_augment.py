@@ -1,5 +1,7 @@
 """Augmentation changes training volumes, reproducibly, and leaves background background."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,10 @@ def test_input_is_left_alone(volume):
     before = volume.clone()
     make_augmentation()(volume)
     assert torch.equal(volume, before)
+
+
+def test_it_can_be_sent_to_a_spawned_worker(volume):
+    assert pickle.loads(pickle.dumps(make_augmentation()))(volume).shape == volume.shape
 
 
 @pytest.mark.parametrize("part", [{"scale": -0.1}, {"scale": 1.0}, {"noise": -1.0}, {"flip_probability": 1.5}])

@@ -149,6 +149,30 @@ def test_killed_run_is_continued(source, target, monkeypatch):
     assert PreparedVolumes(target).subjects == ["A", "B", "C"]
 
 
+def test_segmentation_that_was_removed_is_gone(source, target):
+    prepare_cohort(find_brats(source), target, SMALL)
+    (source / "A" / "A_seg.nii.gz").unlink()
+    prepare_cohort(find_brats(source), target, SMALL)
+    assert PreparedVolumes(target).segmentation("A") is None
+
+
+def test_another_patient_of_the_same_name_replaces_nobody(source, target, tmp_path):
+    prepare_cohort(find_brats(source), target, SMALL)
+    before = PreparedVolumes(target).raw("A")
+    write_study(tmp_path / "others", "A", seed=9)
+    failures = prepare_cohort(find_brats(tmp_path / "others"), target, SMALL)
+    assert "holds a subject of this name prepared from" in failures["A"]
+    np.testing.assert_array_equal(PreparedVolumes(target).raw("A"), before)
+    assert prepare_cohort(find_brats(tmp_path / "others"), target, SMALL, overwrite=True) == {}
+    assert not np.array_equal(PreparedVolumes(target).raw("A"), before)
+
+
+def test_raw_folder_may_move(source, target, tmp_path):
+    prepare_cohort(find_brats(source), target, SMALL)
+    source.rename(tmp_path / "moved")
+    assert prepare_cohort(find_brats(tmp_path / "moved"), target, SMALL) == {}
+
+
 def test_workers_give_the_same_files(source, target, tmp_path):
     prepare_cohort(find_brats(source), target, SMALL)
     prepare_cohort(find_brats(source), tmp_path / "parallel", SMALL, workers=2)

@@ -5,6 +5,7 @@ then those of the augmented brain. Background stays exactly 0, so it is still ba
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torchio
@@ -43,11 +44,18 @@ def make_augmentation(
         torchio.RandomGamma(log_gamma=log_gamma),
         torchio.RandomNoise(mean=0, std=(0, noise)),
     ])
+    return _Augmentation(place, shade)
 
-    def augment(volume_CZYX: Tensor) -> Tensor:
-        moved_CZYX = place(volume_CZYX).clamp(0, 1)
+
+@dataclass(frozen=True)
+class _Augmentation:
+    """A class, not a closure, because data-loading processes that are spawned receive it pickled."""
+
+    place: torchio.Transform
+    shade: torchio.Transform
+
+    def __call__(self, volume_CZYX: Tensor) -> Tensor:
+        moved_CZYX = self.place(volume_CZYX).clamp(0, 1)
         brain_ZYX = (moved_CZYX >= DIMMEST).any(dim=0)
-        shaded_CZYX = shade(moved_CZYX).clamp(DIMMEST, 1)
+        shaded_CZYX = self.shade(moved_CZYX).clamp(DIMMEST, 1)
         return torch.where(brain_ZYX, shaded_CZYX, 0.0)
-
-    return augment

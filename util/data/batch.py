@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from util.atomic import atomic_write
 from util.data.folder import open_volume, segmentation_path, volume_path
@@ -39,20 +40,24 @@ def prepare_cohort(
         logger.info("%d of %d subjects are already prepared in %s", len(studies) - len(todo), len(studies), destination)
     failures: dict[str, str] = {}
     written = time.monotonic()
+    for study in todo:
+        if not overwrite and study.problem is None and study.subject in rows:
+            study.problem = _name_taken(study, rows[study.subject], destination)
+    tasks = [partial(prepare_one, study, destination, settings) for study in todo]
     try:
-        tasks = [partial(prepare_one, study, destination, settings) for study in todo]
-        for position, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="subject", disable=None):
-            subject = todo[position].subject
-            if isinstance(outcome, ManifestRow):
-                rows[subject] = outcome
-            else:
-                failures[subject] = str(outcome)
-                if overwrite and (stale := rows.pop(subject, None)):  # it may be of another size than the new ones
-                    _remove(stale, destination)
-                logger.warning("%s: %s", subject, outcome)
-            if time.monotonic() - written > MANIFEST_EVERY_S:
-                write_manifest(destination, rows)
-                written = time.monotonic()
+        with logging_redirect_tqdm():
+            for position, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="subject", disable=None):
+                subject = todo[position].subject
+                if isinstance(outcome, ManifestRow):
+                    rows[subject] = outcome
+                else:
+                    failures[subject] = str(outcome)
+                    logger.warning("%s: %s", subject, outcome)
+                    if overwrite and (stale := rows.pop(subject, None)):  # it may be of another size than the new ones
+                        _remove(stale, destination)
+                if time.monotonic() - written > MANIFEST_EVERY_S:
+                    write_manifest(destination, rows)
+                    written = time.monotonic()
     finally:
         if rows:
             write_manifest(destination, rows)
@@ -74,6 +79,8 @@ def prepare_one(study: Study, destination: Path, settings: Settings) -> Manifest
     for path, content in {**files, destination / "qc" / f"{study.subject}.png": picture}.items():
         with atomic_write(path) as file:
             file.write(content)
+    if prepared.segmentation is None:  # none is left of an earlier preparation either
+        segmentation_path(destination, study.subject).unlink(missing_ok=True)
     checksum = {path.relative_to(destination).as_posix(): hashlib.sha256(content).hexdigest()
                 for path, content in files.items()}
     return _manifest_row(study, prepared, settings, checksum)
@@ -107,6 +114,16 @@ def _is_done(study: Study, rows: dict[str, ManifestRow], destination: Path) -> b
     except (ValueError, OSError):
         return False
     return True
+
+
+def _name_taken(study: Study, row: ManifestRow, destination: Path) -> str | None:
+    """Another patient of the same name is in `destination`: the files it came from still exist and are others."""
+    for role, path in _sources(study).items():
+        earlier = row.sources.get(role, path)
+        if earlier != path and Path(earlier).exists():
+            return (f"{destination} holds a subject of this name prepared from {earlier}, not {path}; rename one of "
+                    "them, use another folder, or --overwrite to replace it")
+    return None
 
 
 def _sources(study: Study) -> dict[str, str]:

@@ -46,6 +46,6 @@ def _busiest_slice(volume: np.ndarray, axis: int) -> int:
 
 
 def _slice(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
-    """One slice with superior or anterior at the top; left-right mirrored where X is shown (RAS grows to the right)."""
+    """One slice with superior or anterior at the top and, on the left, the patient's right or anterior."""
     plane = volume.take(place, axis=axis)[::-1]
     return plane[:, ::-1]
