@@ -40,7 +40,7 @@ def selective_scan(
     return_last_state: bool = False,
     *,
     reverse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The scan of `ops.selective_scan_fn` by chunks; differentiable once."""
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -25,7 +25,7 @@ def causal_conv1d(
     activation: str | None = None,
     *,
     reverse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The convolution of `ops.causal_conv1d_fn`; differentiable once."""
     length, before = x.shape[2], weight.shape[1] - 1
     if initial_states is not None:

@@ -61,7 +61,7 @@ def selective_scan(
     return_last_state: bool = False,
     *,
     reverse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The scan of `ops.selective_scan_fn` by mamba_ssm's kernel, which wants u, delta, z, B_t, C_t in one precision."""
     kernel = _load(SCAN_MODULE, "selective_scan_fn")
 
@@ -97,7 +97,7 @@ def causal_conv1d(
     activation: str | None = None,
     *,
     reverse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The convolution of `ops.causal_conv1d_fn` by causal_conv1d's kernel."""
     kernel = _load(CONV_MODULE, "causal_conv1d_fn")
     if reverse:

@@ -8,29 +8,32 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ops import chunked, conv, cuda, reference
+from ops import chunked, conv, cpu, cpu_library, cuda, reference
 from ops.checks import check_conv, check_scan
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "chunked", "cuda"]
+Backend = Literal["auto", "reference", "chunked", "cpu", "cuda"]
 
 _SCANS: dict[str, Callable[..., Any]] = {
     "reference": reference.selective_scan,
     "chunked": chunked.selective_scan,
+    "cpu": cpu.selective_scan,
     "cuda": cuda.selective_scan,
 }
 _CONVS: dict[str, Callable[..., Any]] = {
     "reference": reference.causal_conv1d,
     "chunked": conv.causal_conv1d,
+    "cpu": cpu.causal_conv1d,
     "cuda": cuda.causal_conv1d,
 }
 
 
 def available_backends() -> list[str]:
-    """Names that `backend=` accepts on this machine, besides "auto"."""
+    """Names that `backend=` accepts on this machine, besides "auto". Compiles the CPU kernels if there are none yet."""
+    compiled = ["cpu"] if cpu_library.problem() is None else []
     fused = torch.cuda.is_available() and not any(map(cuda.import_problem, (cuda.SCAN_MODULE, cuda.CONV_MODULE)))
-    return ["reference", "chunked", *(["cuda"] if fused else [])]
+    return ["reference", "chunked", *compiled, *(["cuda"] if fused else [])]
 
 
 def selective_scan_fn(
@@ -58,7 +61,7 @@ def selective_scan_fn(
     Raises ValueError for shapes that do not fit, complex A, and a backend that is unknown or cannot run here.
     """
     check_scan(u, delta, A, B, C, D, z, delta_bias)
-    run = _choose("selective scan", _SCANS, backend, u, cuda.unavailable(cuda.SCAN_MODULE, u))
+    run = _choose("selective scan", _SCANS, backend, u, lambda: cuda.unavailable(cuda.SCAN_MODULE, u))
     return run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, reverse=reverse)
 
 
@@ -86,27 +89,37 @@ def causal_conv1d_fn(
     Raises ValueError for arguments that do not fit and a backend that is unknown or cannot run here.
     """
     check_conv(x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation)
-    obstacle = cuda.unavailable(cuda.CONV_MODULE, x, weight.shape[1])
-    run = _choose("causal convolution", _CONVS, backend, x, obstacle)
+    width = weight.shape[1]
+    run = _choose("causal convolution", _CONVS, backend, x, lambda: cuda.unavailable(cuda.CONV_MODULE, x, width))
     return run(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
     )
 
 
 def _choose(
-    operation: str, table: dict[str, Callable[..., Any]], backend: str, x: Tensor, cuda_obstacle: str | None
+    operation: str,
+    table: dict[str, Callable[..., Any]],
+    backend: str,
+    x: Tensor,
+    cuda_obstacle: Callable[[], str | None],
 ) -> Callable[..., Any]:
     if backend == "auto":
-        name = "chunked" if cuda_obstacle else "cuda"
-        _log_once(operation, name, x.device.type, cuda_obstacle if x.is_cuda else None)
+        fused, obstacle = ("cuda", cuda_obstacle()) if x.is_cuda else ("cpu", cpu.unavailable(x))
+        name = "chunked" if obstacle else fused
+        _log_once(operation, name, x.device.type, obstacle)
         return table[name]
     if backend not in table:
         raise ValueError(f'unknown backend "{backend}", known are auto, {", ".join(table)}')
-    if backend == "cuda" and cuda_obstacle:
-        raise ValueError(cuda_obstacle)
+    obstacle = {"cuda": cuda_obstacle, "cpu": lambda: cpu.unavailable(x)}.get(backend, lambda: None)()
+    if obstacle:
+        raise ValueError(obstacle)
     return table[backend]
 
 
 @functools.cache
 def _log_once(operation: str, name: str, device: str, obstacle: str | None) -> None:
-    logger.info("%s on %s: backend %s%s", operation, device, name, f" ({obstacle})" if obstacle else "")
+    slow = obstacle is not None and device == "cpu" and cpu_library.problem() is not None
+    logger.log(
+        logging.WARNING if slow else logging.INFO,
+        "%s on %s: backend %s%s", operation, device, name, f" ({obstacle})" if obstacle else "",
+    )  # fmt: skip

@@ -11,6 +11,7 @@ Everything is computed in float32, or in float64 when the input is float64, and 
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ def selective_scan(
     return_last_state: bool = False,
     *,
     reverse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The scan of `ops.selective_scan_fn`, one position after another."""
     dtype = compute_dtype(u)
     with torch.autocast(u.device.type, enabled=False):
@@ -89,7 +90,7 @@ def causal_conv1d(
     activation: str | None = None,
     *,
     reverse: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The depthwise convolution of `ops.causal_conv1d_fn`, by F.conv1d on the padded sequence."""
     dtype = compute_dtype(x)
     with torch.autocast(x.device.type, enabled=False):

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from ops import available_backends, causal_conv1d_fn, dispatch, selective_scan_fn
+from ops import available_backends, causal_conv1d_fn, cpu_library, dispatch, selective_scan_fn
 from tests.ops_cases import ScanCase
 
 
@@ -43,7 +43,7 @@ def test_positional_arguments_are_those_of_the_packages():
 
 
 def test_unknown_backend_names_the_known_ones():
-    with pytest.raises(ValueError, match=r'unknown backend "cud".*auto, reference, chunked, cuda'):
+    with pytest.raises(ValueError, match=r'unknown backend "cud".*auto, reference, chunked, cpu, cuda'):
         selective_scan_fn(**ScanCase().tensors(), backend="cud")  # pyright: ignore
     with pytest.raises(ValueError, match="known are"):
         causal_conv1d_fn(torch.zeros(1, 2, 3), torch.zeros(2, 4), backend="fast")  # pyright: ignore
@@ -61,7 +61,35 @@ def test_the_choice_is_logged_once(caplog: pytest.LogCaptureFixture):
     tensors = ScanCase().tensors()
     for _ in range(3):
         selective_scan_fn(**tensors)
-    assert [r.getMessage() for r in caplog.records] == ["selective scan on cpu: backend chunked"]
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("selective scan on cpu: backend chunked (")
+    assert "float64" in line
+
+
+def test_without_a_compiler_auto_is_chunked_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(cpu_library, "problem", lambda: "no C++ compiler found")
+    tensors = ScanCase().tensors(torch.float32)
+    for _ in range(2):
+        out = selective_scan_fn(**tensors, delta_softplus=True)
+    assert [(r.levelname, "no C++ compiler" in r.getMessage()) for r in caplog.records] == [("WARNING", True)]
+    torch.testing.assert_close(out, selective_scan_fn(**tensors, delta_softplus=True, backend="reference"))
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
+        selective_scan_fn(**tensors, backend="cpu")
+
+
+def test_small_floats_on_a_cpu_go_to_the_compiled_kernels(caplog: pytest.LogCaptureFixture):
+    if problem := cpu_library.problem():
+        pytest.skip(problem)
+    caplog.set_level(logging.INFO, logger="ops.dispatch")
+    for dtype in (torch.float32, torch.bfloat16):
+        causal_conv1d_fn(torch.zeros(1, 2, 3, dtype=dtype), torch.zeros(2, 4))
+    causal_conv1d_fn(torch.zeros(1, 2, 3, dtype=torch.float16), torch.zeros(2, 4))
+    lines = [r.getMessage() for r in caplog.records]
+    assert lines[0] == "causal convolution on cpu: backend cpu"
+    assert "backend chunked" in lines[1]
+    assert len(lines) == 2
 
 
 def test_an_asked_backend_is_not_logged(caplog: pytest.LogCaptureFixture):
@@ -77,11 +105,11 @@ def test_importing_ops_imports_no_kernel_and_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_auto_on_a_gpu_uses_the_kernel_only_if_it_can(monkeypatch: pytest.MonkeyPatch):
+def test_auto_on_a_gpu_uses_the_kernel_only_if_it_can():
     class OnCuda:
         is_cuda = True
         device = torch.device("cuda:0")
 
     x, table = OnCuda(), {"chunked": "slow", "cuda": "fused"}
-    assert dispatch._choose("scan", table, "auto", x, None) == "fused"  # pyright: ignore
-    assert dispatch._choose("scan", table, "auto", x, "no package") == "slow"  # pyright: ignore
+    assert dispatch._choose("scan", table, "auto", x, lambda: None) == "fused"  # pyright: ignore
+    assert dispatch._choose("scan", table, "auto", x, lambda: "no package") == "slow"  # pyright: ignore

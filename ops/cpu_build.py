@@ -1,0 +1,104 @@
+"""Compiles ops/csrc once per machine: a shared library in the user's cache, named after everything it depends on.
+
+The sources include no PyTorch header, so that a build takes seconds, needs nothing but a C++17 compiler, and outlives
+an update of torch. The name holds a hash of the sources, the compiler and this CPU's instruction set: a cache that
+moves to another CPU is not found there, and the library is built again for it.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).parent / "csrc"
+UNITS = ("scan.cpp", "conv.cpp")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno")
+TIMEOUT_S = 300
+
+
+class BuildError(RuntimeError):
+    """No compiler, or it failed; the message says which and what it printed last."""
+
+
+def library_path() -> Path:
+    """The compiled library, built now if this machine has none yet. Two processes never build at the same time."""
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise BuildError("no C++ compiler found (install g++ or set CXX)")
+    target = cache_folder() / f"ops-{fingerprint(compiler)}.so"
+    if target.exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.with_suffix(".lock")):
+            if not target.exists():
+                _build(compiler, target)
+    except OSError as error:
+        raise BuildError(f"cannot write {target.parent} (set MAMBA_MAE_CACHE to another folder): {error}") from error
+    return target
+
+
+def cache_folder() -> Path:
+    """$MAMBA_MAE_CACHE, else mamba_mae in $XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("MAMBA_MAE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamba_mae"
+
+
+def fingerprint(compiler: str) -> str:
+    """A hash of the sources, the compiler and its version, the flags, and the CPU's instruction set."""
+    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=TIMEOUT_S).stdout
+    parts += [compiler.encode(), version, repr((FLAGS, *_instruction_sets())).encode(), _cpu_flags().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _cpu_flags() -> str:
+    """What -march=native would see: model and flags on Linux, otherwise the machine's and the processor's names."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("flags", "features", "cpu part", "cpu implementer", "vendor_id", "cpu family", "model\t")
+    return "\n".join(sorted({line for line in lines if line.lower().startswith(wanted)}))
+
+
+def _instruction_sets() -> list[list[str]]:
+    """Flag lists in the order in which they are tried."""
+    return [["-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"], []]
+
+
+def _build(compiler: str, target: Path) -> None:
+    started = time.perf_counter()
+    error = ""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        for instructions in _instruction_sets():
+            for threads in (["-fopenmp"], []):
+                units = [str(SOURCES / unit) for unit in UNITS]
+                command = [compiler, *FLAGS, *instructions, *threads, *units, "-o", str(made)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+                if done.returncode == 0:
+                    made.replace(target)  # whole or not at all
+                    logger.info("compiled the CPU kernels in %.0f s: %s", time.perf_counter() - started, target)
+                    return
+                error = error or done.stderr.strip()[-500:]
+    raise BuildError(f"{compiler} failed: {error}")
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Wait for any other process that builds; the operating system frees the lock of one that died."""
+    import fcntl  # not on Windows, where a build is not supported and ends in the fallback
+
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,114 @@
+"""The compiled CPU kernels as Python functions over tensors; structs mirror ops/csrc/scan.h and conv.h."""
+
+import ctypes
+import functools
+from ctypes import Structure, c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ops.cpu_build import BuildError, library_path
+
+MAX_SPLITS = 16  # parts of one batch item's work; each has its own share of the sums over channels or time
+
+
+class Sequence(Structure):
+    """Channel-last memory: element (b, t, i) at b * batch + t * row + i."""
+
+    _fields_ = (("data", c_void_p), ("batch", c_int64), ("row", c_int64))
+
+    @classmethod
+    def of(cls, x_BLI: Tensor | None) -> "Sequence":
+        if x_BLI is None:
+            return cls(None, 0, 0)
+        return cls(x_BLI.data_ptr(), x_BLI.stride(0), x_BLI.stride(1))
+
+
+class Matrix(Structure):
+    """B or C in float32: element (b, g, t, n) at b * batch + g * group + t * row + n."""
+
+    _fields_ = (("data", c_void_p), ("batch", c_int64), ("group", c_int64), ("row", c_int64))
+
+    @classmethod
+    def of(cls, x_BGLN: Tensor) -> "Matrix":
+        return cls(x_BGLN.data_ptr(), x_BGLN.stride(0), x_BGLN.stride(1), x_BGLN.stride(2))
+
+
+def _fields(*groups: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, kind) for names, kind in groups for name in names.split())
+
+
+class Scan(Structure):
+    """ops/csrc/scan.h: struct Scan"""
+
+    _fields_ = _fields(
+        ("batch length channels states groups bfloat16_io softplus reverse threads splits", c_int64),
+        ("u delta z out", Sequence),
+        ("A D bias", c_void_p),
+        ("B C", Matrix),
+        ("checkpoints last", c_void_p),
+        ("dout du ddelta dz", Sequence),
+        ("dA dD dbias dB dC", c_void_p),
+    )
+
+
+class Conv(Structure):
+    """ops/csrc/conv.h: struct Conv"""
+
+    _fields_ = _fields(
+        ("batch length channels width bfloat16_io silu reverse threads splits", c_int64),
+        ("x out", Sequence),
+        ("weight bias", c_void_p),
+        ("dout dx", Sequence),
+        ("dweight dbias", c_void_p),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The kernels, compiled on the first call. Raises BuildError, every time, where that is impossible."""
+    return _load()
+
+
+@functools.cache
+def problem() -> str | None:
+    """Why there are no kernels on this machine, or None. Compiles them if that was not done yet."""
+    try:
+        library()
+    except (BuildError, OSError, ImportError) as error:
+        return str(error)
+    return None
+
+
+def _load() -> ctypes.CDLL:
+    kernels = ctypes.CDLL(str(library_path()))
+    for name in ("scan_register_width", "scan_chunk", "scan_struct_size", "conv_struct_size", "conv_max_width"):
+        getattr(kernels, name).restype = c_int64
+    for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward"):
+        getattr(kernels, name).argtypes, getattr(kernels, name).restype = (c_void_p,), None
+    assert kernels.scan_struct_size() == ctypes.sizeof(Scan), "ops/csrc/scan.h and Scan differ"
+    assert kernels.conv_struct_size() == ctypes.sizeof(Conv), "ops/csrc/conv.h and Conv differ"
+    return kernels
+
+
+def pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def rows(x: Tensor) -> Tensor:
+    """(B, I, L) -> (B, L, I) with neighbouring channels; a view of channel-last memory."""
+    x = x.transpose(1, 2)
+    return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
+
+
+def columns(x: Tensor) -> Tensor:
+    """(B, N, L) | (B, G, N, L) -> (B, G, L, N) float32 with neighbouring states; a view of channel-last memory."""
+    x = (x if x.dim() == 4 else x[:, None]).transpose(2, 3).float()
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
+
+
+def io_dtype(*sequences: Tensor | None) -> torch.dtype:
+    """bfloat16 if all sequences are, otherwise float32."""
+    halves = all(x is None or x.dtype == torch.bfloat16 for x in sequences)
+    return torch.bfloat16 if halves else torch.float32

@@ -1,0 +1,107 @@
+// Depthwise causal convolution with bias and SiLU, channel-last, both directions: forward and backward pass.
+// y_j = bias + sum_s weight[width - 1 - s] x_{j - s}, where step j is position j, or length - 1 - j in reverse.
+
+#include "conv.h"
+
+#include "vec.h"
+
+namespace {
+
+constexpr int ROWS = 32;       // steps of one block of channels that the backward pass holds
+constexpr int MAX_WIDTH = 16;  // ops/cpu.py sends wider kernels elsewhere
+
+template <class T> T* at(const Conv& c, const Sequence& x, int64_t b, int64_t j, int64_t i) {
+    return static_cast<T*>(x.data) + b * x.batch + (c.reverse ? c.length - 1 - j : j) * x.row + i;
+}
+
+// The convolution at step j before the activation. TAPS is the width where it is known to the compiler, else 0.
+template <class T, int TAPS> vf response(const Conv& c, int64_t b, int64_t j, int64_t i, int lanes) {
+    vf y = c.bias ? load(c.bias + i, lanes) : vf{};
+    const int64_t width = TAPS ? TAPS : c.width, taps = j + 1 < width ? j + 1 : width;
+    const float* last = c.weight + (width - 1) * c.channels + i;
+    if (TAPS && taps == TAPS) {
+        for (int s = 0; s < TAPS; ++s) y += load(last - s * c.channels, lanes) * load(at<T>(c, c.x, b, j - s, i), lanes);
+    } else {
+        for (int64_t s = 0; s < taps; ++s) y += load(last - s * c.channels, lanes) * load(at<T>(c, c.x, b, j - s, i), lanes);
+    }
+    return y;
+}
+
+template <class T, int TAPS> void forward_range(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t) {
+    for (int64_t j = begin; j < end; ++j)
+        for (int64_t i = 0; i < c.channels; i += WIDTH) {
+            const int lanes = c.channels - i < WIDTH ? int(c.channels - i) : WIDTH;
+            vf y = response<T, TAPS>(c, b, j, i, lanes);
+            if (c.silu) y = y * logistic(y).sigmoid;
+            store(at<T>(c, c.out, b, j, i), y, lanes);
+        }
+}
+
+template <class T, int TAPS>
+void backward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t i, int lanes, float* dweight, float* dbias) {
+    vf dy[ROWS + MAX_WIDTH], taps[MAX_WIDTH], dtaps[MAX_WIDTH] = {}, total{};
+    const int width = TAPS ? TAPS : int(c.width);
+    const int own = int(end - begin), left = int(c.length - begin < own + width - 1 ? c.length - begin : own + width - 1);
+    for (int s = 0; s < width; ++s) taps[s] = load(c.weight + (width - 1 - s) * c.channels + i, lanes);
+    for (int r = 0; r < left; ++r) {  // the last width - 1 rows belong to the next block: what they pull from x is here
+        dy[r] = load(at<T>(c, c.dout, b, begin + r, i), lanes);
+        if (!c.silu) continue;
+        const vf y = response<T, TAPS>(c, b, begin + r, i, lanes), gate = logistic(y).sigmoid;
+        dy[r] *= gate * (1.0f + y * (1.0f - gate));
+    }
+    for (int r = left; r < own + width - 1; ++r) dy[r] = vf{};
+    for (int r = 0; r < own; ++r) {
+        vf dx{};
+        for (int s = 0; s < width; ++s) dx += taps[s] * dy[r + s];
+        store(at<T>(c, c.dx, b, begin + r, i), dx, lanes);
+        total += dy[r];
+        const vf x = load(at<T>(c, c.x, b, begin + r, i), lanes);
+        for (int s = 0; s < width; ++s) dtaps[s] += x * dy[r + s];
+    }
+    for (int s = 0; s < width; ++s) {
+        float* place = dweight + (width - 1 - s) * c.channels + i;
+        store(place, load(place, lanes) + dtaps[s], lanes);
+    }
+    store(dbias + i, load(dbias + i, lanes) + total, lanes);
+}
+
+template <class T, int TAPS> void backward_range(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t split) {
+    const int64_t part = b * c.splits + split;
+    for (int64_t j = begin; j < end; j += ROWS)
+        for (int64_t i = 0; i < c.channels; i += WIDTH) {
+            const int lanes = c.channels - i < WIDTH ? int(c.channels - i) : WIDTH;
+            backward_block<T, TAPS>(c, b, j, j + ROWS < end ? j + ROWS : end, i, lanes,
+                                    c.dweight + part * c.width * c.channels, c.dbias + part * c.channels);
+        }
+}
+
+template <class Range> void for_each_range(const Conv& c, Range range) {
+    const int64_t items = c.batch * c.splits;
+#pragma omp parallel for num_threads(int(c.threads)) schedule(dynamic, 1)
+    for (int64_t item = 0; item < items; ++item) {
+        const int64_t b = item / c.splits, split = item % c.splits;
+        range(c, b, c.length * split / c.splits, c.length * (split + 1) / c.splits, split);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t conv_struct_size() { return sizeof(Conv); }
+int64_t conv_max_width() { return MAX_WIDTH; }
+
+void conv_forward(const Conv* c) {
+    if (c->bfloat16_io)
+        for_each_range(*c, c->width == 4 ? forward_range<bfloat16, 4> : forward_range<bfloat16, 0>);
+    else
+        for_each_range(*c, c->width == 4 ? forward_range<float, 4> : forward_range<float, 0>);
+}
+
+void conv_backward(const Conv* c) {
+    if (c->bfloat16_io)
+        for_each_range(*c, c->width == 4 ? backward_range<bfloat16, 4> : backward_range<bfloat16, 0>);
+    else
+        for_each_range(*c, c->width == 4 ? backward_range<float, 4> : backward_range<float, 0>);
+}
+}

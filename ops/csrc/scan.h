@@ -1,0 +1,34 @@
+// The selective scan's arguments as Python passes them (ops/cpu_library.py mirrors this struct field by field).
+//
+// Sequences are channel-last: element (b, t, i) of x is x[b * x_batch + t * x_row + i]. B and C are float32 with element
+// (b, g, t, n) at b * batch + g * group + t * row + n. Channels are worked on in blocks of one register; a block never
+// crosses a group, so the last block of a group may have idle lanes. A state is stored as (batch, block, state, lane).
+#pragma once
+
+#include <cstdint>
+
+struct Sequence {
+    void* data;
+    int64_t batch, row;
+};
+
+struct Matrix {
+    float* data;
+    int64_t batch, group, row;
+};
+
+struct Scan {
+    int64_t batch, length, channels, states, groups;
+    int64_t bfloat16_io, softplus, reverse, threads, splits;
+    Sequence u, delta, z, out;         // z.data may be null, as D and bias
+    const float *A, *D, *bias;         // A (block, state, lane) times log2(e); D and bias (block, lane) or null
+    Matrix B, C;
+    float* checkpoints;                // states before chunks 1, 2, ...: (chunk, batch, block, state, lane), or null
+    float* last;                       // the running state, zero at first: (batch, block, state, lane)
+    // the backward pass only; dB and dC have one part per split of the channels, (split, batch, group, time, state)
+    Sequence dout, du, ddelta, dz;
+    float *dA, *dD, *dbias;            // (batch, block, state, lane) and (batch, block, lane), zero at first
+    float *dB, *dC;                    // zero at first
+};
+
+constexpr int CHUNK = 16;  // steps between two stored states

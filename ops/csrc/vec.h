@@ -1,0 +1,161 @@
+// One register of float channels, its loads and stores, and the few functions a scan needs, without any library.
+// GCC's and Clang's vector extensions compile to AVX-512, AVX2, SSE or NEON; the width is the widest the target has.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+constexpr int WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(WIDTH * 4)));
+typedef int32_t vi __attribute__((vector_size(WIDTH * 4)));
+typedef uint16_t vh __attribute__((vector_size(WIDTH * 2)));
+
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+template <class V, class S> static inline V cast(S x) {
+    static_assert(sizeof(V) == sizeof(S), "same size");
+    V y;
+    std::memcpy(&y, &x, sizeof y);
+    return y;
+}
+
+// A value in every lane (0 + x would lose the sign of -0 and cost an addition).
+static inline vf splat(float x) {
+    vf y;
+    for (int i = 0; i < WIDTH; ++i) y[i] = x;
+    return y;
+}
+
+static inline vf select(vi mask, vf a, vf b) { return cast<vf>((cast<vi>(a) & mask) | (cast<vi>(b) & ~mask)); }
+static inline vf max(vf a, vf b) { return select(a > b, a, b); }
+static inline vf abs(vf a) { return cast<vf>(cast<vi>(a) & 0x7fffffff); }
+
+static inline vf widen(vh x) {
+    typedef uint32_t vu __attribute__((vector_size(WIDTH * 4)));
+    return cast<vf>(__builtin_convertvector(x, vu) << 16);
+}
+
+// Round to nearest even, as PyTorch does; a NaN stays one.
+static inline vh narrow(vf x) {
+    typedef uint32_t vu __attribute__((vector_size(WIDTH * 4)));
+    vu bits = cast<vu>(x), rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    vu is_nan = cast<vu>(x != x);
+    return __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0u), vh);
+}
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define COLD __attribute__((noinline, cold))
+
+template <class T> COLD static void copy_some(T* to, const T* from, int count) {
+    for (int i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// The first `lanes` channels at p; the other lanes are zero and nothing beyond is touched.
+static inline vf load(const float* p, int lanes = WIDTH) {
+    vf x;
+    if (LIKELY(lanes == WIDTH)) {
+        std::memcpy(&x, p, sizeof x);
+        return x;
+    }
+    float some[WIDTH] = {};
+    copy_some(some, p, lanes);
+    std::memcpy(&x, some, sizeof x);
+    return x;
+}
+
+static inline vf load(const bfloat16* p, int lanes = WIDTH) {
+    vh x;
+    if (LIKELY(lanes == WIDTH)) {
+        std::memcpy(&x, p, sizeof x);
+        return widen(x);
+    }
+    bfloat16 some[WIDTH] = {};
+    copy_some(some, p, lanes);
+    std::memcpy(&x, some, sizeof x);
+    return widen(x);
+}
+
+static inline void store(float* p, vf x, int lanes = WIDTH) {
+    if (LIKELY(lanes == WIDTH)) {
+        std::memcpy(p, &x, sizeof x);
+        return;
+    }
+    float some[WIDTH];
+    std::memcpy(some, &x, sizeof x);
+    copy_some(p, some, lanes);
+}
+
+static inline void store(bfloat16* p, vf x, int lanes = WIDTH) {
+    const vh y = narrow(x);
+    if (LIKELY(lanes == WIDTH)) {
+        std::memcpy(p, &y, sizeof y);
+        return;
+    }
+    bfloat16 some[WIDTH];
+    std::memcpy(some, &y, sizeof y);
+    copy_some(p, some, lanes);
+}
+
+static inline float sum(vf x) {
+    float total = 0;
+    for (int half = WIDTH / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    total = x[0];
+    return total;
+}
+
+// 2^x with a relative error of 2e-7; exact zero far below the normal range (flushed from -126 on without AVX-512).
+static inline vf exp2(vf x) {
+#if defined(__AVX512F__)
+    vf whole = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    const vi tiny = x < -126.0f;
+    x = max(x, splat(-126.0f));
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
+    vf shifted = x + magic, whole = shifted - magic;
+#endif
+    vf f = x - whole;
+    vf p = f * 0.0013276470126584172f + 0.009675540961325169f;
+    p = p * f + 0.05550713092088699f;
+    p = p * f + 0.24022120237350464f;
+    p = p * f + 0.6931469440460205f;
+    p = p * f + 1.0f;
+#if defined(__AVX512F__)
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)whole);
+#else
+    return select(tiny, vf{}, cast<vf>(cast<vi>(p) + (cast<vi>(shifted) << 23)));
+#endif
+}
+
+// log(1 + e) for 0 <= e <= 1, relative error 1e-7: twice the area tangent of e / (2 + e) <= 1/3.
+static inline vf log1p(vf e) {
+    vf s = e / (e + 2.0f), q = s * s;
+    vf p = q * 0.1408916711807251f + 0.13980302214622498f;
+    p = p * q + 0.20012454688549042f;
+    p = p * q + 0.3333315849304199f;
+    p = p * q + 1.0f;
+    return (s + s) * p;
+}
+
+struct Logistic {
+    vf sigmoid, small;  // small = exp(-|x|)
+};
+
+static inline Logistic logistic(vf x) {
+    vf e = exp2(abs(x) * -LOG2_E), s = 1.0f / (e + 1.0f);
+    return {select(x < 0.0f, e * s, s), e};
+}
+
+static inline vf softplus(vf x, vf small) { return max(x, vf{}) + log1p(small); }

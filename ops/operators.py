@@ -1,0 +1,32 @@
+"""Registration of our kernels with PyTorch, as torch.ops.mamba_mae.NAME: shapes for tracing, and gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("mamba_mae", "DEF")
+
+
+def register(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+    """Define the operator of `schema` by a CPU kernel; `shapes` makes empty outputs of the same sizes and strides."""
+    name = schema.split("(")[0]
+    _library.define(schema)
+    _library.impl(name, kernel, "CPU")
+    torch.library.register_fake(f"mamba_mae::{name}", shapes, lib=_library)
+
+
+def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
+    """Give an operator its gradient; `save` keeps what `backward` needs."""
+    torch.library.register_autograd(f"mamba_mae::{name}", backward, setup_context=save, lib=_library)
+
+
+def empty_rows(x: Tensor) -> Tensor:
+    """An uninitialised (B, I, L) view of channel-last memory."""
+    return x.new_empty(x.shape[0], x.shape[2], x.shape[1]).transpose(1, 2)
+
+
+def empty_or_nothing(x: Tensor | None, like: Tensor) -> Tensor:
+    """The place of the gradient of an optional argument: operators return tensors only."""
+    return like.new_empty(0) if x is None else x.new_empty(x.shape)

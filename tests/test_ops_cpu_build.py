@@ -1,0 +1,95 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops import cpu_build
+
+FAKE = """#!/bin/sh
+if [ "$1" = --version ]; then echo fake 1; exit 0; fi
+echo "$@" >> {log}
+sleep 0.5
+{action}
+"""
+WRITE = 'while [ "$1" != -o ]; do shift; done; echo built > "$2"'
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """make(action) installs a compiler that runs a shell action; make.calls() are its command lines."""
+    log = tmp_path / "log"
+
+    def make(action: str) -> None:
+        script = tmp_path / "c++"
+        script.write_text(FAKE.format(log=log, action=action))
+        script.chmod(0o755)
+        monkeypatch.setenv("CXX", str(script))
+
+    make.calls = lambda: log.read_text().splitlines() if log.exists() else []  # pyright: ignore
+    monkeypatch.setenv("MAMBA_MAE_CACHE", str(tmp_path / "cache"))
+    return make
+
+
+def test_built_once_and_logged_once(compiler, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="ops.cpu_build")
+    compiler(WRITE)
+    first = cpu_build.library_path()
+    assert cpu_build.library_path() == first
+    assert first.read_text() == "built\n"
+    assert len(compiler.calls()) == 1
+    assert len(caplog.records) == 1
+    assert not list(first.parent.glob("tmp*"))
+
+
+def test_another_cpu_or_source_is_another_library(compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    compiler(WRITE)
+    first = cpu_build.library_path()
+    monkeypatch.setattr(cpu_build, "_cpu_flags", lambda: "another cpu")
+    second = cpu_build.library_path()
+    sources = tmp_path / "csrc"
+    sources.mkdir()
+    (sources / "scan.cpp").write_text("// changed")
+    monkeypatch.setattr(cpu_build, "SOURCES", sources)
+    assert len({first, second, cpu_build.library_path()}) == 3
+
+
+def test_flags_that_the_compiler_refuses_are_dropped(compiler):
+    compiler('case "$*" in *native*|*fopenmp*) exit 1;; esac; ' + WRITE)
+    assert cpu_build.library_path().exists()
+    assert "native" in compiler.calls()[0]
+    assert "native" not in compiler.calls()[-1]
+
+
+def test_a_failing_compiler_is_quoted(compiler):
+    compiler("echo no such header >&2; exit 1")
+    with pytest.raises(cpu_build.BuildError, match="no such header"):
+        cpu_build.library_path()
+    assert not list(cpu_build.cache_folder().glob("*.so"))
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(cpu_build.BuildError, match=r"install g\+\+ or set CXX"):
+        cpu_build.library_path()
+
+
+def test_a_cache_that_cannot_be_written(compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    compiler(WRITE)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MAMBA_MAE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(cpu_build.BuildError, match="MAMBA_MAE_CACHE"):
+        cpu_build.library_path()
+
+
+def test_two_processes_build_once(compiler):
+    compiler(WRITE)
+    code = "from ops import cpu_build; print(cpu_build.library_path())"
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ) for _ in range(2)]
+    paths = {process.communicate()[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(paths) == 1
+    assert len(compiler.calls()) == 1
