@@ -35,17 +35,19 @@ def write_phantoms(
     if seed < 0:
         raise ValueError(f"--seed is {seed}; give 0 or more")
     for layout in layouts:
+        _check_same_settings(destination / layout, {"seed": seed, "spacing": spacing}, overwrite)
+    tasks = []  # of all layouts together: starting the processes takes longer than simulating ten phantoms
+    for layout in layouts:
         folder = destination / layout
-        _check_same_settings(folder, {"seed": seed, "spacing": spacing}, overwrite)
         todo = [index for index in range(subjects)
                 if overwrite or not all(path.exists() for path in study_files(layout, index, folder).values())]
         logger.info("%s: simulating %d of %d phantoms", folder, len(todo), subjects)
-        tasks = [partial(_write_one, layout, index, folder, seed, spacing) for index in todo]
-        for _, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="phantom", disable=None):
-            if isinstance(outcome, Exception):
-                raise outcome
-        if layout == "egd":
-            write_egd_labels(folder, subjects, seed=seed)
+        tasks += [partial(_write_one, layout, index, folder, seed, spacing) for index in todo]
+    for _, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="phantom", disable=None):
+        if isinstance(outcome, Exception):
+            raise outcome
+    if "egd" in layouts:
+        write_egd_labels(destination / "egd", subjects, seed=seed)
 
 
 def _write_one(layout: Layout, index: int, folder: Path, seed: int, spacing: float) -> None:
