@@ -66,14 +66,11 @@ struct Columns {
     const float* operator()(int j) const { return data + j * stride; }
 };
 
-// The state before a chunk; `last` is the state after the final one, and every state where none is kept.
-float* state_at(const Scan& s, const Shape& shape, int64_t chunk, int64_t b, int64_t k) {
-    const int64_t size = s.states * WIDTH, offset = (b * shape.blocks + k) * size;
-    if (!s.checkpoints || chunk == shape.chunks) return s.last + offset;
-    return s.checkpoints + (chunk - 1) * s.batch * shape.blocks * size + offset;
+float* checkpoint(const Scan& s, const Shape& shape, int64_t chunk, int64_t b, int64_t k) {
+    return s.checkpoints + (((chunk - 1) * s.batch + b) * shape.blocks + k) * s.states * WIDTH;
 }
 
-inline vf per_channel(const float* values, const Block& k) { return values ? load(values + k.index * WIDTH) : vf{}; }
+inline vf per_channel(const float* values, const Block& k) { return values ? load(values + k.channel, k.lanes) : vf{}; }
 
 // Ask for what the next chunk reads while this one computes: its rows lie on other pages, out of a prefetcher's sight.
 template <class T> inline void expect(const Sequence& x, const Scan& s, const Block& k, int64_t b, int64_t t, int64_t ahead) {
@@ -150,11 +147,11 @@ template <class T> void finish(const Scan& s, const Block& k, int64_t b, int64_t
 }
 
 template <int TILE>
-void forward_tile(const float* A, int count, Forward& w, const Columns& B, const Columns& C, int64_t n,
-                  const float* start, float* end) {
+void forward_tile(const float* A, int count, Forward& w, const Columns& B, const Columns& C, int64_t n, float* state,
+                  float* keep) {
     vf h[TILE], decay[TILE];
     UNROLL for (int i = 0; i < TILE; ++i) {
-        h[i] = start ? load(start + i * WIDTH) : vf{};
+        h[i] = load(state + i * WIDTH);
         decay[i] = load(A + i * WIDTH);
     }
     for (int j = 0; j < count; ++j) {
@@ -167,7 +164,10 @@ void forward_tile(const float* A, int count, Forward& w, const Columns& B, const
         }
         w.y[j] = even + odd;
     }
-    UNROLL for (int i = 0; i < TILE; ++i) store(end + i * WIDTH, h[i]);
+    UNROLL for (int i = 0; i < TILE; ++i) {
+        store(state + i * WIDTH, h[i]);
+        if (keep) store(keep + i * WIDTH, h[i]);
+    }
 }
 
 template <int TILE>
@@ -223,66 +223,92 @@ template <class V> struct Buffer {  // aligned and uninitialised, which std::vec
     }
     Buffer(const Buffer&) = delete;
     ~Buffer() { std::free(data); }
+    void clear(int64_t count) { std::memset(data, 0, count * sizeof(V)); }
 };
 
 struct Panel {
     int64_t batch, begin, end, split;
 };
 
+// A panel's blocks, and their states or rates A as (block, state, lane) from and to (channel, state).
 struct Blocks {
     Block at[PANEL];
-    Blocks(const Shape& shape, const Panel& p) {
-        for (int64_t k = p.begin; k < p.end; ++k) at[k - p.begin] = shape.block(k);
+    int64_t count, states;
+
+    Blocks(const Scan& s, const Shape& shape, const Panel& p) : count(p.end - p.begin), states(s.states) {
+        for (int64_t k = 0; k < count; ++k) at[k] = shape.block(p.begin + k);
+    }
+    void gather(const float* matrix, float scale, float* blocked) const {
+        std::memset(blocked, 0, count * states * WIDTH * sizeof(float));
+        each([&](int64_t outside, int64_t inside) { blocked[inside] = matrix[outside] * scale; });
+    }
+    void scatter(const float* blocked, float* matrix) const {
+        each([&](int64_t outside, int64_t inside) { matrix[outside] = blocked[inside]; });
+    }
+
+  private:
+    template <class Copy> void each(Copy copy) const {
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t n = 0; n < states; ++n)
+                for (int i = 0; i < at[k].lanes; ++i)
+                    copy((at[k].channel + i) * states + n, (k * states + n) * WIDTH + i);
     }
 };
 
 template <class T> void forward_panel(const Scan& s, const Shape& shape, const Panel& p) {
+    const Blocks blocks(s, shape, p);
     const int64_t size = s.states * WIDTH;
-    const Blocks blocks(shape, p);
-    Buffer<Forward> work(p.end - p.begin);
+    Buffer<Forward> work(blocks.count);
+    Buffer<float> rates(blocks.count * size), state(blocks.count * size);
+    blocks.gather(s.A, LOG2_E, rates.data);
+    state.clear(blocks.count * size);
     for (int64_t chunk = 0; chunk < shape.chunks; ++chunk) {
         const Steps steps(s, chunk);
         for (int j = 0; j < steps.count; ++j)
-            for (int64_t k = p.begin; k < p.end; ++k)
-                prepare<T>(s, blocks.at[k - p.begin], p.batch, steps.position(j), j, work.data[k - p.begin]);
-        for (int64_t k = p.begin; k < p.end; ++k) {
-            const int64_t group = blocks.at[k - p.begin].group;
+            for (int64_t k = 0; k < blocks.count; ++k)
+                prepare<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
+        const bool is_kept = s.checkpoints && chunk + 1 < shape.chunks;
+        for (int64_t k = 0; k < blocks.count; ++k) {
+            const int64_t group = blocks.at[k].group;
             const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
-            const float* start = chunk ? state_at(s, shape, chunk, p.batch, k) : nullptr;
-            float* end = state_at(s, shape, chunk + 1, p.batch, k);
+            float* keep = is_kept ? checkpoint(s, shape, chunk + 1, p.batch, p.begin + k) : nullptr;
             int64_t n = 0;
             const auto tile = [&](auto run, int states) {
-                const int64_t offset = n * WIDTH;
-                run(s.A + k * size + offset, steps.count, work.data[k - p.begin], B, C, n, start ? start + offset : start,
-                    end + offset);
+                const int64_t offset = n * WIDTH, place = k * size + offset;
+                run(rates.data + place, steps.count, work.data[k], B, C, n, state.data + place, keep ? keep + offset : keep);
                 n += states;
             };
-            while (n + 16 <= s.states) tile(forward_tile<16>, 16);
+            while (n + 8 <= s.states) tile(forward_tile<8>, 8);
             while (n + 4 <= s.states) tile(forward_tile<4>, 4);
             while (n < s.states) tile(forward_tile<1>, 1);
         }
         for (int j = 0; j < steps.count; ++j)
-            for (int64_t k = p.begin; k < p.end; ++k)
-                finish<T>(s, blocks.at[k - p.begin], p.batch, steps.position(j), j, work.data[k - p.begin]);
+            for (int64_t k = 0; k < blocks.count; ++k)
+                finish<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
     }
+    blocks.scatter(state.data, s.last + p.batch * s.channels * s.states);
 }
 
-// States n .. n + TILE of one chunk for the blocks first .. end of one group, and their share of dB and dC.
+// The buffers of one panel's backward pass: (block, state, lane) each, sums with dD and dbias per block.
+struct Gradients {
+    const float* rates;
+    float *carries, *dA, *sums;
+};
+
+// States n .. n + TILE of one chunk for the panel's blocks first .. end of one group, and their share of dB and dC.
 template <int TILE>
 void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t chunk, int64_t n, int64_t first,
-                     int64_t end, Backward* work, float* carries) {
+                     int64_t end, int64_t group, Backward* work, const Gradients& to) {
     const Steps steps(s, chunk);
-    const int64_t group = first / shape.per_group, size = s.states * WIDTH, offset = n * WIDTH;
     const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
     vf dB[CHUNK][TILE] = {}, dC[CHUNK][TILE] = {};
     for (int64_t k = first; k < end; ++k) {
-        const float* start = chunk ? state_at(s, shape, chunk, p.batch, k) + offset : nullptr;
+        const int64_t place = (k * s.states + n) * WIDTH;
+        const float* start = chunk ? checkpoint(s, shape, chunk, p.batch, p.begin + k) + n * WIDTH : nullptr;
         if (chunk > 1)
             for (int i = 0; i < TILE; ++i)
-                __builtin_prefetch(state_at(s, shape, chunk - 1, p.batch, k) + offset + i * WIDTH, 0, 2);
-        float* dA = s.dA + (p.batch * shape.blocks + k) * size + offset;
-        backward_tile<TILE>(s.A + k * size + offset, steps.count, work[k - p.begin], B, C, n, start,
-                            carries + (k - p.begin) * size + offset, dA, dB, dC);
+                __builtin_prefetch(checkpoint(s, shape, chunk - 1, p.batch, p.begin + k) + (n + i) * WIDTH, 0, 2);
+        backward_tile<TILE>(to.rates + place, steps.count, work[k], B, C, n, start, to.carries + place, to.dA + place, dB, dC);
     }
     const int64_t part = ((p.split * s.batch + p.batch) * s.groups + group) * s.length * s.states;
     for (int j = 0; j < steps.count; ++j) {
@@ -295,34 +321,36 @@ void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t 
 }
 
 template <class T> void backward_panel(const Scan& s, const Shape& shape, const Panel& p) {
-    const int64_t count = p.end - p.begin, size = s.states * WIDTH;
-    const Blocks blocks(shape, p);
-    Buffer<Backward> work(count);
-    Buffer<float> carries(count * size), sums(count * 2 * WIDTH);
-    std::memset(carries.data, 0, count * size * sizeof(float));
-    std::memset(sums.data, 0, count * 2 * WIDTH * sizeof(float));
+    const Blocks blocks(s, shape, p);
+    const int64_t size = blocks.count * s.states * WIDTH;
+    Buffer<Backward> work(blocks.count);
+    Buffer<float> rates(size), carries(size), dA(size), sums(blocks.count * 2 * WIDTH);
+    blocks.gather(s.A, LOG2_E, rates.data);
+    carries.clear(size);
+    dA.clear(size);
+    sums.clear(blocks.count * 2 * WIDTH);
+    const Gradients to{rates.data, carries.data, dA.data, sums.data};
     for (int64_t chunk = shape.chunks - 1; chunk >= 0; --chunk) {
         const Steps steps(s, chunk);
         for (int j = 0; j < steps.count; ++j)
-            for (int64_t k = p.begin; k < p.end; ++k)
-                prepare<T>(s, blocks.at[k - p.begin], p.batch, steps.position(j), j, work.data[k - p.begin]);
-        for (int64_t first = p.begin; first < p.end;) {
-            const int64_t group_end = (first / shape.per_group + 1) * shape.per_group;
-            const int64_t end = group_end < p.end ? group_end : p.end;
+            for (int64_t k = 0; k < blocks.count; ++k)
+                prepare<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
+        for (int64_t first = 0, end; first < blocks.count; first = end) {
+            const int64_t group = blocks.at[first].group;
+            for (end = first; end < blocks.count && blocks.at[end].group == group;) ++end;
             int64_t n = 0;
-            for (; n + 4 <= s.states; n += 4) backward_states<4>(s, shape, p, chunk, n, first, end, work.data, carries.data);
-            for (; n < s.states; ++n) backward_states<1>(s, shape, p, chunk, n, first, end, work.data, carries.data);
-            first = end;
+            for (; n + 4 <= s.states; n += 4) backward_states<4>(s, shape, p, chunk, n, first, end, group, work.data, to);
+            for (; n < s.states; ++n) backward_states<1>(s, shape, p, chunk, n, first, end, group, work.data, to);
         }
         for (int j = 0; j < steps.count; ++j)
-            for (int64_t k = p.begin; k < p.end; ++k)
-                finish<T>(s, blocks.at[k - p.begin], p.batch, steps.position(j), j, work.data[k - p.begin],
-                          sums.data + (k - p.begin) * 2 * WIDTH);
+            for (int64_t k = 0; k < blocks.count; ++k)
+                finish<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k], sums.data + k * 2 * WIDTH);
     }
-    for (int64_t k = p.begin; k < p.end; ++k) {
-        const int64_t place = (p.batch * shape.blocks + k) * WIDTH;
-        store(s.dD + place, load(sums.data + (k - p.begin) * 2 * WIDTH));
-        store(s.dbias + place, load(sums.data + (k - p.begin) * 2 * WIDTH + WIDTH));
+    blocks.scatter(dA.data, s.dA + p.batch * s.channels * s.states);
+    for (int64_t k = 0; k < blocks.count; ++k) {
+        const int64_t place = p.batch * s.channels + blocks.at[k].channel;
+        store(s.dD + place, load(sums.data + k * 2 * WIDTH), blocks.at[k].lanes);
+        store(s.dbias + place, load(sums.data + k * 2 * WIDTH + WIDTH), blocks.at[k].lanes);
     }
 }
 

@@ -2,7 +2,7 @@
 //
 // Sequences are channel-last: element (b, t, i) of x is x[b * x_batch + t * x_row + i]. B and C are float32 with element
 // (b, g, t, n) at b * batch + g * group + t * row + n. Channels are worked on in blocks of one register; a block never
-// crosses a group, so the last block of a group may have idle lanes. A state is stored as (batch, block, state, lane).
+// crosses a group, so the last block of a group may have idle lanes.
 #pragma once
 
 #include <cstdint>
@@ -20,15 +20,15 @@ struct Matrix {
 struct Scan {
     int64_t batch, length, channels, states, groups;
     int64_t bfloat16_io, softplus, reverse, threads, splits;
-    Sequence u, delta, z, out;         // z.data may be null, as D and bias
-    const float *A, *D, *bias;         // A (block, state, lane) times log2(e); D and bias (block, lane) or null
+    Sequence u, delta, z, out;    // z.data may be null, as D and bias
+    const float *A, *D, *bias;    // (channel, state), (channel), (channel)
     Matrix B, C;
-    float* checkpoints;                // states before chunks 1, 2, ...: (chunk, batch, block, state, lane), or null
-    float* last;                       // the running state, zero at first: (batch, block, state, lane)
+    float* checkpoints;           // states before chunks 1, 2, ...: (chunk, batch, block, state, lane), or null
+    float* last;                  // (batch, channel, state)
     // the backward pass only; dB and dC have one part per split of the channels, (split, batch, group, time, state)
     Sequence dout, du, ddelta, dz;
-    float *dA, *dD, *dbias;            // (batch, block, state, lane) and (batch, block, lane), zero at first
-    float *dB, *dC;                    // zero at first
+    float *dA, *dD, *dbias;       // one part per batch item: (batch, channel, state), (batch, channel), (batch, channel)
+    float *dB, *dC;               // zero at first
 };
 
 constexpr int CHUNK = 16;  // steps between two stored states
