@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from vis_cases import write_finetune_run, write_prepared, write_pretrain_run
 
+import vis.report_examples
 from util import cli
 from vis.report import main, write_report
 
@@ -122,6 +123,13 @@ def test_examples_flag_sets_their_number(runs, tmp_path):
         write_report(*runs, tmp_path / "r.html", examples=number, device="cpu")
         counts.append((tmp_path / "r.html").read_text(encoding="utf-8").count("<figure>"))
     assert counts[1] == counts[0] + 2
+    with pytest.raises(ValueError, match="--examples -1"):
+        write_report(*runs, tmp_path / "r.html", examples=-1)
+
+
+def test_without_examples_no_model_is_opened(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(vis.report_examples, "open_run", lambda *_, **__: pytest.fail("a model was opened"))
+    write_report(*runs, tmp_path / "r.html", examples=0)
 
 
 def test_data_that_moved_away_cost_the_pictures_only(runs, tmp_path):

@@ -35,7 +35,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pretrain", type=Path, metavar="RUN", help="default: where the fine-tuning run started from")
     parser.add_argument("--finetune", type=Path, metavar="RUN", help="default: the newest, unless --pretrain is given")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run folder")
-    parser.add_argument("--examples", type=int, default=2, help="subjects shown per section, 0 for none")
+    parser.add_argument("--examples", type=int, default=2, metavar="N", help="subjects shown per section, 0 for none")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args(argv)
 
@@ -53,14 +53,16 @@ def write_report(
     pretrain: Path | None, finetune: Path | None, out: Path, *, examples: int = 2, device: str = "auto"
 ) -> None:
     """Write the report of one or both runs to `out`, whole or not at all. ValueError names a folder that is no run."""
+    if examples < 0:
+        raise ValueError(f"--examples {examples}: give 0 for none, or more")
     pretrained = pretrain_facts(pretrain) if pretrain is not None else None
     finetuned = finetune_facts(finetune) if finetune is not None else None
     context: dict[str, Any] = {"pretrain": None, "finetune": None}
     if pretrain is not None and pretrained is not None:
-        pictures = attempt(lambda: reconstruction_examples(pretrain, finetune, examples, device))
+        pictures = attempt(lambda: reconstruction_examples(pretrain, finetune, examples, device) if examples else [])
         context["pretrain"] = pretrain_section(pretrained, pictures)
     if finetune is not None and finetuned is not None:
-        pictures = attempt(lambda: map_examples(finetune, examples, device))
+        pictures = attempt(lambda: map_examples(finetune, examples, device) if examples else [])
         context["finetune"] = finetune_section(finetuned, pictures)
     machine = f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores"
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
