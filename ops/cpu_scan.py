@@ -1,4 +1,4 @@
-"""torch.ops.mamba_mae.scan: the fused selective scan of ops/csrc/scan.cpp and its gradient.
+"""torch.ops.mamba_mae.scan: the fused selective scan of ops/csrc and its gradient.
 
 The forward pass keeps the state before every 16th step (as much memory as one float32 sequence at 16 states); the
 backward pass starts from there. Results do not change between calls with the same number of threads.

@@ -18,8 +18,13 @@ def register(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any]
 
 
 def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
-    """Give an operator its gradient; `save` keeps what `backward` needs."""
+    """Give an operator its gradient; `save` keeps what `backward` needs. NAME_backward is not differentiable again."""
+
+    def refuse(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(f'second derivatives of mamba_mae::{name} are not implemented: use backend="reference"')
+
     torch.library.register_autograd(f"mamba_mae::{name}", backward, setup_context=save, lib=_library)
+    torch.library.register_autograd(f"mamba_mae::{name}_backward", refuse, lib=_library)
 
 
 def empty_rows(x: Tensor) -> Tensor:

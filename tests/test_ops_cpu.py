@@ -184,6 +184,18 @@ def test_operators_keep_pytorchs_contract(case: ScanCase):
     torch.library.opcheck(torch.ops.mamba_mae.conv.default, (x, weight, None, False, False))
 
 
+def test_second_derivatives_are_refused():
+    tensors = ScanCase().tensors(torch.float32)
+    out = cpu.selective_scan(**tensors, delta_softplus=True)
+    (du,) = torch.autograd.grad((out**2).sum(), tensors["u"], create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        du.sum().backward()
+    tensors = conv_tensors(9, 4)
+    (dx,) = torch.autograd.grad((cpu.causal_conv1d(**tensors) ** 2).sum(), tensors["x"], create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        dx.sum().backward()
+
+
 def test_under_torch_compile():
     tensors = ScanCase(length=20).tensors(torch.float32)
 

@@ -19,10 +19,13 @@ template <class T, int TAPS> vf response(const Conv& c, int64_t b, int64_t j, in
     vf y = c.bias ? load(c.bias + i, lanes) : vf{};
     const int64_t width = TAPS ? TAPS : c.width, taps = j + 1 < width ? j + 1 : width;
     const float* last = c.weight + (width - 1) * c.channels + i;
+    const auto tap = [&](int64_t s) {
+        return load(last - s * c.channels, lanes) * load(at<T>(c, c.x, b, j - s, i), lanes);
+    };
     if (TAPS && taps == TAPS) {
-        for (int s = 0; s < TAPS; ++s) y += load(last - s * c.channels, lanes) * load(at<T>(c, c.x, b, j - s, i), lanes);
+        for (int s = 0; s < TAPS; ++s) y += tap(s);
     } else {
-        for (int64_t s = 0; s < taps; ++s) y += load(last - s * c.channels, lanes) * load(at<T>(c, c.x, b, j - s, i), lanes);
+        for (int64_t s = 0; s < taps; ++s) y += tap(s);
     }
     return y;
 }
@@ -38,10 +41,12 @@ template <class T, int TAPS> void forward_range(const Conv& c, int64_t b, int64_
 }
 
 template <class T, int TAPS>
-void backward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t i, int lanes, float* dweight, float* dbias) {
+void backward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t i, int lanes, float* dweight,
+                    float* dbias) {
     vf dy[ROWS + MAX_WIDTH], taps[MAX_WIDTH], dtaps[MAX_WIDTH] = {}, total{};
     const int width = TAPS ? TAPS : int(c.width);
-    const int own = int(end - begin), left = int(c.length - begin < own + width - 1 ? c.length - begin : own + width - 1);
+    const int own = int(end - begin), reach = own + width - 1;
+    const int left = int(c.length - begin < reach ? c.length - begin : reach);
     for (int s = 0; s < width; ++s) taps[s] = load(c.weight + (width - 1 - s) * c.channels + i, lanes);
     for (int r = 0; r < left; ++r) {  // the last width - 1 rows belong to the next block: what they pull from x is here
         dy[r] = load(at<T>(c, c.dout, b, begin + r, i), lanes);
@@ -49,7 +54,7 @@ void backward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_
         const vf y = response<T, TAPS>(c, b, begin + r, i, lanes), gate = logistic(y).sigmoid;
         dy[r] *= gate * (1.0f + y * (1.0f - gate));
     }
-    for (int r = left; r < own + width - 1; ++r) dy[r] = vf{};
+    for (int r = left; r < reach; ++r) dy[r] = vf{};
     for (int r = 0; r < own; ++r) {
         vf dx{};
         for (int s = 0; s < width; ++s) dx += taps[s] * dy[r + s];

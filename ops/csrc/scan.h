@@ -1,6 +1,6 @@
 // The selective scan's arguments as Python passes them (ops/cpu_library.py mirrors this struct field by field).
 //
-// Sequences are channel-last: element (b, t, i) of x is x[b * x_batch + t * x_row + i]. B and C are float32 with element
+// Sequences are channel-last: element (b, t, i) is at b * batch + t * row + i. B and C are float32 with element
 // (b, g, t, n) at b * batch + g * group + t * row + n. Channels are worked on in blocks of one register; a block never
 // crosses a group, so the last block of a group may have idle lanes.
 #pragma once
@@ -27,7 +27,7 @@ struct Scan {
     float* last;                  // (batch, channel, state)
     // the backward pass only; dB and dC have one part per split of the channels, (split, batch, group, time, state)
     Sequence dout, du, ddelta, dz;
-    float *dA, *dD, *dbias;       // one part per batch item: (batch, channel, state), (batch, channel), (batch, channel)
+    float *dA, *dD, *dbias;       // one part per batch item: (batch, channel, state), (batch, channel) twice
     float *dB, *dC;               // zero at first
 };
 

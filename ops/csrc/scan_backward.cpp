@@ -1,0 +1,171 @@
+// Selective scan, backward pass, both directions: gradients of every input.
+//
+// Every chunk restarts from its stored state. With the adjoint state g_t = C_t dy_t + decay_{t+1} g_{t+1}:
+// dC_t = dy_t h_t, dB_t = delta_t u_t g_t (both summed over channels), d(delta_t u_t) = <B_t, g_t>, and the exponent
+// delta_t A gets g_t decay_t h_{t-1}. Sums over channels are kept lane by lane over a panel and reduced once per chunk.
+
+#include "scan_panel.h"
+
+namespace {
+
+struct Backward : Forward {
+    vf dy[CHUNK], slope[CHUNK], gate[CHUNK];  // slope: derivative of softplus
+    vf d_dtu[CHUNK], d_exponent[CHUNK];       // d_exponent: sum over n of log2(e) A g_t decay_t h_{t-1}
+};
+
+template <class T> void prepare(const Scan& s, const Block& k, int64_t b, int64_t t, int j, Backward& w) {
+    const Sequence* read[] = {&s.u, &s.delta, &s.z, &s.dout};
+    for (const Sequence* x : read) expect<T>(*x, s, k, b, t, -CHUNK);
+    const vf u = load(at<T>(s.u, b, t, k.channel), k.lanes), raw = raw_step<T>(s, k, b, t);
+    w.dt[j] = raw;
+    w.slope[j] = splat(1);
+    if (s.softplus) {
+        const Logistic l = logistic(raw);
+        w.dt[j] = softplus(raw, l.small);
+        w.slope[j] = l.sigmoid;
+    }
+    w.dtu[j] = w.dt[j] * u;
+    w.y[j] = per_channel(s.D, k) * u;
+    w.dy[j] = load(at<T>(s.dout, b, t, k.channel), k.lanes);
+    if (s.z.data) {
+        const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes);
+        w.gate[j] = logistic(z).sigmoid;
+        w.dy[j] = w.dy[j] * z * w.gate[j];
+    }
+    w.d_dtu[j] = w.d_exponent[j] = vf{};
+}
+
+template <class T>
+void finish(const Scan& s, const Block& k, int64_t b, int64_t t, int j, const Backward& w, float* sums) {
+    const vf u = load(at<T>(s.u, b, t, k.channel), k.lanes);
+    const vf ddelta = (w.d_dtu[j] * u + w.d_exponent[j] * LN_2) * w.slope[j];
+    store(at<T>(s.ddelta, b, t, k.channel), ddelta, k.lanes);
+    store(at<T>(s.du, b, t, k.channel), w.d_dtu[j] * w.dt[j] + per_channel(s.D, k) * w.dy[j], k.lanes);
+    store(sums, load(sums) + w.dy[j] * u);
+    store(sums + WIDTH, load(sums + WIDTH) + ddelta);
+    if (s.z.data) {
+        const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes), gate = w.gate[j];
+        const vf dout = load(at<T>(s.dout, b, t, k.channel), k.lanes);
+        store(at<T>(s.dz, b, t, k.channel), dout * w.y[j] * gate * (1.0f + z * (1.0f - gate)), k.lanes);
+    }
+}
+
+template <int TILE>
+void backward_tile(const float* A, int count, Backward& w, const Columns& B, const Columns& C, int64_t n,
+                   const float* start, float* carry, float* dA, vf (*dB)[TILE], vf (*dC)[TILE]) {
+    vf h[CHUNK + 1][TILE], decay[CHUNK][TILE], rate[TILE], g[TILE], sum[TILE];
+    UNROLL for (int i = 0; i < TILE; ++i) {
+        h[0][i] = start ? load(start + i * WIDTH) : vf{};
+        rate[i] = load(A + i * WIDTH);
+        g[i] = load(carry + i * WIDTH);
+        sum[i] = load(dA + i * WIDTH);
+    }
+    for (int j = 0; j < count; ++j) {
+        const float *b = B(j) + n, *c = C(j) + n;
+        const vf d = w.dt[j], x = w.dtu[j];
+        vf y = w.y[j];
+        UNROLL for (int i = 0; i < TILE; ++i) {
+            decay[j][i] = exp2(d * rate[i]);
+            h[j + 1][i] = decay[j][i] * h[j][i] + x * b[i];
+            y += h[j + 1][i] * c[i];
+        }
+        w.y[j] = y;
+    }
+    for (int j = count - 1; j >= 0; --j) {
+        const float *b = B(j) + n, *c = C(j) + n;
+        const vf d = w.dt[j], x = w.dtu[j], dy = w.dy[j];
+        vf d_dtu = w.d_dtu[j], d_exponent = w.d_exponent[j];
+        UNROLL for (int i = 0; i < TILE; ++i) {
+            dC[j][i] += dy * h[j + 1][i];
+            const vf adjoint = g[i] + dy * c[i];
+            dB[j][i] += adjoint * x;
+            d_dtu += adjoint * b[i];
+            g[i] = decay[j][i] * adjoint;
+            const vf d_log = g[i] * h[j][i];
+            d_exponent += rate[i] * d_log;
+            sum[i] += d * d_log;
+        }
+        w.d_dtu[j] = d_dtu;
+        w.d_exponent[j] = d_exponent;
+    }
+    UNROLL for (int i = 0; i < TILE; ++i) {
+        store(carry + i * WIDTH, g[i]);
+        store(dA + i * WIDTH, sum[i]);
+    }
+}
+
+// The buffers of one panel's backward pass: (block, state, lane) each, sums with dD and dbias per block.
+struct Gradients {
+    const float* rates;
+    float *carries, *dA, *sums;
+};
+
+// States n .. n + TILE of one chunk for the panel's blocks first .. end of one group, and their share of dB and dC.
+template <int TILE>
+void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t chunk, int64_t n, int64_t first,
+                     int64_t end, int64_t group, Backward* work, const Gradients& to) {
+    const Steps steps(s, chunk);
+    const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
+    vf dB[CHUNK][TILE] = {}, dC[CHUNK][TILE] = {};
+    for (int64_t k = first; k < end; ++k) {
+        const int64_t place = (k * s.states + n) * WIDTH;
+        const float* start = chunk ? checkpoint(s, shape, chunk, p.batch, p.begin + k) + n * WIDTH : nullptr;
+        if (chunk > 1)
+            for (int i = 0; i < TILE; ++i)
+                __builtin_prefetch(checkpoint(s, shape, chunk - 1, p.batch, p.begin + k) + (n + i) * WIDTH, 0, 2);
+        backward_tile<TILE>(to.rates + place, steps.count, work[k], B, C, n, start, to.carries + place, to.dA + place,
+                            dB, dC);
+    }
+    const int64_t part = ((p.split * s.batch + p.batch) * s.groups + group) * s.length * s.states;
+    for (int j = 0; j < steps.count; ++j) {
+        const int64_t place = part + steps.position(j) * s.states + n;
+        for (int i = 0; i < TILE; ++i) {
+            s.dB[place + i] += sum(dB[j][i]);
+            s.dC[place + i] += sum(dC[j][i]);
+        }
+    }
+}
+
+template <class T> void backward_panel(const Scan& s, const Shape& shape, const Panel& p) {
+    const Blocks blocks(s, shape, p);
+    const int64_t size = blocks.count * s.states * WIDTH;
+    Buffer<Backward> work(blocks.count);
+    Buffer<float> rates(size), carries(size), dA(size), sums(blocks.count * 2 * WIDTH);
+    blocks.gather(s.A, LOG2_E, rates.data);
+    carries.clear(size);
+    dA.clear(size);
+    sums.clear(blocks.count * 2 * WIDTH);
+    const Gradients to{rates.data, carries.data, dA.data, sums.data};
+    for (int64_t chunk = shape.chunks - 1; chunk >= 0; --chunk) {
+        const Steps steps(s, chunk);
+        for (int j = 0; j < steps.count; ++j)
+            for (int64_t k = 0; k < blocks.count; ++k)
+                prepare<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
+        for (int64_t first = 0, end; first < blocks.count; first = end) {
+            const int64_t group = blocks.at[first].group;
+            for (end = first; end < blocks.count && blocks.at[end].group == group;) ++end;
+            int64_t n = 0;
+            const auto tile = [&](auto run, int states) {
+                run(s, shape, p, chunk, n, first, end, group, work.data, to);
+                n += states;
+            };
+            while (n + 4 <= s.states) tile(backward_states<4>, 4);
+            while (n < s.states) tile(backward_states<1>, 1);
+        }
+        for (int j = 0; j < steps.count; ++j)
+            for (int64_t k = 0; k < blocks.count; ++k)
+                finish<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k], sums.data + k * 2 * WIDTH);
+    }
+    blocks.scatter(dA.data, s.dA + p.batch * s.channels * s.states);
+    for (int64_t k = 0; k < blocks.count; ++k) {
+        const int64_t place = p.batch * s.channels + blocks.at[k].channel;
+        store(s.dD + place, load(sums.data + k * 2 * WIDTH), blocks.at[k].lanes);
+        store(s.dbias + place, load(sums.data + k * 2 * WIDTH + WIDTH), blocks.at[k].lanes);
+    }
+}
+
+}  // namespace
+
+extern "C" void scan_backward(const Scan* s) {
+    s->bfloat16_io ? for_each_panel(*s, backward_panel<bfloat16>) : for_each_panel(*s, backward_panel<float>);
+}

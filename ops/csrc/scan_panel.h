@@ -1,0 +1,145 @@
+// How a scan's work is cut: panels of channel blocks, chunks of steps, and what both passes share.
+//
+// A thread owns one batch item and a range of channel blocks, cut into panels that fit the cache. It walks over chunks
+// of CHUNK steps. Inside a chunk a first pass reads the rows of the panel in memory order and prepares the step sizes,
+// the recurrence runs block by block in the cache with several states at a time in registers ("tile"), and a last pass
+// writes rows again. Results depend on nothing but `splits`.
+#pragma once
+
+#include <cstdlib>
+#include <new>
+
+#include "scan.h"
+#include "vec.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+namespace {
+
+constexpr int64_t PANEL = 24;  // blocks; their working memory in the backward pass stays below 300 KB
+
+struct Block {
+    int64_t index, group, channel;  // channel: the first one
+    int lanes;
+};
+
+struct Shape {
+    int64_t width, per_group, blocks, chunks;  // width: channels of a group
+
+    explicit Shape(const Scan& s)
+        : width(s.channels / s.groups),
+          per_group((width + WIDTH - 1) / WIDTH),
+          blocks(per_group * s.groups),
+          chunks((s.length + CHUNK - 1) / CHUNK) {}
+
+    Block block(int64_t index) const {
+        const int64_t group = index / per_group, inside = (index % per_group) * WIDTH, left = width - inside;
+        return {index, group, group * width + inside, int(left < WIDTH ? left : WIDTH)};
+    }
+};
+
+// One chunk: step j is position first + j * sign.
+struct Steps {
+    int64_t sign, first;
+    int count;
+
+    Steps(const Scan& s, int64_t chunk) : sign(s.reverse ? -1 : 1) {
+        const int64_t begin = chunk * CHUNK, left = s.length - begin;
+        count = int(left < CHUNK ? left : CHUNK);
+        first = s.reverse ? s.length - 1 - begin : begin;
+    }
+    int64_t position(int j) const { return first + j * sign; }
+};
+
+template <class T> inline T* at(const Sequence& x, int64_t b, int64_t t, int64_t i) {
+    return static_cast<T*>(x.data) + b * x.batch + t * x.row + i;
+}
+
+// Columns of B or C for a chunk's steps: column(j)[n].
+struct Columns {
+    const float* data;
+    int64_t stride;
+
+    Columns(const Matrix& m, int64_t b, int64_t g, const Steps& steps)
+        : data(m.data + b * m.batch + g * m.group + steps.first * m.row), stride(m.row * steps.sign) {}
+    const float* operator()(int j) const { return data + j * stride; }
+};
+
+float* checkpoint(const Scan& s, const Shape& shape, int64_t chunk, int64_t b, int64_t k) {
+    return s.checkpoints + (((chunk - 1) * s.batch + b) * shape.blocks + k) * s.states * WIDTH;
+}
+
+inline vf per_channel(const float* values, const Block& k) { return values ? load(values + k.channel, k.lanes) : vf{}; }
+
+// Ask for what the next chunk reads while this one computes: its rows lie on other pages, out of a prefetcher's sight.
+template <class T>
+inline void expect(const Sequence& x, const Scan& s, const Block& k, int64_t b, int64_t t, int64_t ahead) {
+    const int64_t next = t + (s.reverse ? -ahead : ahead);
+    if (x.data && next >= 0 && next < s.length) __builtin_prefetch(at<T>(x, b, next, k.channel), 0, 2);
+}
+
+// The parts of one block's chunk that do not depend on the state, and the sums that its states contribute to.
+struct Forward {
+    vf dt[CHUNK], dtu[CHUNK], y[CHUNK];
+};
+
+// delta + bias, before the softplus.
+template <class T> inline vf raw_step(const Scan& s, const Block& k, int64_t b, int64_t t) {
+    return load(at<T>(s.delta, b, t, k.channel), k.lanes) + per_channel(s.bias, k);
+}
+
+template <class V> struct Buffer {  // aligned and uninitialised, which std::vector cannot be
+    V* data;
+    explicit Buffer(int64_t count) : data(nullptr) {
+        void* p = nullptr;
+        if (posix_memalign(&p, 64, count * sizeof(V) + 64) != 0) throw std::bad_alloc();
+        data = static_cast<V*>(p);
+    }
+    Buffer(const Buffer&) = delete;
+    ~Buffer() { std::free(data); }
+    void clear(int64_t count) { std::memset(data, 0, count * sizeof(V)); }
+};
+
+struct Panel {
+    int64_t batch, begin, end, split;
+};
+
+// A panel's blocks, and their states or rates A as (block, state, lane) from and to (channel, state).
+struct Blocks {
+    Block at[PANEL];
+    int64_t count, states;
+
+    Blocks(const Scan& s, const Shape& shape, const Panel& p) : count(p.end - p.begin), states(s.states) {
+        for (int64_t k = 0; k < count; ++k) at[k] = shape.block(p.begin + k);
+    }
+    void gather(const float* matrix, float scale, float* blocked) const {
+        std::memset(blocked, 0, count * states * WIDTH * sizeof(float));
+        each([&](int64_t outside, int64_t inside) { blocked[inside] = matrix[outside] * scale; });
+    }
+    void scatter(const float* blocked, float* matrix) const {
+        each([&](int64_t outside, int64_t inside) { matrix[outside] = blocked[inside]; });
+    }
+
+  private:
+    template <class Copy> void each(Copy copy) const {
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t n = 0; n < states; ++n)
+                for (int i = 0; i < at[k].lanes; ++i)
+                    copy((at[k].channel + i) * states + n, (k * states + n) * WIDTH + i);
+    }
+};
+
+template <class Run> void for_each_panel(const Scan& s, Run run) {
+    const Shape shape(s);
+    const int64_t items = s.batch * s.splits;
+#pragma omp parallel for num_threads(int(s.threads)) schedule(dynamic, 1)
+    for (int64_t item = 0; item < items; ++item) {
+        const int64_t b = item / s.splits, split = item % s.splits;
+        const int64_t first = shape.blocks * split / s.splits, last = shape.blocks * (split + 1) / s.splits;
+        const int64_t panels = (last - first + PANEL - 1) / PANEL;
+        for (int64_t i = 0; i < panels; ++i)
+            run(s, shape, {b, first + (last - first) * i / panels, first + (last - first) * (i + 1) / panels, split});
+    }
+}
+
+}  // namespace
