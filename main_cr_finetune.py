@@ -24,6 +24,7 @@ from util import arguments, cli
 from util.checkpoint import load_pretrained, load_weights
 from util.data.augment import make_augmentation
 from util.data.dataset import PreparedVolumes
+from util.data.folder import LABEL_SHEET
 from util.data.labels import read_labels
 from util.distributed import World, join_world
 from util.folds import Fold, load_folds, make_folds, save_folds
@@ -32,11 +33,10 @@ from util.metrics import classification_metrics
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.record import Record
 from util.results import Prediction, format_table, read_predictions, summarise, write_predictions, write_results
-from util.runs import last_checkpoint, start_run
+from util.runs import device_name, last_checkpoint, start_run
 from util.training import Training, average_of, fit
 
 logger = logging.getLogger(__name__)
-LABEL_SHEET = "Genetic_and_Histological_labels.xlsx"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -227,6 +227,8 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         },
         "finetune": str(args.finetune.resolve()) if args.finetune else None,
         "n_unknown": len(labels) - len(known),
+        "device": device_name(world.device),
+        "ranks": world.size,
         "args": arguments.plain(args),
     }
     if world.is_main and not args.eval:

@@ -20,7 +20,7 @@ from util.distributed import World, join_world
 from util.loader import eval_loader, seed_all, train_loader
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.record import Record
-from util.runs import start_run
+from util.runs import device_name, start_run
 from util.training import Training, average_of, fit
 from vis.reconstruct import reconstruction_picture
 
@@ -84,6 +84,8 @@ def train(args: argparse.Namespace, world: World) -> None:
         "model": {"name": args.model, "fields": asdict(mae.config)},
         "data": {"root": str(root.resolve()), "normalize": volumes.normalize, "contrasts": list(volumes.contrasts)},
         "mask_ratio": args.mask_ratio,
+        "device": device_name(world.device),
+        "ranks": world.size,
         "args": arguments.plain(args),
     }
     if world.is_main:

@@ -1,9 +1,9 @@
 """Raw NIfTI to prepared volumes, and phantom studies to try everything with.
 
-    python prepare_data.py phantom demo/raw --subjects 40 --seed 0 --spacing 2
-    python prepare_data.py brats demo/raw/brats demo/brats_prepared --size 80 --workers 2
-    python prepare_data.py egd demo/raw/egd demo/egd_prepared --size 80 --labels demo/raw/egd/SHEET.xlsx
-    python prepare_data.py folder SRC DST --pattern "{subject}/anat/{subject}_{contrast}.nii.gz"
+python prepare_data.py phantom demo/raw --subjects 40 --seed 0 --spacing 2
+python prepare_data.py brats demo/raw/brats demo/brats_prepared --size 80 --workers 2
+python prepare_data.py egd demo/raw/egd demo/egd_prepared --size 80 --labels demo/raw/egd/SHEET.xlsx
+python prepare_data.py folder SRC DST --pattern "{subject}/anat/{subject}_{contrast}.nii.gz"
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from util.atomic import atomic_write
-from util.cli import run, setup_logging
+from util.cli import Parser, run, setup_logging
 from util.data.batch import prepare_cohort
 from util.data.folder import LABEL_SHEET
 from util.data.labels import LabelType, read_labels
@@ -25,30 +25,54 @@ logger = logging.getLogger(__name__)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     default = Settings()
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("source", type=Path, metavar="SRC", help="folder of the raw studies")
     common.add_argument("destination", type=Path, metavar="DST", help="prepared folder, made if it does not exist")
-    common.add_argument("--size", type=int, nargs="+", default=list(default.size), metavar="N",
-                        help="voxels of the prepared volume: one number, or Z Y X (default: 160)")
-    common.add_argument("--percentiles", type=float, nargs=2, default=list(default.percentiles),
-                        metavar=("LOW", "HIGH"),
-                        help="brain intensities that become 1 and 255 (default: %(default)s)")
-    common.add_argument("--margin", type=int, default=default.margin,
-                        help="original voxels kept around the brain (default: %(default)s)")
+    common.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        default=list(default.size),
+        metavar="N",
+        help="voxels of the prepared volume: one number, or Z Y X (default: 160)",
+    )
+    common.add_argument(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        default=list(default.percentiles),
+        metavar=("LOW", "HIGH"),
+        help="brain intensities that become 1 and 255 (default: %(default)s)",
+    )
+    common.add_argument(
+        "--margin",
+        type=int,
+        default=default.margin,
+        help="original voxels kept around the brain (default: %(default)s)",
+    )
     common.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     common.add_argument("--overwrite", action="store_true", help="prepare again what is already prepared")
 
     commands.add_parser("brats", parents=[common], help="NAME/NAME_{t1,t1ce,t2,flair,seg}.nii.gz or -t1n, -t1c, ...")
     egd = commands.add_parser("egd", parents=[common], help="SUBJECT/1_T1/NIFTI/T1.nii.gz, ... and the label sheet")
-    egd.add_argument("--labels", type=Path, required=True, metavar="FILE.xlsx",
-                     help="Excel sheet with columns Subject, IDH, 1p19q, Grade; copied to DST once checked")
+    egd.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="FILE.xlsx",
+        help="Excel sheet with columns Subject, IDH, 1p19q, Grade; copied to DST once checked",
+    )
     folder = commands.add_parser("folder", parents=[common], help="any other layout")
-    folder.add_argument("--pattern", required=True, help=f'file names below SRC, for instance "{EXAMPLE_PATTERN}"; '
-                        "{contrast} is t1, t2, t1ce, flair, seg or a usual other name; * matches within a name")
+    folder.add_argument(
+        "--pattern",
+        required=True,
+        help=f'file names below SRC, for instance "{EXAMPLE_PATTERN}"; '
+        "{contrast} is t1, t2, t1ce, flair, seg or a usual other name; * matches within a name",
+    )
 
     phantom = commands.add_parser("phantom", help="simulated studies in the layouts of BraTS and EGD")
     phantom.add_argument("destination", type=Path, metavar="DST", help="gets the folders brats/ and egd/")
@@ -70,8 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from util.data.phantom_cohort import write_phantoms
 
         layouts = ("brats", "egd") if args.layout == "both" else (args.layout,)
-        write_phantoms(args.destination, layouts, subjects=args.subjects, seed=args.seed, spacing=args.spacing,
-                       workers=args.workers, overwrite=args.overwrite)
+        write_phantoms(
+            args.destination,
+            layouts,
+            subjects=args.subjects,
+            seed=args.seed,
+            spacing=args.spacing,
+            workers=args.workers,
+            overwrite=args.overwrite,
+        )
         return 0
     settings = Settings(size=_size(args.size), percentiles=tuple(args.percentiles), margin=args.margin)
     if args.command == "brats":
@@ -84,8 +115,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures = prepare_cohort(studies, args.destination, settings, workers=args.workers, overwrite=args.overwrite)
     if args.command == "egd":
         _copy(args.labels, args.destination / LABEL_SHEET)
-    logger.info("%d of %d subjects are prepared in %s; look at the pictures in %s", len(studies) - len(failures),
-                len(studies), args.destination, args.destination / "qc")
+    logger.info(
+        "%d of %d subjects are prepared in %s; look at the pictures in %s",
+        len(studies) - len(failures),
+        len(studies),
+        args.destination,
+        args.destination / "qc",
+    )
     for subject in sorted(failures):
         logger.error("failed: %s: %s", subject, failures[subject])
     return 1 if failures else 0

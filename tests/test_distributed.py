@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.prepared import TINY, make_prepared
-from util.results import read_predictions
 from util.record import read_metrics
+from util.results import read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 SAME = ["--no_augment", "--drop_path", "0", "--epochs", "2", "--lr", "1e-3", "--warmup_epochs", "1", "--threads", "1"]
@@ -39,8 +39,8 @@ def test_two_ranks_pretrain_like_one(tmp_path):
 def test_two_ranks_finetune_like_one(tmp_path):
     data = make_prepared(tmp_path / "data")
     for ranks, batch in ((1, 4), (2, 2)):
-        launch("main_cr_finetune.py", "--data", data, "--model", "vim_3d_tiny_patch8", "--batch_size", batch, "--k_fold", 2,
-               "--output_dir", tmp_path / str(ranks), *SAME, ranks=ranks)  # fmt: skip
+        launch("main_cr_finetune.py", "--data", data, "--model", "vim_3d_tiny_patch8", "--batch_size", batch,
+               "--k_fold", 2, "--output_dir", tmp_path / str(ranks), *SAME, ranks=ranks)  # fmt: skip
     one, two = (read_predictions(tmp_path / str(ranks) / "predictions.csv") for ranks in (1, 2))
     assert [(p.subject, p.fold, p.label) for p in one] == [(p.subject, p.fold, p.label) for p in two]
     assert len({p.subject for p in two}) == len(two) == 11  # every known subject counted once

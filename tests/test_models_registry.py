@@ -5,7 +5,6 @@ import timm
 import torch
 
 from models import create_model, list_models
-from models.config import ModelConfig
 from models.state import describe
 from tests.conftest import FIXTURES, SMALL
 
@@ -57,13 +56,3 @@ def test_unknown_names_and_fields_name_the_nearest():
 def test_list_models_filters():
     assert list_models("vit_3d_tiny") == [f"vit_3d_tiny_patch{p}" for p in (16, 32, 4, 8)]
     assert len(list_models()) == 64
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"img_size": (16, 20, 16), "patch_size": 8}, "Y=20 is not divisible"), ({"mixer": "lstm"}, "mixer"),
-     ({"fidelity": "papr"}, "corrected, paper"), ({"drop_path_rate": 1.0}, "drop_path"), ({"depth": 0}, "at least 1")],
-)  # fmt: skip
-def test_config_refuses(fields, message):
-    with pytest.raises(ValueError, match=message):
-        ModelConfig(**{"img_size": (32, 32, 32), **fields})

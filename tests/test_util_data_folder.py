@@ -27,8 +27,9 @@ def test_opening_reads_the_header_only(tmp_path):
     assert isinstance(open_volume(tmp_path / "a.npy"), np.memmap)
 
 
-@pytest.mark.parametrize("content", [np.zeros((2, 3), np.uint8), np.zeros((2, 3, 4), np.int16),
-                                     np.array([{"a": 1}], dtype=object)])
+@pytest.mark.parametrize(
+    "content", [np.zeros((2, 3), np.uint8), np.zeros((2, 3, 4), np.int16), np.array([{"a": 1}], dtype=object)]
+)
 def test_anything_but_a_volume_is_refused(tmp_path, content):
     np.save(tmp_path / "a.npy", content)
     with pytest.raises(ValueError, match=r"a\.npy (holds|is not a readable)"):

@@ -1,6 +1,5 @@
 """The report: one offline file that says what was run, and in which nobody's text becomes markup."""
 
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +9,7 @@ from vis_cases import write_finetune_run, write_prepared, write_pretrain_run
 
 import vis.report_examples
 from util import cli
+from util.runs import read_config
 from vis.report import main, write_report
 
 HOSTILE = '<img src=x onerror="alert(1)">&amp;{{7*7}}'
@@ -93,7 +93,7 @@ def test_every_picture_has_a_caption(html):
 
 def test_phantoms_get_a_banner_and_others_do_not(runs, html, tmp_path):
     assert "Simulated phantoms" not in html
-    mark = Path(json.loads((runs[1] / "config.json").read_text())["data"]["root"]) / "PHANTOM.txt"
+    mark = Path(read_config(runs[1])["data"]["root"]) / "t1" / "PhantomEGD-0001_t1.npy"
     mark.touch()
     try:
         write_report(None, runs[1], tmp_path / "phantom.html", examples=0, device="cpu")

@@ -55,14 +55,9 @@ def test_run_without_results_or_metrics(runs):
     assert list(facts.rows_of_fold) == [1]
 
 
-@pytest.mark.parametrize("mark", ["file", "config"])
-def test_phantoms_are_marked(runs, mark):
-    config = json.loads((runs[0] / "config.json").read_text())
-    if mark == "file":
-        (Path(config["data"]["root"]) / "PHANTOM.txt").touch()
-    else:
-        config["data"]["phantom"] = True
-        (runs[0] / "config.json").write_text(json.dumps(config))
+def test_phantoms_are_marked(runs):
+    root = Path(json.loads((runs[0] / "config.json").read_text())["data"]["root"])
+    (root / "t1" / "PhantomBraTS-0001_t1.npy").touch()
     assert pretrain_facts(runs[0]).phantom
 
 

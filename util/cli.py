@@ -27,8 +27,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = [word.split("=")[0] for word in message.split() if word.startswith("-")]
         if message.startswith("unrecognized arguments") and unknown:
-            message += nearest(unknown[0], self._option_string_actions)
+            message += nearest(unknown[0], self._known_options())
         super().error(message)
+
+    def _known_options(self) -> set[str]:
+        """Options of this parser and of its sub-commands."""
+        known = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                known.update(*(set(parser._option_string_actions) for parser in action.choices.values()))
+        return known
 
 
 def setup_logging(level: int = logging.INFO) -> None:

@@ -1,6 +1,7 @@
 """Run folders: a run's config.json, its checkpoints, and where the newest run is."""
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -9,6 +10,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from util.atomic import atomic_write
 
@@ -61,8 +64,20 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "git": git.stdout.strip() or None,
         "versions": {"python": platform.python_version(), **versions},
-        "machine": f"{platform.machine()} {platform.system()}",
+        "machine": f"{_cpu_name()}, {os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
     }
+
+
+def device_name(device: torch.device) -> str:
+    """ "cpu", or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _cpu_name() -> str:
+    """The processor's name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else platform.processor() or "unknown CPU"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -131,6 +131,7 @@ def _shared_details(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, 
         ("Model", model),
         ("Data", f"{config['data']['root']}, intensities {config['data']['normalize']}"),
         ("Machine", config.get("machine") or NOTHING),
+        ("Computed on", f"{config.get('device', NOTHING)}, {config.get('ranks', 1)} process(es)"),
         ("Code", f"git {config['git']}" if config.get("git") else "not under version control"),
         ("Versions", versions or NOTHING),
     ]

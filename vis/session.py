@@ -18,7 +18,6 @@ from util.runs import RunKind, last_checkpoint, read_config
 from vis.display import Study
 
 logger = logging.getLogger(__name__)
-PHANTOM_MARK = "PHANTOM.txt"  # in a prepared folder: its subjects are simulated
 PHANTOM_NAMES = "Phantom*.npy"  # volumes of studies made by `prepare_data.py phantom`
 SCRIPTS = {"pretrain": "visualize.py", "finetune": "visualize_finetuned.py"}
 
@@ -95,12 +94,7 @@ def open_run(
 
 
 def is_phantom(config: dict[str, Any], root: Path) -> bool:
-    """Some data are simulated: the run's config says so, the prepared folder does, or a subject is named by `phantom`.
-
-    Three signs, because a simulated study shown without the word is worse than the word too often.
-    """
-    if config["data"].get("phantom") or (root / PHANTOM_MARK).exists():
-        return True
+    """Some data are simulated: their names, given by `prepare_data.py phantom`, say so."""
     return any(any((root / contrast).glob(PHANTOM_NAMES)) for contrast in config["data"]["contrasts"])
 
 

@@ -29,21 +29,30 @@ def make_augmentation(
     exchanging left and right (X). noise: largest standard deviation. log_gamma: exponent in exp(+-log_gamma), drawn
     per contrast. Zero switches a part off. DataLoader workers differ because torch seeds each of them.
     """
-    for name, value in (("scale", scale), ("degrees", degrees), ("translation", translation), ("noise", noise),
-                        ("log_gamma", log_gamma)):
+    for name, value in (
+        ("scale", scale),
+        ("degrees", degrees),
+        ("translation", translation),
+        ("noise", noise),
+        ("log_gamma", log_gamma),
+    ):
         if value < 0:
             raise ValueError(f"augmentation {name} is {value}; give 0 (off) or more")
     if not 0 <= flip_probability <= 1 or scale >= 1:
         raise ValueError(f"augmentation needs flip_probability in [0, 1] and scale < 1: {flip_probability}, {scale}")
     # torchio numbers the spatial axes 0, 1, 2 whatever they mean: here Z, Y, X
-    place = torchio.Compose([
-        torchio.RandomFlip(axes=(2,), flip_probability=flip_probability),
-        torchio.RandomAffine(scales=scale, degrees=degrees, translation=translation, default_pad_value=0),
-    ])
-    shade = torchio.Compose([
-        torchio.RandomGamma(log_gamma=log_gamma),
-        torchio.RandomNoise(mean=0, std=(0, noise)),
-    ])
+    place = torchio.Compose(
+        [
+            torchio.RandomFlip(axes=(2,), flip_probability=flip_probability),
+            torchio.RandomAffine(scales=scale, degrees=degrees, translation=translation, default_pad_value=0),
+        ]
+    )
+    shade = torchio.Compose(
+        [
+            torchio.RandomGamma(log_gamma=log_gamma),
+            torchio.RandomNoise(mean=0, std=(0, noise)),
+        ]
+    )
     return _Augmentation(place, shade)
 
 

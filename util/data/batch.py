@@ -69,20 +69,23 @@ def prepare_one(study: Study, destination: Path, settings: Settings) -> Manifest
     if "/" in study.subject or study.subject.startswith("."):
         raise ValueError(f'"{study.subject}" cannot be part of a file name; rename the subject')
     prepared = prepare_study(study, settings)
-    files = {volume_path(destination, study.subject, contrast): _npy(volume)
-             for contrast, volume in prepared.volumes.items()}
+    files = {
+        volume_path(destination, study.subject, contrast): _npy(volume) for contrast, volume in prepared.volumes.items()
+    }
     if prepared.segmentation is not None:
         files[segmentation_path(destination, study.subject)] = _npy(prepared.segmentation)
     spacing = np.linalg.norm(prepared.affine[:3, 0])
-    picture = qc_picture(study.subject, prepared.volumes, prepared.segmentation,
-                         "; ".join([f"{spacing:.2f} mm", *prepared.warnings]))
+    picture = qc_picture(
+        study.subject, prepared.volumes, prepared.segmentation, "; ".join([f"{spacing:.2f} mm", *prepared.warnings])
+    )
     for path, content in {**files, destination / "qc" / f"{study.subject}.png": picture}.items():
         with atomic_write(path) as file:
             file.write(content)
     if prepared.segmentation is None:  # none is left of an earlier preparation either
         segmentation_path(destination, study.subject).unlink(missing_ok=True)
-    checksum = {path.relative_to(destination).as_posix(): hashlib.sha256(content).hexdigest()
-                for path, content in files.items()}
+    checksum = {
+        path.relative_to(destination).as_posix(): hashlib.sha256(content).hexdigest() for path, content in files.items()
+    }
     return _manifest_row(study, prepared, settings, checksum)
 
 
@@ -94,10 +97,15 @@ def _remove(row: ManifestRow, destination: Path) -> None:
 def _check_settings(rows: Iterable[ManifestRow], settings: Settings, destination: Path) -> None:
     for row in rows:
         if row.settings != settings.as_json():
-            changed = ", ".join(f"--{name} {row.settings.get(name)} then, {value} now"
-                                for name, value in settings.as_json().items() if row.settings.get(name) != value)
-            raise ValueError(f'{destination} holds "{row.subject}", prepared with other settings ({changed}); '
-                             "use --overwrite to prepare all its subjects anew, or another folder")
+            changed = ", ".join(
+                f"--{name} {row.settings.get(name)} then, {value} now"
+                for name, value in settings.as_json().items()
+                if row.settings.get(name) != value
+            )
+            raise ValueError(
+                f'{destination} holds "{row.subject}", prepared with other settings ({changed}); '
+                "use --overwrite to prepare all its subjects anew, or another folder"
+            )
 
 
 def _is_done(study: Study, rows: dict[str, ManifestRow], destination: Path) -> bool:
@@ -121,8 +129,10 @@ def _name_taken(study: Study, row: ManifestRow, destination: Path) -> str | None
     for role, path in _sources(study).items():
         earlier = row.sources.get(role, path)
         if earlier != path and Path(earlier).exists():
-            return (f"{destination} holds a subject of this name prepared from {earlier}, not {path}; rename one of "
-                    "them, use another folder, or --overwrite to replace it")
+            return (
+                f"{destination} holds a subject of this name prepared from {earlier}, not {path}; rename one of "
+                "them, use another folder, or --overwrite to replace it"
+            )
     return None
 
 

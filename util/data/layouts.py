@@ -101,8 +101,9 @@ def _collect(root: Path, files: Iterable[Path], expression: re.Pattern[str], exa
     if not studies:
         raise ValueError(f"{root} has no files like {example}; check the folder, or use `folder` with --pattern")
     if ignored:
-        logger.info("%d files below %s are no known contrast and are left out, the first is %s",
-                    len(ignored), root, ignored[0])
+        logger.info(
+            "%d files below %s are no known contrast and are left out, the first is %s", len(ignored), root, ignored[0]
+        )
     for study in studies.values():
         missing = [contrast for contrast in CONTRASTS if contrast not in study.files]
         if missing and study.problem is None:

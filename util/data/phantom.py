@@ -21,11 +21,26 @@ from util.data.phantom_tumour import TumourClass, random_tumour
 
 Layout = Literal["brats", "egd"]
 LAYOUTS: tuple[Layout, ...] = ("brats", "egd")
-EGD_FILES = {"t1": "1_T1/NIFTI/T1", "t1ce": "2_T1GD/NIFTI/T1GD", "t2": "3_T2/NIFTI/T2",
-             "flair": "4_FLAIR/NIFTI/FLAIR", "seg": "5_MASK/NIFTI/MASK"}
+EGD_FILES = {
+    "t1": "1_T1/NIFTI/T1",
+    "t1ce": "2_T1GD/NIFTI/T1GD",
+    "t2": "3_T2/NIFTI/T2",
+    "flair": "4_FLAIR/NIFTI/FLAIR",
+    "seg": "5_MASK/NIFTI/MASK",
+}
 # Ten subjects hold 5 IDH wild types, 2 mutants and 3 co-deleted, so that five folds work with about 40 subjects.
-CYCLE: tuple[TumourClass, ...] = ("wildtype", "mutant", "wildtype", "codeleted", "wildtype",
-                                  "mutant", "wildtype", "codeleted", "wildtype", "codeleted")
+CYCLE: tuple[TumourClass, ...] = (
+    "wildtype",
+    "mutant",
+    "wildtype",
+    "codeleted",
+    "wildtype",
+    "mutant",
+    "wildtype",
+    "codeleted",
+    "wildtype",
+    "codeleted",
+)
 GRADES: dict[TumourClass, tuple[int, ...]] = {"wildtype": (4, 4, 4, 3), "mutant": (2, 3, 3, 4), "codeleted": (2, 2, 3)}
 UNKNOWN_SHARE = {"IDH": 0.08, "1p19q": 0.2, "Grade": 0.1}
 

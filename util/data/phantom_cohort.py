@@ -39,8 +39,11 @@ def write_phantoms(
     tasks = []  # of all layouts together: starting the processes takes longer than simulating ten phantoms
     for layout in layouts:
         folder = destination / layout
-        todo = [index for index in range(subjects)
-                if overwrite or not all(path.exists() for path in study_files(layout, index, folder).values())]
+        todo = [
+            index
+            for index in range(subjects)
+            if overwrite or not all(path.exists() for path in study_files(layout, index, folder).values())
+        ]
         logger.info("%s: simulating %d of %d phantoms", folder, len(todo), subjects)
         tasks += [partial(_write_one, layout, index, folder, seed, spacing) for index in todo]
     for _, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="phantom", disable=None):

@@ -21,8 +21,12 @@ def qc_picture(
     places = [_busiest_slice(target, axis) for axis in range(3)]
     figure = Figure(figsize=(2.2 * len(volumes), 2.2 * len(PLANES) + 0.5), facecolor="black")
     FigureCanvasAgg(figure)  # no pyplot: its global state does not belong in worker processes
-    axes = figure.subplots(len(PLANES), len(volumes), squeeze=False, gridspec_kw={
-        "left": 0.03, "right": 0.99, "bottom": 0.01, "top": 0.91, "wspace": 0.02, "hspace": 0.03})
+    axes = figure.subplots(
+        len(PLANES),
+        len(volumes),
+        squeeze=False,
+        gridspec_kw={"left": 0.03, "right": 0.99, "bottom": 0.01, "top": 0.91, "wspace": 0.02, "hspace": 0.03},
+    )
     for column, (contrast, volume) in enumerate(volumes.items()):
         axes[0, column].set_title(contrast, color="white")
         for axis, place in enumerate(places):
@@ -32,8 +36,17 @@ def qc_picture(
             if segmentation is not None and (outline := _slice(segmentation, axis, place) > 0).any():
                 panel.contour(outline, levels=[0.5], colors="#ffb000", linewidths=0.8)
     for axis, (plane, place) in enumerate(zip(PLANES, places)):
-        axes[axis, 0].text(-0.02, 0.5, f"{plane} {place}", color="white", rotation=90, va="center", ha="right",
-                           transform=axes[axis, 0].transAxes, fontsize=8)
+        axes[axis, 0].text(
+            -0.02,
+            0.5,
+            f"{plane} {place}",
+            color="white",
+            rotation=90,
+            va="center",
+            ha="right",
+            transform=axes[axis, 0].transAxes,
+            fontsize=8,
+        )
     figure.suptitle(f"{subject}  {notes}".strip(), color="white", fontsize=10)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
