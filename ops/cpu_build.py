@@ -44,13 +44,19 @@ def library_path() -> Path:
                 _build(compiler, target)
     except OSError as error:
         raise BuildError(f"cannot write {target.parent} (set MAMBA_MAE_CACHE to another folder): {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{compiler} took more than {TIMEOUT_S} s") from error
     return target
 
 
 def cache_folder() -> Path:
     """$MAMBA_MAE_CACHE, else mamba_mae in $XDG_CACHE_HOME or ~/.cache."""
-    named = os.environ.get("MAMBA_MAE_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamba_mae"
+    if named := os.environ.get("MAMBA_MAE_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamba_mae"
+    except RuntimeError as error:  # a user without a home, as in some containers
+        raise BuildError(f"no place for the compiled kernels (set MAMBA_MAE_CACHE to a folder): {error}") from error
 
 
 def fingerprint(compiler: str) -> str:

@@ -84,6 +84,24 @@ def test_a_cache_that_cannot_be_written(compiler, monkeypatch: pytest.MonkeyPatc
         cpu_build.library_path()
 
 
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch):
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MAMBA_MAE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpu_build.Path, "home", home)
+    with pytest.raises(cpu_build.BuildError, match="MAMBA_MAE_CACHE"):
+        cpu_build.cache_folder()
+
+
+def test_a_compiler_that_hangs(compiler, monkeypatch: pytest.MonkeyPatch):
+    compiler("exec sleep 5")
+    monkeypatch.setattr(cpu_build, "TIMEOUT_S", 0.2)
+    with pytest.raises(cpu_build.BuildError, match="took more than"):
+        cpu_build.library_path()
+
+
 def test_two_processes_build_once(compiler):
     compiler("sleep 0.5; " + WRITE)
     code = f"import runpy; print(runpy.run_path({cpu_build.__file__!r})['library_path']())"  # without importing torch
