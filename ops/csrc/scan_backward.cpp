@@ -167,5 +167,5 @@ template <class T> void backward_panel(const Scan& s, const Shape& shape, const 
 }  // namespace
 
 extern "C" void scan_backward(const Scan* s) {
-    s->bfloat16_io ? for_each_panel(*s, backward_panel<bfloat16>) : for_each_panel(*s, backward_panel<float>);
+    for_each_panel(*s, BACKWARD_PANEL, s->bfloat16_io ? backward_panel<bfloat16> : backward_panel<float>);
 }

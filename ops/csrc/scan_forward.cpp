@@ -90,6 +90,6 @@ int64_t scan_chunk() { return CHUNK; }
 int64_t scan_struct_size() { return sizeof(Scan); }
 
 void scan_forward(const Scan* s) {
-    s->bfloat16_io ? for_each_panel(*s, forward_panel<bfloat16>) : for_each_panel(*s, forward_panel<float>);
+    for_each_panel(*s, FORWARD_PANEL, s->bfloat16_io ? forward_panel<bfloat16> : forward_panel<float>);
 }
 }

@@ -16,7 +16,8 @@
 
 namespace {
 
-constexpr int64_t PANEL = 24;  // blocks; their working memory in the backward pass stays below 300 KB
+// Blocks of a panel: whole rows are read fastest, but the panel's working memory has to stay in a core's own cache.
+constexpr int64_t FORWARD_PANEL = 64, BACKWARD_PANEL = 24;
 
 struct Block {
     int64_t index, group, channel;  // channel: the first one
@@ -106,7 +107,7 @@ struct Panel {
 
 // A panel's blocks, and their states or rates A as (block, state, lane) from and to (channel, state).
 struct Blocks {
-    Block at[PANEL];
+    Block at[FORWARD_PANEL];
     int64_t count, states;
 
     Blocks(const Scan& s, const Shape& shape, const Panel& p) : count(p.end - p.begin), states(s.states) {
@@ -129,14 +130,14 @@ struct Blocks {
     }
 };
 
-template <class Run> void for_each_panel(const Scan& s, Run run) {
+template <class Run> void for_each_panel(const Scan& s, int64_t size, Run run) {
     const Shape shape(s);
     const int64_t items = s.batch * s.splits;
 #pragma omp parallel for num_threads(int(s.threads)) schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item) {
         const int64_t b = item / s.splits, split = item % s.splits;
         const int64_t first = shape.blocks * split / s.splits, last = shape.blocks * (split + 1) / s.splits;
-        const int64_t panels = (last - first + PANEL - 1) / PANEL;
+        const int64_t panels = (last - first + size - 1) / size;
         for (int64_t i = 0; i < panels; ++i)
             run(s, shape, {b, first + (last - first) * i / panels, first + (last - first) * (i + 1) / panels, split});
     }
