@@ -67,8 +67,9 @@ def _save_conv(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate_conv(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.mamba_mae.conv_backward(dout, *ctx.saved_tensors, ctx.silu, ctx.reverse)
-    return (*(None if x is None else grad for x, grad in zip(ctx.saved_tensors, grads)), None, None)
+    tensors = ctx.saved_tensors  # once: activation checkpointing hands them out only once
+    grads = torch.ops.mamba_mae.conv_backward(dout, *tensors, ctx.silu, ctx.reverse)
+    return (*(None if x is None else grad for x, grad in zip(tensors, grads)), None, None)
 
 
 register("conv(Tensor x, Tensor weight, Tensor? bias, bool silu, bool reverse) -> Tensor", _conv, _conv_shapes)

@@ -5,7 +5,7 @@ import torch
 from vis_cases import write_finetune_run, write_prepared, write_pretrain_run
 
 from util.data.phantom import subject_name
-from vis.session import PHANTOM_MARK, choose_subjects, open_run
+from vis.session import choose_subjects, open_run
 
 SUBJECTS = ["A", "B", "C", "D"]
 
@@ -51,14 +51,6 @@ def test_study_is_the_item_of_the_data_set(folder):
 def test_phantoms_are_known_by_their_generators_names(tmp_path):
     data = write_prepared(tmp_path / "data", ["A", subject_name("egd", 0)])
     run = write_pretrain_run(tmp_path / "run", data)
-    assert open_run(run, "pretrain", device="cpu").study("A").phantom
-
-
-def test_phantoms_are_known_by_a_file(tmp_path):
-    data = write_prepared(tmp_path / "data", ["A"])
-    run = write_pretrain_run(tmp_path / "run", data)
-    assert not open_run(run, "pretrain", device="cpu").study("A").phantom
-    (data / PHANTOM_MARK).touch()
     assert open_run(run, "pretrain", device="cpu").study("A").phantom
 
 
