@@ -104,7 +104,10 @@ def _choose(
     cuda_obstacle: Callable[[], str | None],
 ) -> Callable[..., Any]:
     if backend == "auto":
-        fused, obstacle = ("cuda", cuda_obstacle()) if x.is_cuda else ("cpu", cpu.unavailable(x))
+        fused, obstacle = {
+            "cuda": lambda: ("cuda", cuda_obstacle()),
+            "cpu": lambda: ("cpu", cpu.unavailable(x)),
+        }.get(x.device.type, lambda: ("", f"no fused kernel for {x.device.type}"))()
         name = "chunked" if obstacle else fused
         _log_once(operation, name, x.device.type, obstacle)
         return table[name]

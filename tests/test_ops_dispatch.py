@@ -79,6 +79,13 @@ def test_without_a_compiler_auto_is_chunked_with_one_warning(
         selective_scan_fn(**tensors, backend="cpu")
 
 
+def test_other_devices_take_the_plain_path(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="ops.dispatch")
+    out = selective_scan_fn(**{k: x.to("meta") for k, x in ScanCase().tensors().items()})
+    assert out.shape == (2, 6, 9)
+    assert "no fused kernel for meta" in caplog.text
+
+
 def test_small_floats_on_a_cpu_go_to_the_compiled_kernels(caplog: pytest.LogCaptureFixture):
     if problem := cpu_library.problem():
         pytest.skip(problem)
@@ -107,7 +114,6 @@ def test_importing_ops_imports_no_kernel_and_prints_nothing():
 
 def test_auto_on_a_gpu_uses_the_kernel_only_if_it_can():
     class OnCuda:
-        is_cuda = True
         device = torch.device("cuda:0")
 
     x, table = OnCuda(), {"chunked": "slow", "cuda": "fused"}

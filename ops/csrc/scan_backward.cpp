@@ -94,16 +94,16 @@ void backward_tile(const float* A, int count, Backward& w, const Columns& B, con
     }
 }
 
-// The buffers of one panel's backward pass: (block, state, lane) each, sums with dD and dbias per block.
-struct Gradients {
+// What one panel's chunks hand on to each other: (block, state, lane) each.
+struct Running {
     const float* rates;
-    float *carries, *dA, *sums;
+    float *carries, *dA;
 };
 
 // States n .. n + TILE of one chunk for the panel's blocks first .. end of one group, and their share of dB and dC.
 template <int TILE>
 void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t chunk, int64_t n, int64_t first,
-                     int64_t end, int64_t group, Backward* work, const Gradients& to) {
+                     int64_t end, int64_t group, Backward* work, const Running& to) {
     const Steps steps(s, chunk);
     const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
     vf dB[CHUNK][TILE] = {}, dC[CHUNK][TILE] = {};
@@ -135,7 +135,7 @@ template <class T> void backward_panel(const Scan& s, const Shape& shape, const 
     carries.clear(size);
     dA.clear(size);
     sums.clear(blocks.count * 2 * WIDTH);
-    const Gradients to{rates.data, carries.data, dA.data, sums.data};
+    const Running to{rates.data, carries.data, dA.data};
     for (int64_t chunk = shape.chunks - 1; chunk >= 0; --chunk) {
         const Steps steps(s, chunk);
         for (int j = 0; j < steps.count; ++j)
