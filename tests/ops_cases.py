@@ -1,11 +1,15 @@
 """Arguments, gradients and comparisons shared by the tests of the scan and convolution backends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+
+from ops import cpu_library
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,34 @@ def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: f
         torch.testing.assert_close(
             actual[name], wanted, rtol=0, atol=rtol * max(scale, 1e-30), check_dtype=dtype, msg=message
         )
+
+
+def exact(tensors: dict[str, Any]) -> dict[str, Any]:
+    """The same leaf tensors in float64."""
+    return {name: x if x is None else x.detach().double().requires_grad_() for name, x in tensors.items()}
+
+
+def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Leaf tensors of one causal convolution; x is a transposed view of channel-last memory."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, length, dim, generator=generator).to(dtype).transpose(1, 2)
+    weight, bias = torch.randn(dim, width, generator=generator), torch.randn(dim, generator=generator)
+    return {"x": x.requires_grad_(), "weight": weight.requires_grad_(), "bias": bias.requires_grad_()}
+
+
+def require_kernels() -> None:
+    """Skip where there is no compiler; a compiler that fails is a failure."""
+    problem = cpu_library.problem()
+    if problem and "no C++ compiler found" in problem:
+        pytest.skip(problem)
+    assert problem is None, problem
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
