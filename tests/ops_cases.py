@@ -117,7 +117,7 @@ def exact(tensors: dict[str, Any]) -> dict[str, Any]:
     return {name: x if x is None else x.detach().double().requires_grad_() for name, x in tensors.items()}
 
 
-def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Leaf tensors of one causal convolution; x is a transposed view of channel-last memory."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, length, dim, generator=generator).to(dtype).transpose(1, 2)

@@ -34,6 +34,6 @@ def test_what_the_kernels_cannot_take(monkeypatch: pytest.MonkeyPatch):
 
 def test_nothing_is_kept_without_gradients():
     tensors = {k: x.detach() for k, x in ScanCase(length=40).tensors(torch.float32).items()}
-    options = (tensors["u"], *list(tensors.values())[1:], True, False)
-    assert torch.ops.mamba_mae.scan(*options, False)[2].numel() == 0
-    assert torch.ops.mamba_mae.scan(*options, True)[2].shape[0] == 2  # before steps 16 and 32
+    arguments = (*tensors.values(), True, False)
+    assert torch.ops.mamba_mae.scan(*arguments, False)[2].numel() == 0
+    assert torch.ops.mamba_mae.scan(*arguments, True)[2].shape[0] == 2  # before steps 16 and 32

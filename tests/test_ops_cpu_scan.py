@@ -1,5 +1,6 @@
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_second_derivatives_are_refused():
 def test_under_torch_compile():
     tensors = ScanCase(length=20).tensors(torch.float32)
 
-    def step(**tensors: Tensor) -> Tensor:
+    def step(**tensors: Any) -> Tensor:
         return cpu.selective_scan(**tensors, delta_softplus=True) * 2
 
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)

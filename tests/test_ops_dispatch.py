@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def test_names():
 
 def test_backends_agree_and_auto_is_one_of_them():
     tensors = ScanCase(length=70).tensors(torch.float32)
-    names = ("auto", *available_backends())
+    names: list[Any] = ["auto", *available_backends()]
     outs = [selective_scan_fn(**tensors, delta_softplus=True, backend=name) for name in names]
     x, weight = tensors["u"], torch.randn(6, 4)
     convs = [causal_conv1d_fn(x, weight, activation="silu", backend=name) for name in names]
@@ -32,7 +33,8 @@ def test_backends_agree_and_auto_is_one_of_them():
 
 def test_positional_arguments_are_those_of_the_packages():
     t = ScanCase(D=False).tensors()
-    out, last = selective_scan_fn(*t.values(), True, True)
+    u, delta, A, B, C, D, z, bias = t.values()
+    out, last = selective_scan_fn(u, delta, A, B, C, D, z, bias, True, True)
     assert out.shape == t["u"].shape
     assert last.shape == (2, 6, 3)
     assert not last.requires_grad
@@ -71,10 +73,9 @@ def test_without_a_compiler_auto_is_chunked_with_one_warning(
 ):
     monkeypatch.setattr(cpu_library, "problem", lambda: "no C++ compiler found")
     tensors = ScanCase().tensors(torch.float32)
-    for _ in range(2):
-        out = selective_scan_fn(**tensors, delta_softplus=True)
+    outs = [selective_scan_fn(**tensors, delta_softplus=True) for _ in range(2)]
     assert [(r.levelname, "no C++ compiler" in r.getMessage()) for r in caplog.records] == [("WARNING", True)]
-    torch.testing.assert_close(out, selective_scan_fn(**tensors, delta_softplus=True, backend="reference"))
+    torch.testing.assert_close(outs[0], selective_scan_fn(**tensors, delta_softplus=True, backend="reference"))
     with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
         selective_scan_fn(**tensors, backend="cpu")
 
