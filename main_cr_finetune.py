@@ -8,8 +8,7 @@ python main_cr_finetune.py ... --eval           score the finished folds again
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from util.checkpoint import load_pretrained, load_weights
 from util.data.augment import make_augmentation
 from util.data.dataset import PreparedVolumes
 from util.data.folder import LABEL_SHEET
-from util.data.labels import read_labels
+from util.data.labels import UNKNOWN, read_labels
 from util.distributed import World, join_world
 from util.folds import Fold, load_folds, make_folds, save_folds
 from util.loader import seed_all, train_loader
@@ -33,10 +32,11 @@ from util.metrics import classification_metrics
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.record import Record
 from util.results import Prediction, format_table, read_predictions, summarise, write_predictions, write_results
-from util.runs import device_name, last_checkpoint, start_run
+from util.runs import checkpoints, device_name, last_checkpoint, start_run
 from util.training import Training, average_of, fit
 
 logger = logging.getLogger(__name__)
+FOLDS_FILE = "folds.json"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -184,49 +184,77 @@ def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeCl
     return model.to(world.device)
 
 
-def cross_validate(args: argparse.Namespace, world: World) -> None:
-    if args.resume not in (None, "auto"):
-        raise ValueError(
-            f"--resume {args.resume}: in cross-validation every fold has its own checkpoints; use --resume auto"
-        )
-    if args.nb_classes != 2:
-        raise ValueError(f"--nb_classes {args.nb_classes}: {args.label_type} has 2 classes")
+@dataclass(frozen=True)
+class Cohort:
+    """The subjects whose label is known. sheet: where the labels stand; n_unknown: subjects left out."""
+
+    volumes: PreparedVolumes
+    labels: dict[str, int]
+    sheet: Path
+    n_unknown: int
+
+
+def load_cohort(args: argparse.Namespace) -> Cohort:
     root = arguments.data_root(args, "TEST_BASE_PATH")
     everyone = PreparedVolumes(root, normalize=arguments.normalization(args))
     arguments.check_size(everyone.size, arguments.image_size(args), root)
     sheet = args.labels or root / LABEL_SHEET
-    labels = {
-        name: label
-        for name, label in read_labels(sheet, args.label_type, everyone.subjects).items()
-        if name in set(everyone.subjects)
-    }
-    known = {subject: label for subject, label in labels.items() if label >= 0}
+    labels = read_labels(sheet, args.label_type, everyone.subjects)
+    known = {subject: labels[subject] for subject in everyone.subjects if labels[subject] != UNKNOWN}
+    n_unknown = len(everyone) - len(known)
+    logger.info("%s: %d subjects with a known label, %d unknown left out", args.label_type, len(known), n_unknown)
     volumes = PreparedVolumes(root, normalize=everyone.normalize, labels=known, subjects=list(known))
-    logger.info(
-        "%s: %d subjects with a known label, %d unknown left out", args.label_type, len(known), len(labels) - len(known)
-    )
+    return Cohort(volumes, known, sheet, n_unknown)
 
-    folds_file = args.output_dir / "folds.json"
-    kept = folds_file.exists() and not args.overwrite
-    folds = load_folds(folds_file, known, args.label_type) if kept else make_folds(known, args.k_fold, args.seed)
+
+def load_or_make_folds(args: argparse.Namespace, labels: dict[str, int]) -> list[Fold]:
+    """The folds that the run folder keeps, or new ones."""
+    path = args.output_dir / FOLDS_FILE
+    kept = path.exists() and not args.overwrite
+    folds = load_folds(path, labels, args.label_type) if kept else make_folds(labels, args.k_fold, args.seed)
     if len(folds) != args.k_fold:
         raise ValueError(
-            f"{folds_file} holds {len(folds)} folds, --k_fold says {args.k_fold}: use the same or another --output_dir"
+            f"{path} holds {len(folds)} folds, --k_fold says {args.k_fold}: take that or another --output_dir"
         )
-    chosen = selected_folds(args.folds, args.k_fold)
+    return folds
+
+
+def folds_to_run(args: argparse.Namespace) -> list[int]:
+    """What --folds says; with --eval and without --folds, those that have checkpoints."""
+    folds = selected_folds(args.folds, args.k_fold)
+    if not args.eval or args.folds is not None:
+        return folds
+    trained = [fold for fold in folds if checkpoints(args.output_dir / f"fold_{fold}")]
+    if not trained:
+        raise ValueError(f"--eval: no fold of {args.output_dir} has a checkpoint yet")
+    return trained
+
+
+def gather_results(folder: Path, cohort: Cohort, label_type: str, k_fold: int) -> None:
+    """Tables from the predictions of all folds that exist, whichever job made them."""
+    files = sorted(folder.glob("fold_*/predictions.csv"))
+    predictions = [prediction for file in files for prediction in read_predictions(file)]
+    summary = summarise(predictions, label_type=label_type, n_unknown=cohort.n_unknown, k_fold=k_fold)
+    write_results(folder, predictions, summary)
+    logger.info("%s", format_table(summary))
+    logger.info("results: %s", folder / "results.json")
+
+
+def cross_validate(args: argparse.Namespace, world: World) -> None:
+    if args.resume not in (None, "auto"):
+        raise ValueError(f"--resume {args.resume}: every fold has its own checkpoints; use --resume auto")
+    if args.nb_classes != 2:
+        raise ValueError(f"--nb_classes {args.nb_classes}: {args.label_type} has 2 classes")
+    cohort = load_cohort(args)
+    folds, chosen = load_or_make_folds(args, cohort.labels), folds_to_run(args)
     config = {
         "kind": "finetune",
         "label_type": args.label_type,
         "k_fold": args.k_fold,
         "model": {"name": args.model, "fields": asdict(build_classifier(args).config)},
-        "data": {
-            "root": str(root.resolve()),
-            "normalize": volumes.normalize,
-            "contrasts": list(volumes.contrasts),
-            "labels": str(sheet.resolve()),
-        },
+        "data": {**cohort.volumes.describe(), "labels": str(cohort.sheet.resolve())},
         "finetune": str(args.finetune.resolve()) if args.finetune else None,
-        "n_unknown": len(labels) - len(known),
+        "n_unknown": cohort.n_unknown,
         "device": device_name(world.device),
         "ranks": world.size,
         "args": arguments.plain(args),
@@ -234,28 +262,21 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
     if world.is_main and not args.eval:
         continues = args.resume is not None or args.folds is not None  # other folds may already be here
         start_run(args.output_dir, config, resume=continues, overwrite=args.overwrite)
-        save_folds(folds_file, folds, label_type=args.label_type, seed=args.seed)
+        save_folds(args.output_dir / FOLDS_FILE, folds, label_type=args.label_type, seed=args.seed)
     world.barrier()
 
-    model_of = partial(finished_fold, args, world=world) if args.eval else None
     for fold in chosen:
-        subjects = folds[fold]
-        model = model_of(fold) if model_of else train_fold(args, fold, subjects, volumes, config, world)
-        scored = predict(
-            model, volumes.subset(subjects["test"]), world=world, batch_size=args.batch_size, precision=args.precision
-        )
+        if args.eval:
+            model = finished_fold(args, fold, world)
+        else:
+            model = train_fold(args, fold, folds[fold], cohort.volumes, config, world)
+        test_part = cohort.volumes.subset(folds[fold]["test"])
+        scored = predict(model, test_part, world=world, batch_size=args.batch_size, precision=args.precision)
         if world.is_main:
-            found = [Prediction(subject, fold, known[subject], p) for subject, p in scored.items()]
+            found = [Prediction(subject, fold, cohort.labels[subject], p) for subject, p in scored.items()]
             write_predictions(args.output_dir / f"fold_{fold}" / "predictions.csv", found)
     if world.is_main:
-        files = sorted(args.output_dir.glob("fold_*/predictions.csv"))
-        predictions = [prediction for file in files for prediction in read_predictions(file)]
-        summary = summarise(
-            predictions, label_type=args.label_type, n_unknown=len(labels) - len(known), k_fold=args.k_fold
-        )
-        write_results(args.output_dir, predictions, summary)
-        logger.info("%s", format_table(summary))
-        logger.info("results: %s", args.output_dir / "results.json")
+        gather_results(args.output_dir, cohort, args.label_type, args.k_fold)
 
 
 def main(argv: list[str] | None = None) -> None:

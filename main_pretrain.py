@@ -82,7 +82,7 @@ def train(args: argparse.Namespace, world: World) -> None:
     config = {
         "kind": "pretrain",
         "model": {"name": args.model, "fields": asdict(mae.config)},
-        "data": {"root": str(root.resolve()), "normalize": volumes.normalize, "contrasts": list(volumes.contrasts)},
+        "data": volumes.describe(),
         "mask_ratio": args.mask_ratio,
         "device": device_name(world.device),
         "ranks": world.size,

@@ -130,6 +130,7 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
      (["--folds", "7"], "folds are 0 to 2"), (["--folds", "a"], "separated by commas"),
      (["--nb_classes", "3"], "--nb_classes 3"),
      (["--resume", "x.pth"], "use --resume auto"),
+     (["--eval"], "no fold of .* has a checkpoint"),
      (["--labels", "nowhere.xlsx"], "nowhere.xlsx"),
      (["--finetune", "nowhere.pth"], "nowhere.pth does not exist"),
      (["--mixup", "1", "--batch_size", "3"], "must be even")],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -75,6 +75,10 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
             labels=self.labels,
             subjects=_checked_subjects(subjects, self.subjects, self.root),
         )
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's config.json says of its data: root, normalize, contrasts."""
+        return {"root": str(self.root.resolve()), "normalize": self.normalize, "contrasts": list(self.contrasts)}
 
     def raw(self, subject: str) -> np.ndarray:
         """The stored volume, uint8 (C, Z, Y, X)."""
