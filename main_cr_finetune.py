@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
@@ -25,8 +24,9 @@ from util.data.augment import make_augmentation
 from util.data.dataset import PreparedVolumes
 from util.data.folder import LABEL_SHEET
 from util.data.labels import UNKNOWN, read_labels
-from util.distributed import World, join_world
+from util.distributed import World
 from util.folds import Fold, load_folds, make_folds, save_folds
+from util.launch import launch
 from util.loader import seed_all, train_loader
 from util.metrics import classification_metrics
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
@@ -67,15 +67,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def build_classifier(args: argparse.Namespace) -> VolumeClassifier:
-    model = create_model(
-        args.model,
-        img_size=arguments.image_size(args),
-        num_classes=args.nb_classes,
-        drop_path_rate=args.drop_path,
-        fidelity=args.fidelity,
-        grad_checkpointing=args.grad_checkpointing,
-        **arguments.parse_model_kwargs(args.model_kwargs),
-    )
+    model = create_model(args.model, num_classes=args.nb_classes, **arguments.model_fields(args))
     if not isinstance(model, VolumeClassifier):
         raise ValueError(
             f"--model {args.model} is an autoencoder; fine-tuning needs a classifier such as vim_3d_small_patch16"
@@ -280,12 +272,7 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    with join_world(args.device) as world:
-        cli.setup_logging(logging.INFO if world.is_main else logging.WARNING)
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        cross_validate(args, world)
+    launch(parse(argv), cross_validate)
 
 
 if __name__ == "__main__":

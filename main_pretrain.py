@@ -9,14 +9,13 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from engine_pretrain import patch_mean_loss, pretrain_epoch
 from models import MaskedAutoencoder3D, create_model
 from util import arguments, cli
 from util.data.augment import make_augmentation
 from util.data.dataset import PreparedVolumes
-from util.distributed import World, join_world
+from util.distributed import World
+from util.launch import launch
 from util.loader import eval_loader, seed_all, train_loader
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.record import Record
@@ -42,15 +41,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def build_mae(args: argparse.Namespace) -> MaskedAutoencoder3D:
-    model = create_model(
-        args.model,
-        img_size=arguments.image_size(args),
-        norm_pix_loss=args.norm_pix_loss,
-        drop_path_rate=args.drop_path,
-        fidelity=args.fidelity,
-        grad_checkpointing=args.grad_checkpointing,
-        **arguments.parse_model_kwargs(args.model_kwargs),
-    )
+    model = create_model(args.model, norm_pix_loss=args.norm_pix_loss, **arguments.model_fields(args))
     if not isinstance(model, MaskedAutoencoder3D):
         raise ValueError(
             f"--model {args.model} is a classifier; pre-training needs an autoencoder such as mae_3d_{args.model}"
@@ -149,12 +140,7 @@ def train(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    with join_world(args.device) as world:
-        cli.setup_logging(logging.INFO if world.is_main else logging.WARNING)
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        train(args, world)
+    launch(parse(argv), train)
 
 
 if __name__ == "__main__":

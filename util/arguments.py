@@ -101,6 +101,17 @@ def parse_model_kwargs(pairs: list[str]) -> dict[str, Any]:
     return fields
 
 
+def model_fields(args: argparse.Namespace) -> dict[str, Any]:
+    """The ModelConfig fields that both trainings set."""
+    return {
+        "img_size": image_size(args),
+        "drop_path_rate": args.drop_path,
+        "fidelity": args.fidelity,
+        "grad_checkpointing": args.grad_checkpointing,
+        **parse_model_kwargs(args.model_kwargs),
+    }
+
+
 def data_root(args: argparse.Namespace, key: str) -> Path:
     """The prepared folder: --data, or what `key` in config.ini's section names."""
     if args.data is not None:
