@@ -4,6 +4,7 @@ import openpyxl
 import pytest
 import torch
 
+import main_cr_finetune
 import main_pretrain
 from main_cr_finetune import main, selected_folds
 from tests.prepared import TINY, make_prepared
@@ -86,6 +87,26 @@ def test_a_finished_run_resumes_without_training(run, data, pretrained):
     finetune(data, run, "--finetune", str(pretrained), "--resume", "auto")
     assert (run / "predictions.csv").read_text() == before
     assert [row["epoch"] for row in read_metrics(run / "fold_0")] == [0, 1]
+
+
+def test_training_items_vary_and_held_out_items_do_not(data, tmp_path, monkeypatch):
+    seen = {}
+
+    def epoch(model, loader, **options):
+        seen["train"] = loader.dataset
+        return main_cr_finetune_epoch(model, loader, **options)
+
+    def scored(model, volumes, **options):
+        seen["test"] = volumes
+        return main_cr_finetune_predict(model, volumes, **options)
+
+    main_cr_finetune_epoch, main_cr_finetune_predict = main_cr_finetune.finetune_epoch, main_cr_finetune.predict
+    monkeypatch.setattr(main_cr_finetune, "finetune_epoch", epoch)
+    monkeypatch.setattr(main_cr_finetune, "predict", scored)
+    finetune(data, tmp_path, "--folds", "0", epochs=1)
+    assert not torch.equal(seen["train"][0][0], seen["train"][0][0])
+    assert torch.equal(seen["test"][0][0], seen["test"][0][0])
+    assert not set(seen["train"].subjects) & set(seen["test"].subjects)
 
 
 def test_training_learns_an_easy_task(data, tmp_path):
