@@ -1,4 +1,4 @@
-# Two commands: `make demo` (raw NIfTI to a report on simulated studies) and `make test`. Each sets up .venv by itself.
+# `make demo` (raw NIfTI to a report on simulated studies), `make test` and `make bench`. Each sets up .venv by itself.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,11 +9,12 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # The demo's model: the tiny row of the registry with fewer blocks, patch 8 on 80^3 volumes (1,000 tokens).
 MODEL := --input_size 80 --model_kwargs depth=4 decoder_depth=2 --batch_size 4 --num_workers 2 --resume auto
 
-.PHONY: demo test clean-demo help
+.PHONY: demo test bench clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
 	@echo "make test   linters, type checker, tests"
+	@echo "make bench  speed and memory beside the machine's limits -> benchmarks/results/ (QUICK=--quick: tiny sizes)"
 
 $(VENV)/.installed: requirements.txt
 	@echo "== installing requirements.txt into $(VENV) (once; torch is large)"
@@ -26,6 +27,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@echo "== installing requirements-dev.txt into $(VENV)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
+	@echo "== installing requirements-bench.txt into $(VENV); without it the peer is skipped"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt && touch $@ || true
 
 # Simulated studies, raw NIfTI -> report. Every step skips what is done, so a second call continues or ends at once.
 demo: $(VENV)/.installed
@@ -54,6 +59,11 @@ test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
+
+bench: $(VENV)/.installed-bench
+	$(PY) -m benchmarks.bench_scan $(QUICK)
+	$(PY) -m benchmarks.bench_step $(QUICK)
+	$(PY) -m benchmarks.bench_scaling $(QUICK)
 
 clean-demo:
 	rm -rf $(DEMO)

@@ -48,6 +48,7 @@ def setup_logging(level: int = logging.INFO) -> None:
         "models",
         "ops",
         "vis",
+        "benchmarks",
         "engine_pretrain",
         "engine_finetune",
         "main_pretrain",

@@ -1,0 +1,114 @@
+"""One training step of any registered model: seconds, peak memory, parts, and how far it is from the floor.
+
+python -m benchmarks.bench_step                                   the cases of the README
+python -m benchmarks.bench_step --models mae_3d_vim_small_patch8 vim_3d_base_patch16 --precision bf16 --threads 1
+python -m benchmarks.bench_step --models mae_3d_vim_small_patch4 --precision bf16 --fields grad_checkpointing=True
+"""
+
+import argparse
+import logging
+from dataclasses import replace
+
+from benchmarks.ceilings import add_ceilings
+from benchmarks.commandline import Options, begin, parse
+from benchmarks.isolated import Failed, available_gib, call_isolated
+from benchmarks.peers import mambapy_problem
+from benchmarks.step import Case, measure_step, step_arguments, timing_of
+from models import list_models
+from util import arguments, cli
+
+logger = logging.getLogger(__name__)
+
+SMALL = ("mae_3d_vim_small_patch{p}", "vim_3d_small_patch{p}")
+CHECKPOINTED = {"grad_checkpointing": True}
+DEFAULT = [
+    *(Case(name.format(p=p), precision) for p in (32, 16, 8) for name in SMALL for precision in ("fp32", "bf16")),
+    *(Case(name.format(p=4), "bf16", fields=CHECKPOINTED, budget=1, needs_gib=12) for name in SMALL),
+    *(Case(f"mae_3d_vit_small_patch{p}", precision) for p in (32, 16) for precision in ("fp32", "bf16")),
+    Case("mae_3d_vit_small_patch8", "bf16", needs_gib=6),
+    Case("mae_3d_vim_small_patch32", mixer="mambapy", needs_gib=4),
+    Case("mae_3d_vim_small_patch16", mixer="mambapy", needs_gib=7),
+    Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, budget=1, needs_gib=17),
+    Case("mae_3d_vim_small_patch16", mixer="reference", fields=CHECKPOINTED, budget=1, needs_gib=7),
+]
+TINY = {"img_size": 16, "embed_dim": 48, "depth": 1, "decoder_embed_dim": 48, "decoder_depth": 1, "num_heads": 3,
+        "decoder_num_heads": 3}  # fmt: skip
+QUICK = [
+    Case("mae_3d_vim_tiny_patch8", fields=TINY, repeats=2),
+    Case("mae_3d_vim_tiny_patch8", mixer="mambapy", fields=TINY, repeats=2),
+]
+HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "ratio", "GEMM", "scan", "conv",
+          "attention", "rest"]  # fmt: skip
+NOTE = (
+    "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field says otherwise; forward and backward pass, no "
+    "optimiser; median (lowest-highest, repetitions) after one warm-up. A process of its own per case: peak MiB is its "
+    "highest resident memory. The floor is computed in the same process from the products timed alone at the model's "
+    "shapes, exponentials and memory rate (benchmarks/floor.py). Parts: seconds of one profiled step; a peer's scan "
+    "is made of products and elementwise operations and counts as those."
+)
+
+
+def options_of(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="names from models.list_models(); default a table")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32"], help="with --models")
+    parser.add_argument("--mixer", choices=("ours", "mambapy", "reference"), default="ours", help="with --models")
+    parser.add_argument("--fields", nargs="*", default=[], metavar="FIELD=VALUE", help="ModelConfig fields to change")
+    parser.add_argument("--batch", type=arguments.positive, default=1, help="with --models")
+
+
+def cases_of(args: argparse.Namespace) -> list[Case]:
+    if args.models:
+        if unknown := [name for name in args.models if name not in list_models(aliases=True)]:
+            raise ValueError(f"--models {unknown[0]}{cli.nearest(unknown[0], list_models())}")
+        fields = arguments.parse_model_kwargs(args.fields) | (TINY if args.quick else {})
+        cases = [
+            Case(name, precision, args.mixer, batch=args.batch, fields=fields)
+            for name in args.models
+            for precision in args.precision
+        ]
+    else:
+        cases = QUICK if args.quick else DEFAULT
+    return [replace(case, threads=args.threads) for case in cases]
+
+
+def obstacle(case: Case) -> str | None:
+    """Why a case cannot run here."""
+    if case.mixer == "mambapy" and (problem := mambapy_problem()):
+        return problem
+    free = available_gib()
+    return f"needs about {case.needs_gib:g} GiB, {free:.1f} are free" if free < case.needs_gib else None
+
+
+def row(case: Case) -> list[object]:
+    """One line of the table: figures, or the reason why there are none."""
+    first: list[object] = [case.title, case.precision]
+    problem = obstacle(case)
+    try:
+        if problem:
+            raise Failed(problem)
+        result = call_isolated(measure_step, **step_arguments(case))
+    except Failed as reason:
+        return [*first, f"skipped: {reason}", *[""] * (len(HEADER) - 3)]
+    timing, least = timing_of(result), sum(result["floor"].values())
+    return [*first, timing, f"{result['peak_mib']:.0f}", least, timing.median / least, *result["parts"].values()]
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = begin(parse("step", "Training steps", argv, options_of))
+    cases = cases_of(options.args)
+    add_ceilings(options)
+    options.report.section("Steps", NOTE)
+    measure_cases(options, cases)
+    options.finish()
+
+
+def measure_cases(options: Options, cases: list[Case]) -> None:
+    rows = []
+    for number, case in enumerate(cases, 1):
+        rows.append(row(case))
+        logger.info("%d/%d %s", number, len(cases), "  ".join(map(str, rows[-1][:6])))
+    options.report.table(HEADER, rows)
+
+
+if __name__ == "__main__":
+    cli.run(main)

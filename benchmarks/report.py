@@ -1,0 +1,73 @@
+"""A results file: what was measured, on which machine, by which command."""
+
+import datetime
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from util.atomic import atomic_write
+from util.runs import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Report:
+    """Markdown in the making: results/<theme>_<hardware>_<date>.md."""
+
+    def __init__(self, theme: str, title: str, command: str, folder: Path = RESULTS) -> None:
+        self.folder, self.theme = folder, theme
+        facts = environment()
+        self.hardware = hardware_slug(facts["machine"])
+        self.date = datetime.date.today().isoformat()
+        versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("python", "torch"))
+        self._lines = [
+            f"# {title}",
+            "",
+            f"- Command: `{command}`",
+            f"- Machine: {facts['machine']}; {_instruction_set()}",
+            f"- {torch.get_num_threads()} threads, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}",
+            f"- {versions}; revision {facts['git']}; {datetime.datetime.now().isoformat(timespec='minutes')}",
+            f"- {_load()} when it began",
+        ]
+
+    def path(self, suffix: str = ".md") -> Path:
+        return self.folder / f"{self.theme}_{self.hardware}_{self.date}{suffix}"
+
+    def section(self, title: str, text: str = "") -> None:
+        self._lines += ["", f"## {title}", *(["", text] if text else [])]
+
+    def text(self, text: str) -> None:
+        self._lines += ["", text]
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        self._lines += ["", _row(header), "|" + "---|" * len(header), *(_row(row) for row in rows)]
+
+    def write(self) -> Path:
+        """Write what there is so far; called after every case, so that a run cut short leaves its figures."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.path(), "w") as file:
+            file.write("\n".join(self._lines) + f"\n\n{_load()} when it ended\n")
+        return self.path()
+
+
+def hardware_slug(machine: str) -> str:
+    """ "AMD EPYC, 2 CPU cores, Linux x86_64" -> "amd-epyc-2-cpu-cores"."""
+    return re.sub(r"[^a-z0-9]+", "-", ", ".join(machine.split(", ")[:2]).lower()).strip("-")
+
+
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in cells) + " |"
+
+
+def _load() -> str:
+    return f"Load average {os.getloadavg()[0]:.1f}"
+
+
+def _instruction_set() -> str:
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    amx = " and AMX" if "amx_bf16" in flags else ""
+    return torch.backends.cpu.get_cpu_capability() + amx

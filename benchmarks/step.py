@@ -1,0 +1,130 @@
+"""One training step, measured: what bench_step and bench_scaling run in a process of its own."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import peers
+from benchmarks.floor import Rates, Work, floor
+from benchmarks.isolated import peak_mib
+from benchmarks.timing import Timing, measure
+from models import MaskedAutoencoder3D, create_model
+from util.optim import PrecisionName, autocast
+
+Mixer = Literal["ours", "mambapy", "reference"]
+CPU = torch.device("cpu")
+PARTS: tuple[str, ...] = ("gemm", "scan", "conv", "attention", "rest")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mkldnn_linear", "_addmm_activation")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step to measure. mixer "reference": the sequential specification of the scan; "mambapy": that package's block.
+
+    fields: changed ModelConfig fields. needs_gib: memory below which the case is skipped.
+    """
+
+    model: str
+    precision: PrecisionName = "fp32"
+    mixer: Mixer = "ours"
+    threads: int | None = None
+    batch: int = 1
+    mask_ratio: float = 0.75
+    fields: dict[str, Any] = field(default_factory=dict)
+    repeats: int = 5
+    budget: float = 10.0
+    needs_gib: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mixer not in get_args(Mixer):
+            raise ValueError(f'mixer is "{self.mixer}"; choose one of {", ".join(get_args(Mixer))}')
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision {self.precision} is not measured on CPUs; choose fp32 or bf16")
+
+    @property
+    def title(self) -> str:
+        changed = ", ".join(f"{name}={value}" for name, value in self.fields.items())
+        by = {"ours": "", "mambapy": "mambapy blocks", "reference": "sequential reference"}[self.mixer]
+        return ", ".join(part for part in (self.model, by, changed) if part)
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        backend = {"scan_backend": "reference"} if self.mixer == "reference" else {}
+        model = create_model(self.model, **{"img_size": 160, **backend, **self.fields})
+        if self.mixer == "mambapy":
+            peers.use_mambapy(model)
+        return model.train()
+
+    def work(self, model: nn.Module) -> Work:
+        is_mae = isinstance(model, MaskedAutoencoder3D)
+        return Work(model.config, self.mask_ratio if is_mae else None, self.batch)  # pyright: ignore[reportArgumentType]
+
+
+def make_step(model: nn.Module, case: Case) -> Callable[[], torch.Tensor]:
+    """A forward and backward pass on random volumes, gradients cleared before; the loss is returned."""
+    config: Any = model.config
+    volume = torch.randn(case.batch, config.in_chans, *config.img_size)
+    noise = torch.rand(case.batch, config.tokens)
+    label = torch.zeros(case.batch, dtype=torch.long)
+
+    def run() -> torch.Tensor:
+        model.zero_grad(set_to_none=True)
+        with autocast(CPU, case.precision):
+            if isinstance(model, MaskedAutoencoder3D):
+                loss = model(volume, case.mask_ratio, noise, return_pred=False).loss
+            else:
+                loss = F.cross_entropy(model(volume), label)
+        loss.backward()
+        return loss.detach()
+
+    return run
+
+
+def part_of(operation: str) -> str:
+    """Which part of a step an operation seen by the profiler belongs to."""
+    name = operation.split("::")[-1]
+    if operation.startswith("mamba_mae::") or "ChunkedScan" in name:
+        return "conv" if "conv" in name else "scan"
+    if name in PRODUCTS:
+        return "gemm"
+    return "attention" if "attention" in name else "rest"
+
+
+def split(run: Callable[[], object]) -> dict[str, float]:
+    """Seconds of one call by part: gemm, scan, conv, attention, rest."""
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        run()
+    parts = dict.fromkeys(PARTS, 0.0)
+    for event in profiler.key_averages():
+        parts[part_of(event.key)] += event.self_cpu_time_total / 1e6
+    return parts
+
+
+def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
+    """seconds, peak_mib, loss, parts and floor of a `Case`, as JSON. To be called in a fresh process."""
+    case = Case(**case_fields)
+    if case.threads:
+        torch.set_num_threads(case.threads)
+    model = case.build()
+    run = make_step(model, case)
+    timing = measure(run, repeats=case.repeats, budget=case.budget)
+    result = {"seconds": timing.seconds, "peak_mib": peak_mib(), "loss": float(run()) if with_parts else None}
+    if with_parts:
+        result["parts"] = split(run)
+        work = case.work(model)
+        del model, run
+        result["floor"] = floor(work, case.precision, Rates.measured())._asdict()
+    return result
+
+
+def step_arguments(case: Case) -> dict[str, Any]:
+    return asdict(case)
+
+
+def timing_of(result: dict[str, Any]) -> Timing:
+    return Timing(result["seconds"])

@@ -1,0 +1,36 @@
+"""Repeated measurements of one piece of work."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every repetition, warm-up excluded."""
+
+    seconds: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def __str__(self) -> str:
+        """Median, and lowest to highest, such as `0.41 s (0.40-0.45, n=5)`."""
+        unit, factor = ("s", 1) if self.median >= 1 else ("ms", 1000)
+        median, low, high = (f"{factor * x:.3g}" for x in (self.median, min(self.seconds), max(self.seconds)))
+        return f"{median} {unit} ({low}-{high}, n={len(self.seconds)})"
+
+
+def measure(run: Callable[[], object], *, repeats: int = 5, warmup: int = 1, budget: float = 20.0) -> Timing:
+    """Time `run` up to `repeats` times after `warmup` calls; once `budget` seconds are spent, no further repetition
+    begins. At least one is timed."""
+    for _ in range(warmup):
+        run()
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < repeats and sum(seconds) < budget):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return Timing(tuple(seconds))

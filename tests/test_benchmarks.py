@@ -1,0 +1,62 @@
+"""Every benchmark runs at tiny sizes and writes what it says; no timing decides anything here."""
+
+import re
+
+import pytest
+import torch
+
+from benchmarks import bench_scaling, bench_scan, bench_step, ceilings
+from models import list_models
+
+FACTS = ("- Command: `python -m benchmarks.", "- Machine: ", "threads, OMP_WAIT_POLICY=", "## Ceilings of this run")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Starting processes takes long; that they are used is tested in test_benchmarks_parts.py."""
+    for program in (bench_step, bench_scaling):
+        monkeypatch.setattr(program, "call_isolated", lambda function, **arguments: function(**arguments))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("program", "theme", "found"),
+    [
+        (ceilings, "ceilings", r"GB/s.*torch.exp2: \d"),
+        (bench_scan, "scan", r"\| 32 x 32 \| chunked \| float32 \| \d.* ms .*n=\d+\)"),
+        (bench_step, "step", r"\| mae_3d_vim_tiny_patch8, .* \| fp32 \| \d.*n=2\) \| \d+ \|"),
+        (bench_scaling, "scaling", r"\| 64 \| \d.*n=\d\) \| \d"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
+)
+def test_program_writes_its_results(tmp_path, program, theme, found):
+    program.main(["--quick", "--out", str(tmp_path)])
+    (path,) = tmp_path.glob("*.md")
+    assert re.fullmatch(theme + r"_[a-z0-9-]+_\d{4}-\d\d-\d\d\.md", path.name)
+    text = path.read_text(encoding="utf-8")
+    for fact in FACTS:
+        assert fact in text
+    assert re.search(found, text), text
+    assert "--quick" in text.split("\n")[2]
+    assert (theme == "scaling") == bool(list(tmp_path.glob("*.png")))
+
+
+def test_step_takes_any_registered_model(tmp_path):
+    bench_step.main(
+        ["--quick", "--models", "vit_3d_small_patch8", "--precision", "bf16", "--threads", "1", "--out", str(tmp_path)]
+    )
+    text = next(tmp_path.glob("*.md")).read_text(encoding="utf-8")
+    assert re.search(r"\| vit_3d_small_patch8.* \| bf16 \| \d", text)
+    assert "- 1 threads" in text
+
+
+def test_default_cases_name_registered_models():
+    assert {case.model for case in bench_step.DEFAULT} <= set(list_models())
+    assert set(bench_scaling.FAMILIES.values()) <= set(list_models())
+
+
+def test_an_unknown_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match='did you mean "mae_3d_vim_small_patch8"'):
+        bench_step.main(["--models", "mae_3d_vim_smal_patch8", "--out", str(tmp_path)])
