@@ -64,6 +64,7 @@ bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks.bench_scan $(QUICK)
 	$(PY) -m benchmarks.bench_step $(QUICK)
 	$(PY) -m benchmarks.bench_scaling $(QUICK)
+	$(PY) -m benchmarks.bench_data $(QUICK)
 
 clean-demo:
 	rm -rf $(DEMO)

@@ -21,12 +21,17 @@ def finetune_epoch(
     world: World,
     criterion: Callable[[Tensor, Tensor], Tensor],
     mixup: Mixup | None = None,
+    to_input: Callable[[Tensor], Tensor] = lambda batch: batch,
     **loop,
 ) -> dict[str, float]:
-    """Classify every batch once; see util.loop.train_epoch for the rest and the result."""
+    """Classify every batch once; see util.loop.train_epoch for the rest and the result.
+
+    to_input: turns a batch of the loader, on the device, into the model's input.
+    """
 
     def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         volume, label = (part.to(world.device, non_blocking=True) for part in batch)
+        volume = to_input(volume)
         if mixup is not None:
             volume, label = mixup(volume, label)
         return criterion(model(volume), label)

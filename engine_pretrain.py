@@ -1,6 +1,7 @@
 """One epoch of masked-autoencoder pre-training."""
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,27 @@ from util.loop import train_epoch
 
 
 def pretrain_epoch(
-    model: nn.Module, loader: DataLoader, *, world: World, epoch: int, seed: int, tokens: int, mask_ratio: float, **loop
+    model: nn.Module,
+    loader: DataLoader,
+    *,
+    world: World,
+    epoch: int,
+    seed: int,
+    tokens: int,
+    mask_ratio: float,
+    to_input: Callable[[Tensor], Tensor] = lambda batch: batch,
+    **loop,
 ) -> dict[str, float]:
     """Reconstruct the removed patches of every batch once; see util.loop.train_epoch for the rest and the result.
 
+    to_input: turns a batch of the loader, on the device, into the model's input.
     The masks of a global batch are drawn alike on every rank and shared out, so that the number of ranks does not
     change which patches a subject loses.
     """
     masks = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
     def reconstruction_loss(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        volume = batch[0].to(world.device, non_blocking=True)
+        volume = to_input(batch[0].to(world.device, non_blocking=True))
         noise = torch.rand(len(volume) * world.size, tokens, generator=masks)[world.rank :: world.size]
         return model(volume, mask_ratio, noise.to(world.device), return_pred=False).loss
 

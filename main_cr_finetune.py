@@ -20,8 +20,8 @@ from engine_finetune import finetune_epoch, predict
 from models import VolumeClassifier, create_model
 from util import arguments, cli
 from util.checkpoint import load_pretrained, load_weights
-from util.data.augment import make_augmentation
 from util.data.dataset import PreparedVolumes
+from util.data.device_input import training_input
 from util.data.folder import LABEL_SHEET
 from util.data.labels import UNKNOWN, read_labels
 from util.distributed import World
@@ -102,10 +102,10 @@ def train_fold(
 ) -> VolumeClassifier:
     """A fresh model, trained on the fold's training part; its state after the last epoch is returned."""
     folder = args.output_dir / f"fold_{fold}"
-    augment = None if args.no_augment else make_augmentation()
-    train_part, test_part = volumes.subset(subjects["train"], transform=augment), volumes.subset(subjects["test"])
+    train_part, test_part = volumes.subset(subjects["train"]), volumes.subset(subjects["test"])
+    training_volumes, to_input = training_input(train_part, args.augment, augment=not args.no_augment)
     loader = train_loader(
-        train_part,
+        training_volumes,
         batch_size=args.batch_size,
         world=world,
         seed=args.seed,
@@ -139,6 +139,7 @@ def train_fold(
             world=world,
             criterion=criterion,
             mixup=mixup,
+            to_input=to_input,
             stepper=stepper,
             schedule=schedule,
             epoch=epoch,

@@ -12,8 +12,8 @@ from pathlib import Path
 from engine_pretrain import patch_mean_loss, pretrain_epoch
 from models import MaskedAutoencoder3D, create_model
 from util import arguments, cli
-from util.data.augment import make_augmentation
 from util.data.dataset import PreparedVolumes
+from util.data.device_input import training_input
 from util.distributed import World
 from util.launch import launch
 from util.loader import eval_loader, seed_all, train_loader
@@ -51,12 +51,11 @@ def build_mae(args: argparse.Namespace) -> MaskedAutoencoder3D:
 
 def train(args: argparse.Namespace, world: World) -> None:
     root = arguments.data_root(args, "BASE_PATH")
-    augment = None if args.no_augment else make_augmentation()
-    volumes = PreparedVolumes(root, normalize=arguments.normalization(args), transform=augment)
-    plain_volumes = volumes.subset(volumes.subjects)
+    volumes = PreparedVolumes(root, normalize=arguments.normalization(args))
+    training_volumes, to_input = training_input(volumes, args.augment, augment=not args.no_augment)
     arguments.check_size(volumes.size, arguments.image_size(args), root)
     loader = train_loader(
-        volumes,
+        training_volumes,
         batch_size=args.batch_size,
         world=world,
         seed=args.seed,
@@ -86,7 +85,7 @@ def train(args: argparse.Namespace, world: World) -> None:
     first_epoch = training.resume(args.resume)
     record = Record(args.output_dir, args.log_dir or args.output_dir, is_main=world.is_main, first_epoch=first_epoch)
     trainable = sum(p.numel() for p in mae.parameters() if p.requires_grad)
-    baseline = patch_mean_loss(mae, eval_loader(plain_volumes, batch_size=1, num_workers=0), world.device)
+    baseline = patch_mean_loss(mae, eval_loader(volumes, batch_size=1, num_workers=0), world.device)
     logger.info(
         "%s: %d trainable parameters, %d tokens, %d of them seen; %d subjects, %d rank(s), lr %.3g; predicting each "
         "patch by its mean gives loss %.4f",
@@ -111,6 +110,7 @@ def train(args: argparse.Namespace, world: World) -> None:
             seed=args.seed,
             tokens=mae.config.tokens,
             mask_ratio=args.mask_ratio,
+            to_input=to_input,
             stepper=stepper,
             schedule=schedule,
             accum_iter=args.accum_iter,
@@ -121,7 +121,7 @@ def train(args: argparse.Namespace, world: World) -> None:
 
     def draw(epoch: int) -> None:
         if args.picture_freq and ((epoch + 1) % args.picture_freq == 0 or epoch + 1 == args.epochs):
-            volume = plain_volumes[0][0].unsqueeze(0).to(world.device)
+            volume = volumes[0][0].unsqueeze(0).to(world.device)
             picture = reconstruction_picture(training.best_known, volume, mask_ratio=args.mask_ratio, seed=args.seed)
             record.picture("input | masked | reconstruction", picture, epoch)
 

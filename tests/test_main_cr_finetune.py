@@ -128,8 +128,8 @@ def weights(out):
 @pytest.mark.parametrize(
     "options",
     [["--use_scheduler"], ["--layer_decay", "0.5"], ["--smoothing", "0.3"], ["--mixup", "1.0"], ["--ema", "0.9"],
-     ["--drop_path", "0.6"], ["--no_augment"], ["--clip_grad", "0.001"], ["--weight_decay", "10"],
-     ["--labels", "SWAPPED"]],
+     ["--drop_path", "0.6"], ["--no_augment"], ["--augment", "loader"], ["--clip_grad", "0.001"],
+     ["--weight_decay", "10"], ["--labels", "SWAPPED"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):

@@ -62,9 +62,9 @@ def plain_weights(data, tmp_path_factory):
 @pytest.mark.parametrize(
     "options",
     [["--seed", "1"], ["--mask_ratio", "0.5"], ["--norm_pix_loss"], ["--no_augment"], ["--normalize", "range"],
-     ["--drop_path", "0.5"], ["--accum_iter", "3"], ["--clip_grad", "0.001"], ["--weight_decay", "10"],
-     ["--min_lr", "1e-3"], ["--warmup_epochs", "2"], ["--lr", "1e-2"], ["--precision", "bf16"],
-     ["--precision", "fp16"], ["--ema", "0.9"], ["--fidelity", "paper"], ["--batch_size", "3"]],
+     ["--augment", "loader"], ["--drop_path", "0.5"], ["--accum_iter", "3"], ["--clip_grad", "0.001"],
+     ["--weight_decay", "10"], ["--min_lr", "1e-3"], ["--warmup_epochs", "2"], ["--lr", "1e-2"], ["--ema", "0.9"],
+     ["--precision", "bf16"], ["--precision", "fp16"], ["--fidelity", "paper"], ["--batch_size", "3"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):

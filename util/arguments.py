@@ -7,10 +7,12 @@ from typing import Any
 
 from util.cli import Parser
 from util.config import read_base_path
+from util.data.device_input import AugmentWhere
 from util.data.normalize import Normalize
 from util.optim import PrecisionName
 
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
+AUGMENT_WHERE: tuple[AugmentWhere, ...] = ("loader", "device")
 NORMALIZATIONS: tuple[Normalize, ...] = ("zscore", "zscore-joint", "range")
 
 
@@ -40,6 +42,13 @@ def add_data_options(parser: Parser) -> None:
     group.add_argument("--data", type=Path, help="prepared folder, instead of the one that config.ini names")
     group.add_argument("--normalize", choices=NORMALIZATIONS, help="intensity normalisation; default zscore")
     group.add_argument("--use_z_score", action="store_true", help="the paper's flag for --normalize zscore")
+    group.add_argument(
+        "--augment",
+        choices=AUGMENT_WHERE,
+        default="device",
+        help="where volumes are augmented and normalised: on batches at the model, or one by one by torchio in the "
+        "data-loading processes",
+    )
     group.add_argument("--no_augment", action="store_true", help="train on the volumes as they are")
     group.add_argument("--num_workers", type=int, default=2, help="data-loading processes per rank")
     group.add_argument("--pin_mem", action="store_true", default=True, help="page-locked host memory for CUDA")

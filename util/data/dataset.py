@@ -62,8 +62,7 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         volume_CZYX = torch.from_numpy(self.raw(subject)).float() / 255
         if self.transform is not None:
             volume_CZYX = self.transform(volume_CZYX)
-        label = -1 if self.labels is None else int(self.labels[subject])
-        return normalize_volume(volume_CZYX, self.normalize), label
+        return normalize_volume(volume_CZYX, self.normalize), self.label(subject)
 
     def subset(self, subjects: Sequence[str], *, transform: Transform | None = None) -> "PreparedVolumes":
         """The same volumes restricted to `subjects`, with a transform of its own (none unless given)."""
@@ -75,6 +74,14 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
             labels=self.labels,
             subjects=_checked_subjects(subjects, self.subjects, self.root),
         )
+
+    def stored(self) -> "StoredVolumes":
+        """The same items as they lie on disk, neither transformed nor normalised."""
+        return StoredVolumes(self)
+
+    def label(self, subject: str) -> int:
+        """Its class, or -1 where there are no labels."""
+        return -1 if self.labels is None else int(self.labels[subject])
 
     def describe(self) -> dict[str, Any]:
         """What a run's config.json says of its data: root, normalize, contrasts."""
@@ -105,6 +112,20 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
                 if (other := read_header(path)) != size:
                     raise ValueError(f"{path} is {other} voxels but {first} is {size}; prepare both with one --size")
         return size
+
+
+class StoredVolumes(Dataset[tuple[Tensor, int]]):
+    """Items (uint8 (C, Z, Y, X), label or -1) of prepared volumes; see util/data/device_input.py."""
+
+    def __init__(self, volumes: PreparedVolumes) -> None:
+        self.volumes = volumes
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        subject = self.volumes.subjects[index]
+        return torch.from_numpy(self.volumes.raw(subject)), self.volumes.label(subject)
 
 
 def _checked_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:

@@ -1,35 +1,37 @@
-"""Intensity normalisation of a prepared volume."""
+"""Intensity normalisation of prepared volumes, one by one or a batch at once."""
 
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 Normalize = Literal["zscore", "zscore-joint", "range"]
+SPACE = (-3, -2, -1)
 
 
 def normalize_volume(volume_CZYX: Tensor, how: Normalize) -> Tensor:
-    """(C, Z, Y, X) in [0, 1] -> (C, Z, Y, X) float32.
+    """(C, Z, Y, X) in [0, 1] -> (C, Z, Y, X) float32; a batch (B, C, Z, Y, X) volume by volume.
 
     "zscore": each contrast by its own mean and deviation over the brain (voxels above 0 in any contrast); background
     stays 0. "zscore-joint": one mean and deviation for all contrasts, background included, as the paper's code does;
     a contrast's contrast then depends on the others and on how much air surrounds the head. "range": unchanged.
+    Sums over a mask, not a selection: nothing waits for the device, and a CPU walks memory in order.
     """
     volume_CZYX = volume_CZYX.float()
     if how == "range":
         return volume_CZYX
     if how == "zscore-joint":
-        return (volume_CZYX - volume_CZYX.mean()) / _deviation(volume_CZYX)
+        over = (-4, *SPACE)
+        mean = volume_CZYX.mean(over, keepdim=True)
+        return (volume_CZYX - mean) / _deviation(volume_CZYX.var(over, correction=0, keepdim=True))
     if how != "zscore":
         raise ValueError(f'normalize is "{how}"; choose one of {", ".join(get_args(Normalize))}')
-    brain_ZYX = (volume_CZYX > 0).any(dim=0)
-    normalized_CZYX = torch.zeros_like(volume_CZYX)
-    if brain_ZYX.any():
-        for contrast_ZYX, target_ZYX in zip(volume_CZYX, normalized_CZYX, strict=True):
-            values = contrast_ZYX[brain_ZYX]
-            target_ZYX[brain_ZYX] = (values - values.mean()) / _deviation(values)
-    return normalized_CZYX
+    brain_1ZYX = (volume_CZYX.amax(-4, keepdim=True) > 0).float()
+    count = brain_1ZYX.sum(SPACE, keepdim=True).clamp_min(1)
+    mean = volume_CZYX.sum(SPACE, keepdim=True) / count  # background is 0 and adds nothing
+    centred_CZYX = (volume_CZYX - mean).mul_(brain_1ZYX)
+    variance = centred_CZYX.square().sum(SPACE, keepdim=True) / count
+    return centred_CZYX.div_(_deviation(variance))
 
 
-def _deviation(values: Tensor) -> Tensor:
-    return values.std(correction=0).clamp_min(1e-6)  # a constant contrast becomes 0, not NaN
+def _deviation(variance: Tensor) -> Tensor:
+    return variance.sqrt().clamp_min(1e-6)  # a constant contrast becomes 0, not NaN
