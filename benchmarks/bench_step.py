@@ -103,11 +103,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure_cases(options: Options, cases: list[Case]) -> None:
-    rows = []
+    rows: list[list[object]] = []
+    options.report.table(HEADER, rows)
     for number, case in enumerate(cases, 1):
         rows.append(row(case))
+        options.report.write()
         logger.info("%d/%d %s", number, len(cases), "  ".join(map(str, rows[-1][:6])))
-    options.report.table(HEADER, rows)
 
 
 if __name__ == "__main__":

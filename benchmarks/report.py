@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -12,6 +13,14 @@ from util.atomic import atomic_write
 from util.runs import environment
 
 RESULTS = Path(__file__).parent / "results"
+
+
+class _Table(NamedTuple):
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def __str__(self) -> str:
+        return "\n".join([_row(self.header), "|" + "---|" * len(self.header), *map(_row, self.rows)])
 
 
 class Report:
@@ -23,7 +32,7 @@ class Report:
         self.hardware = hardware_slug(facts["machine"])
         self.date = datetime.date.today().isoformat()
         versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("python", "torch"))
-        self._lines = [
+        self._parts: list[str | _Table] = [
             f"# {title}",
             "",
             f"- Command: `{command}`",
@@ -37,19 +46,20 @@ class Report:
         return self.folder / f"{self.theme}_{self.hardware}_{self.date}{suffix}"
 
     def section(self, title: str, text: str = "") -> None:
-        self._lines += ["", f"## {title}", *(["", text] if text else [])]
+        self._parts += ["", f"## {title}", *(["", text] if text else [])]
 
     def text(self, text: str) -> None:
-        self._lines += ["", text]
+        self._parts += ["", text]
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        self._lines += ["", _row(header), "|" + "---|" * len(header), *(_row(row) for row in rows)]
+        """`rows` may still grow: they are read when the file is written."""
+        self._parts += ["", _Table(header, rows)]
 
     def write(self) -> Path:
         """Write what there is so far; called after every case, so that a run cut short leaves its figures."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path(), "w") as file:
-            file.write("\n".join(self._lines) + f"\n\n{_load()} when it ended\n")
+            file.write("\n".join(map(str, self._parts)) + f"\n\n{_load()} when it ended\n")
         return self.path()
 
 

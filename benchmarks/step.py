@@ -95,27 +95,27 @@ def part_of(operation: str) -> str:
     return "attention" if "attention" in name else "rest"
 
 
-def split(run: Callable[[], object]) -> dict[str, float]:
-    """Seconds of one call by part: gemm, scan, conv, attention, rest."""
+def split(run: Callable[[], torch.Tensor]) -> tuple[dict[str, float], float]:
+    """Seconds of one call by part (gemm, scan, conv, attention, rest), and the loss that it returns."""
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
-        run()
+        loss = run()
     parts = dict.fromkeys(PARTS, 0.0)
     for event in profiler.key_averages():
         parts[part_of(event.key)] += event.self_cpu_time_total / 1e6
-    return parts
+    return parts, float(loss)
 
 
 def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
-    """seconds, peak_mib, loss, parts and floor of a `Case`, as JSON. To be called in a fresh process."""
+    """seconds and peak_mib of a `Case`, with_parts also loss, parts and floor, as JSON; for a fresh process."""
     case = Case(**case_fields)
     if case.threads:
         torch.set_num_threads(case.threads)
     model = case.build()
     run = make_step(model, case)
     timing = measure(run, repeats=case.repeats, budget=case.budget)
-    result = {"seconds": timing.seconds, "peak_mib": peak_mib(), "loss": float(run()) if with_parts else None}
+    result: dict[str, Any] = {"seconds": timing.seconds, "peak_mib": peak_mib()}
     if with_parts:
-        result["parts"] = split(run)
+        result["parts"], result["loss"] = split(run)
         work = case.work(model)
         del model, run
         result["floor"] = floor(work, case.precision, Rates.measured())._asdict()
