@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops import Backend, causal_conv1d_fn, selective_scan_fn
+from ops import Backend, Direction, bimamba_fn
 
 
 class BiMamba(nn.Module):
@@ -17,7 +17,7 @@ class BiMamba(nn.Module):
     Both directions run the same code over their parameters, so no backend can lose one of them.
     """
 
-    DIRECTIONS = (("", False), ("_b", True))  # parameter suffix, scanned from the last token to the first
+    SUFFIXES = ("", "_b")  # of the parameters that scan from the first token on, and from the last
 
     def __init__(
         self, dim: int, depth: int, *, d_state: int, d_conv: int, expand: int, backend: Backend = "auto"
@@ -26,7 +26,7 @@ class BiMamba(nn.Module):
         self.inner, self.d_state, self.dt_rank = expand * dim, d_state, math.ceil(dim / 16)
         self.backend: Backend = backend
         self.in_proj = nn.Linear(dim, 2 * self.inner, bias=False)
-        for suffix, _ in self.DIRECTIONS:
+        for suffix in self.SUFFIXES:
             conv = nn.Conv1d(self.inner, self.inner, d_conv, groups=self.inner)
             self.add_module(f"conv1d{suffix}", conv)
             self.add_module(f"x_proj{suffix}", nn.Linear(self.inner, self.dt_rank + 2 * d_state, bias=False))
@@ -40,30 +40,20 @@ class BiMamba(nn.Module):
             self.out_proj.weight /= math.sqrt(depth)
 
     def forward(self, tokens_BLE: Tensor) -> Tensor:
-        x_BIL, z_BIL = self.in_proj(tokens_BLE).transpose(1, 2).chunk(2, dim=1)  # views: memory stays channel-last
-        y_BIL = sum(self._scan(x_BIL, z_BIL, suffix, reverse) for suffix, reverse in self.DIRECTIONS)
-        return self.out_proj(cast(Tensor, y_BIL).transpose(1, 2) / 2)
+        forward, backward = (self.direction(suffix) for suffix in self.SUFFIXES)
+        return bimamba_fn(self.in_proj(tokens_BLE), forward, backward, self.out_proj.weight, backend=self.backend)
 
-    def _scan(self, x_BIL: Tensor, z_BIL: Tensor, suffix: str, reverse: bool) -> Tensor:
-        """One direction: (B, I, L), (B, I, L) -> (B, I, L), gated by silu(z)."""
+    def direction(self, suffix: str) -> Direction:
+        """The parameters of one direction; the scan's are float32 at least."""
         conv, x_proj, dt_proj = (self.get_submodule(f"{part}{suffix}") for part in ("conv1d", "x_proj", "dt_proj"))
-        weight, bias = cast(Tensor, conv.weight).squeeze(1), cast(Tensor, conv.bias)
-        x_BIL = causal_conv1d_fn(x_BIL, weight, bias, activation="silu", reverse=reverse, backend=self.backend)
-        parts_BLx = x_proj(x_BIL.transpose(1, 2))
-        dt_BLR, B_BLN, C_BLN = parts_BLx.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        delta_BLI = F.linear(dt_BLR, cast(Tensor, dt_proj.weight))  # bias and softplus belong to the scan
-        return selective_scan_fn(
-            x_BIL,
-            delta_BLI.transpose(1, 2),
-            -self.get_parameter(f"A{suffix}_log").float().exp(),
-            B_BLN.transpose(1, 2),
-            C_BLN.transpose(1, 2),
-            self.get_parameter(f"D{suffix}").float(),
-            z=z_BIL,
-            delta_bias=cast(Tensor, dt_proj.bias).float(),
-            delta_softplus=True,
-            reverse=reverse,
-            backend=self.backend,
+        return Direction(
+            conv_weight=cast(Tensor, conv.weight).squeeze(1),
+            conv_bias=cast(Tensor, conv.bias),
+            x_proj=cast(Tensor, x_proj.weight),
+            dt_proj=cast(Tensor, dt_proj.weight),
+            dt_bias=cast(Tensor, dt_proj.bias).float(),
+            A=-self.get_parameter(f"A{suffix}_log").float().exp(),
+            D=self.get_parameter(f"D{suffix}").float(),
         )
 
 

@@ -1,5 +1,7 @@
-"""Selective scan and causal convolution on any device, with the signatures of mamba_ssm and causal_conv1d."""
+"""Selective scan and causal convolution on any device, with the signatures of mamba_ssm and causal_conv1d, and what a
+bidirectional mixer makes of them."""
 
-from ops.dispatch import Backend, available_backends, causal_conv1d_fn, selective_scan_fn
+from ops.bimamba import Direction
+from ops.dispatch import Backend, available_backends, bimamba_fn, causal_conv1d_fn, selective_scan_fn
 
-__all__ = ["Backend", "available_backends", "causal_conv1d_fn", "selective_scan_fn"]
+__all__ = ["Backend", "Direction", "available_backends", "bimamba_fn", "causal_conv1d_fn", "selective_scan_fn"]

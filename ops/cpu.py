@@ -8,6 +8,7 @@ from torch import Tensor
 from ops import chunked, conv, cpu_conv, cpu_library, cpu_scan
 
 PRECISIONS = (torch.float32, torch.bfloat16)
+CONV_MAX_WIDTH = 16  # of ops/csrc/conv.cpp
 
 
 def unavailable(x: Tensor) -> str | None:
@@ -60,7 +61,7 @@ def causal_conv1d(
 ) -> Any:
     """The convolution of `ops.causal_conv1d_fn` by the fused kernel; states and packed sequences by plain PyTorch."""
     states = initial_states is not None or return_final_states
-    if seq_idx is not None or states or weight.shape[1] > cpu_library.library().conv_max_width():
+    if seq_idx is not None or states or weight.shape[1] > CONV_MAX_WIDTH:
         return conv.causal_conv1d(
             x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
         )

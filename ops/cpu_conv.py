@@ -11,28 +11,46 @@ from ops.cpu_library import MAX_SPLITS, Conv, Sequence, pointer, rows
 from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
-def _conv_call(x_BLI: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> tuple[Conv, list[Any]]:
-    """The kernel's arguments and the tensors that must live as long as they do."""
-    batch, length, channels = x_BLI.shape
-    threads = torch.get_num_threads()
-    splits = max(1, min(MAX_SPLITS, -(-threads // max(1, batch))))
-    taps, offset = weight.float().t().contiguous(), None if bias is None else bias.float().contiguous()
-    arguments = Conv(
-        batch=batch, length=length, channels=channels, width=weight.shape[1],
-        bfloat16_io=x_BLI.dtype == torch.bfloat16, silu=silu, reverse=reverse,
-        threads=min(threads, max(1, batch * splits)), splits=splits,
-        x=Sequence.of(x_BLI), weight=pointer(taps), bias=pointer(offset),
-    )  # fmt: skip
-    return arguments, [x_BLI, taps, offset]
+class ConvCall:
+    """One convolution's arguments in the layouts of the kernel, kept alive while it runs. Results are (B, L, I) with
+    neighbouring channels, in x's precision; with `accumulate` dx is added to what is there."""
+
+    def __init__(self, x_BLI: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+                 accumulate: bool = False):  # fmt: skip
+        self.batch, length, channels = x_BLI.shape
+        threads = torch.get_num_threads()
+        self.splits = max(1, min(MAX_SPLITS, -(-threads // max(1, self.batch))))
+        taps, offset = weight.float().t().contiguous(), None if bias is None else bias.float().contiguous()
+        self._alive = x_BLI, taps, offset
+        self.arguments = Conv(
+            batch=self.batch, length=length, channels=channels, width=weight.shape[1],
+            bfloat16_io=x_BLI.dtype == torch.bfloat16, silu=silu, reverse=reverse, accumulate=accumulate,
+            threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
+            x=Sequence.of(x_BLI), weight=pointer(taps), bias=pointer(offset),
+        )  # fmt: skip
+
+    def forward(self, out_BLI: Tensor) -> None:
+        """Fill `out_BLI`."""
+        self.arguments.out = Sequence.of(out_BLI)
+        if out_BLI.numel():
+            cpu_library.library().conv_forward(byref(self.arguments))
+
+    def backward(self, dout_BLI: Tensor, dx_BLI: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill `dx_BLI`; the float32 gradients of weight (I, W) and bias (I,) are returned."""
+        parts, width, channels = max(1, self.batch) * self.splits, self.arguments.width, self.arguments.channels
+        dweight = dx_BLI.new_zeros(parts, width, channels, dtype=torch.float32)
+        dbias = dx_BLI.new_zeros(parts, channels, dtype=torch.float32)
+        self.arguments.dout, self.arguments.dx = Sequence.of(dout_BLI), Sequence.of(dx_BLI)
+        self.arguments.dweight, self.arguments.dbias = pointer(dweight), pointer(dbias)
+        if dx_BLI.numel():
+            cpu_library.library().conv_backward(byref(self.arguments))
+        return dweight.sum(0).t(), dbias.sum(0)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
     x_BLI = rows(x)
     out = torch.empty_like(x_BLI, memory_format=torch.contiguous_format)
-    arguments, _alive = _conv_call(x_BLI, weight, bias, silu, reverse)
-    arguments.out = Sequence.of(out)
-    if out.numel():
-        cpu_library.library().conv_forward(byref(arguments))
+    ConvCall(x_BLI, weight, bias, silu, reverse).forward(out)
     return out.transpose(1, 2)
 
 
@@ -40,16 +58,9 @@ def _conv_backward(dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None,
                    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     x_BLI, dout_BLI = rows(x), rows(dout.to(x.dtype))
     dx = torch.empty_like(x_BLI, memory_format=torch.contiguous_format)
-    arguments, _alive = _conv_call(x_BLI, weight, bias, silu, reverse)
-    parts = max(1, x.shape[0]) * arguments.splits
-    dweight = x.new_zeros(parts, weight.shape[1], weight.shape[0], dtype=torch.float32)
-    dbias = x.new_zeros(parts, weight.shape[0], dtype=torch.float32)
-    arguments.dout, arguments.dx = Sequence.of(dout_BLI), Sequence.of(dx)
-    arguments.dweight, arguments.dbias = pointer(dweight), pointer(dbias)
-    if dx.numel():
-        cpu_library.library().conv_backward(byref(arguments))
-    dbias = x.new_empty(0) if bias is None else dbias.sum(0).to(bias.dtype)
-    return dx.transpose(1, 2), dweight.sum(0).t().to(weight.dtype).contiguous(), dbias
+    dweight, dbias = ConvCall(x_BLI, weight, bias, silu, reverse).backward(dout_BLI, dx)
+    dbias = x.new_empty(0) if bias is None else dbias.to(bias.dtype)
+    return dx.transpose(1, 2), dweight.to(weight.dtype).contiguous(), dbias
 
 
 def _conv_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:

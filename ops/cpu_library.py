@@ -43,7 +43,7 @@ class Scan(Structure):
     """ops/csrc/scan.h: struct Scan"""
 
     _fields_ = _fields(
-        ("batch length channels states groups bfloat16_io softplus reverse threads splits", c_int64),
+        ("batch length channels states groups bfloat16_io softplus reverse accumulate threads splits", c_int64),
         ("u delta z out", Sequence),
         ("A D bias", c_void_p),
         ("B C", Matrix),
@@ -57,7 +57,7 @@ class Conv(Structure):
     """ops/csrc/conv.h: struct Conv"""
 
     _fields_ = _fields(
-        ("batch length channels width bfloat16_io silu reverse threads splits", c_int64),
+        ("batch length channels width bfloat16_io silu reverse accumulate threads splits", c_int64),
         ("x out", Sequence),
         ("weight bias", c_void_p),
         ("dout dx", Sequence),

@@ -18,11 +18,12 @@ from ops.cpu_library import MAX_SPLITS, Matrix, Scan, Sequence, columns, io_dtyp
 from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
-class _Call:
-    """One call's arguments in the layouts of the kernel, kept alive while it runs."""
+class ScanCall:
+    """One scan's arguments in the layouts of the kernel, kept alive while it runs. Sequences of results are (B, L, I)
+    in the call's dtype, neighbouring channels; with `accumulate` the results out and dz are added to what is there."""
 
     def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-                 bias: Tensor | None, softplus: bool, reverse: bool):  # fmt: skip
+                 bias: Tensor | None, softplus: bool, reverse: bool, accumulate: bool = False):  # fmt: skip
         self.library = cpu_library.library()
         self.dtype = io_dtype(u, delta, z)
         self.batch, self.dim, self.length = u.shape
@@ -35,12 +36,40 @@ class _Call:
         self._alive: list[Any] = [*sequences, *matrices, *channels]
         self.arguments = Scan(
             batch=self.batch, length=self.length, channels=self.dim, states=self.states, groups=self.groups,
-            bfloat16_io=self.dtype == torch.bfloat16, softplus=softplus, reverse=reverse,
+            bfloat16_io=self.dtype == torch.bfloat16, softplus=softplus, reverse=reverse, accumulate=accumulate,
             threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
             u=Sequence.of(sequences[0]), delta=Sequence.of(sequences[1]), z=Sequence.of(sequences[2]),
             A=pointer(channels[0]), D=pointer(channels[1]), bias=pointer(channels[2]),
             B=Matrix.of(matrices[0]), C=Matrix.of(matrices[1]),
         )  # fmt: skip
+
+    def forward(self, out_BLI: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+        """Fill `out_BLI`; the state after the last step (B, I, N) and with `keep` the states the gradient needs."""
+        last = out_BLI.new_zeros(self.batch, self.dim, self.states, dtype=torch.float32)
+        shape = stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
+        states = out_BLI.new_empty(shape, dtype=torch.float32)
+        self.arguments.out, self.arguments.last = Sequence.of(out_BLI), pointer(last)
+        self.arguments.checkpoints = pointer(states) if len(states) else None
+        if not self.is_empty():
+            self.library.scan_forward(byref(self.arguments))
+        return last, states
+
+    def backward(self, dout_BLI: Tensor, states: Tensor, du: Tensor, ddelta: Tensor, dz: Tensor | None,
+                 out: Tensor | None = None) -> tuple[Tensor, ...]:  # fmt: skip
+        """Fill du, ddelta (u's and delta's memory will do), dz and, if wanted again, out, each (B, L, I); the float32
+        gradients of A (I, N), B and C (B, G, L, N), D and bias (I,) are returned."""
+        zeros = functools.partial(states.new_zeros, dtype=torch.float32)
+        dA, dD, dbias = (zeros(self.batch, self.dim, *more) for more in ((self.states,), (), ()))
+        dB = zeros(self.splits, self.batch, self.groups, self.length, self.states)
+        dC = torch.zeros_like(dB)
+        for name, x in (("dout", dout_BLI), ("du", du), ("ddelta", ddelta), ("dz", dz), ("out", out)):
+            setattr(self.arguments, name, Sequence.of(x))
+        for name, x in (("dA", dA), ("dD", dD), ("dbias", dbias), ("dB", dB), ("dC", dC)):
+            setattr(self.arguments, name, pointer(x))
+        self.arguments.checkpoints = pointer(states) if len(states) else None
+        if not self.is_empty():
+            self.library.scan_backward(byref(self.arguments))
+        return dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), dbias.sum(0)
 
     def new_sequence(self, like: Tensor) -> Tensor:
         return like.new_empty(self.batch, self.length, self.dim, dtype=self.dtype)
@@ -49,53 +78,37 @@ class _Call:
         return 0 in (self.batch, self.length, self.dim)
 
 
-def _stored_shape(u: Tensor, A: Tensor, groups: int, keep: bool) -> tuple[int, ...]:
-    """(chunks - 1, B, K, N, lanes), of which nothing is stored without `keep`."""
+def stored_shape(batch: int, dim: int, length: int, states: int, groups: int, keep: bool) -> tuple[int, ...]:
+    """(chunks - 1, B, K, N, lanes) of the states before each chunk, of which nothing is stored without `keep`."""
     kernels = cpu_library.library()
     lanes = kernels.scan_register_width()
-    stored = max(0, -(-u.shape[2] // kernels.scan_chunk()) - 1) if keep else 0
-    return stored, u.shape[0], groups * -(-u.shape[1] // groups // lanes), A.shape[1], lanes
+    stored = max(0, -(-length // kernels.scan_chunk()) - 1) if keep else 0
+    return stored, batch, groups * -(-dim // groups // lanes), states, lanes
 
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
           bias: Tensor | None, softplus: bool, reverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    call = _Call(u, delta, A, B, C, D, z, bias, softplus, reverse)
+    call = ScanCall(u, delta, A, B, C, D, z, bias, softplus, reverse)
     out = call.new_sequence(u)
-    last = u.new_zeros(call.batch, call.dim, call.states, dtype=torch.float32)
-    states = u.new_empty(_stored_shape(u, A, call.groups, keep), dtype=torch.float32)
-    call.arguments.out, call.arguments.last = Sequence.of(out), pointer(last)
-    call.arguments.checkpoints = pointer(states) if len(states) else None
-    if not call.is_empty():
-        call.library.scan_forward(byref(call.arguments))
+    last, states = call.forward(out, keep)
     return out.to(u.dtype).transpose(1, 2), last, states
 
 
 def _scan_backward(dout: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
                    z: Tensor | None, bias: Tensor | None, states: Tensor, softplus: bool, reverse: bool
                    ) -> tuple[Tensor, ...]:  # fmt: skip
-    call = _Call(u, delta, A, B, C, D, z, bias, softplus, reverse)
+    call = ScanCall(u, delta, A, B, C, D, z, bias, softplus, reverse)
     du, ddelta, dz = call.new_sequence(u), call.new_sequence(u), None if z is None else call.new_sequence(u)
-    zeros = functools.partial(u.new_zeros, dtype=torch.float32)
-    dA, dD, dbias = zeros(call.batch, call.dim, call.states), zeros(call.batch, call.dim), zeros(call.batch, call.dim)
-    dB = zeros(call.splits, call.batch, call.groups, call.length, call.states)
-    dC = torch.zeros_like(dB)
-    dout_rows = rows(dout.to(call.dtype))
-    for name, x in (("dout", dout_rows), ("du", du), ("ddelta", ddelta), ("dz", dz)):
-        setattr(call.arguments, name, Sequence.of(x))
-    for name, x in (("dA", dA), ("dD", dD), ("dbias", dbias), ("dB", dB), ("dC", dC)):
-        setattr(call.arguments, name, pointer(x))
-    call.arguments.checkpoints = pointer(states) if len(states) else None
-    if not call.is_empty():
-        call.library.scan_backward(byref(call.arguments))
+    dA, dB, dC, dD, dbias = call.backward(rows(dout.to(call.dtype)), states, du, ddelta, dz)
     return (
         du.to(u.dtype).transpose(1, 2),
         ddelta.to(delta.dtype).transpose(1, 2),
-        dA.sum(0).to(A.dtype),
-        dB.sum(0).transpose(2, 3).reshape(B.shape).to(B.dtype),
-        dC.sum(0).transpose(2, 3).reshape(C.shape).to(C.dtype),
-        u.new_empty(0) if D is None else dD.sum(0).to(D.dtype),
+        dA.to(A.dtype),
+        dB.transpose(2, 3).reshape(B.shape).to(B.dtype),
+        dC.transpose(2, 3).reshape(C.shape).to(C.dtype),
+        u.new_empty(0) if D is None else dD.to(D.dtype),
         u.new_empty(0) if z is None or dz is None else dz.to(z.dtype).transpose(1, 2),
-        u.new_empty(0) if bias is None else dbias.sum(0).to(bias.dtype),
+        u.new_empty(0) if bias is None else dbias.to(bias.dtype),
     )
 
 
@@ -103,7 +116,9 @@ def _scan_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
                  bias: Tensor | None, softplus: bool, reverse: bool, keep: bool
                  ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     last = u.new_empty(u.shape[0], *A.shape, dtype=torch.float32)
-    return empty_rows(u), last, u.new_empty(_stored_shape(u, A, scan_groups(B, C), keep), dtype=torch.float32)
+    batch, dim, length = u.shape
+    stored = stored_shape(batch, dim, length, A.shape[1], scan_groups(B, C), keep)
+    return empty_rows(u), last, u.new_empty(stored, dtype=torch.float32)
 
 
 def _scan_backward_shapes(dout: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,

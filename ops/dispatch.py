@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ops import chunked, conv, cpu, cpu_library, cuda, reference
+from ops import chunked, conv, cpu, cpu_bimamba, cpu_library, cuda, reference
+from ops.bimamba import Direction, one_by_one, side_by_side
 from ops.checks import check_conv, check_scan
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,26 @@ def causal_conv1d_fn(
     return run(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
     )
+
+
+def bimamba_fn(
+    xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor, *, backend: Backend = "auto"
+) -> Tensor:
+    """The inner part of a bidirectional Mamba mixer: (B, L, 2I), out_weight (E, I) -> (B, L, E).
+
+    Where both directions have a fused path it is taken; otherwise each runs by the two functions above, which raise
+    ValueError for a backend that is unknown or cannot run here.
+    """
+    width = forward.conv_weight.shape[1]
+    if backend in ("auto", "cpu") and width <= cpu.CONV_MAX_WIDTH and cpu.unavailable(xz_BLx) is None:
+        _log_once("bidirectional mixer", "cpu", xz_BLx.device.type, None)
+        return cpu_bimamba.bimamba(xz_BLx, forward, backward, out_weight)
+    obstacles = cuda.unavailable(cuda.SCAN_MODULE, xz_BLx), cuda.unavailable(cuda.CONV_MODULE, xz_BLx, width)
+    if backend in ("auto", "cuda") and not any(obstacles):
+        _log_once("bidirectional mixer", "cuda", xz_BLx.device.type, None)
+        return side_by_side(cuda.selective_scan, cuda.causal_conv1d, xz_BLx, forward, backward, out_weight)
+    scan = functools.partial(selective_scan_fn, backend=backend)
+    return one_by_one(scan, functools.partial(causal_conv1d_fn, backend=backend), xz_BLx, forward, backward, out_weight)
 
 
 def _choose(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops import cpu_library
+from ops import Direction, cpu_library
 
 
 @dataclass(frozen=True)
@@ -141,3 +141,37 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def mixer_tensors(batch: int = 2, length: int = 9, inner: int = 6, states: int = 3, width: int = 4,
+                  dtype: torch.dtype = torch.float32) -> dict[str, Any]:  # fmt: skip
+    """Leaf tensors of a bidirectional mixer's inner part, in the order of its arguments; directions differ."""
+    generator, rank, embed = torch.Generator().manual_seed(0), 2, 5
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    tensors = {"xz": normal(batch, length, 2 * inner)}
+    for suffix in ("", "_b"):
+        tensors |= {
+            f"conv_weight{suffix}": normal(inner, width),
+            f"conv_bias{suffix}": normal(inner),
+            f"x_proj{suffix}": normal(rank + 2 * states, inner) / inner**0.5,
+            f"dt_proj{suffix}": normal(inner, rank),
+            f"dt_bias{suffix}": normal(inner) - 2,
+            f"A{suffix}": -normal(inner, states).abs() - 0.1,
+            f"D{suffix}": normal(inner),
+        }
+    tensors["out_weight"] = normal(embed, inner)
+    return {name: x.requires_grad_() for name, x in tensors.items()}
+
+
+def on_directions(mix: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`mix(xz, forward, backward, out_weight)` as a function of the tensors of `mixer_tensors`."""
+
+    def run(*, backend: str | None = None, **tensors: Tensor) -> Tensor:
+        xz, *parameters, out_weight = tensors.values()
+        options = {} if backend is None else {"backend": backend}
+        return mix(xz, Direction(*parameters[:7]), Direction(*parameters[7:]), out_weight, **options)
+
+    return run

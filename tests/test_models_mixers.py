@@ -4,6 +4,8 @@ import torch.nn.functional as F
 
 from models import create_model
 from models.mixers import Attention, BiMamba
+from ops import reference
+from ops.bimamba import one_direction
 from tests.conftest import SMALL
 
 
@@ -52,8 +54,12 @@ def test_each_direction_reads_its_own_side():
 
 def test_output_is_the_mean_of_the_directions():
     m, tokens = mixer(), torch.randn(1, 6, 12, dtype=torch.float64)
-    x, z = m.in_proj(tokens).transpose(1, 2).chunk(2, dim=1)
-    parts = [m._scan(x, z, suffix, reverse) for suffix, reverse in BiMamba.DIRECTIONS]
+    parts = [
+        one_direction(
+            reference.selective_scan, reference.causal_conv1d, m.in_proj(tokens), m.direction(suffix), reverse
+        )
+        for suffix, reverse in (("", False), ("_b", True))
+    ]
     torch.testing.assert_close(m(tokens), F.linear((parts[0] + parts[1]).mT / 2, m.out_proj.weight))
 
 

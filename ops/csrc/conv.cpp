@@ -58,7 +58,8 @@ void backward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_
     for (int r = 0; r < own; ++r) {
         vf dx{};
         for (int s = 0; s < width; ++s) dx += taps[s] * dy[r + s];
-        store(at<T>(c, c.dx, b, begin + r, i), dx, lanes);
+        T* place = at<T>(c, c.dx, b, begin + r, i);
+        store(place, c.accumulate ? load(place, lanes) + dx : dx, lanes);
         total += dy[r];
         const vf x = load(at<T>(c, c.x, b, begin + r, i), lanes);
         for (int s = 0; s < width; ++s) dtaps[s] += x * dy[r + s];

@@ -19,13 +19,14 @@ struct Matrix {
 
 struct Scan {
     int64_t batch, length, channels, states, groups;
-    int64_t bfloat16_io, softplus, reverse, threads, splits;
-    Sequence u, delta, z, out;    // z.data may be null, as D and bias
+    int64_t bfloat16_io, softplus, reverse, accumulate, threads, splits;  // accumulate: out and dz are added to
+    Sequence u, delta, z, out;    // z.data may be null, as D and bias, and in the backward pass out
     const float *A, *D, *bias;    // (channel, state), (channel), (channel)
     Matrix B, C;
     float* checkpoints;           // states before chunks 1, 2, ...: (chunk, batch, block, state, lane), or null
     float* last;                  // (batch, channel, state)
-    // the backward pass only; dB and dC have one part per split of the channels, (split, batch, group, time, state)
+    // the backward pass only; dB and dC have one part per split of the channels, (split, batch, group, time, state);
+    // du may be u's memory and ddelta delta's
     Sequence dout, du, ddelta, dz;
     float *dA, *dD, *dbias;       // one part per batch item: (batch, channel, state), (batch, channel) twice
     float *dB, *dC;               // zero at first

@@ -46,7 +46,10 @@ void finish(const Scan& s, const Block& k, int64_t b, int64_t t, int j, const Ba
     if (s.z.data) {
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes), gate = w.gate[j];
         const vf dout = load(at<T>(s.dout, b, t, k.channel), k.lanes);
-        store(at<T>(s.dz, b, t, k.channel), dout * w.y[j] * gate * (1.0f + z * (1.0f - gate)), k.lanes);
+        put(s, at<T>(s.dz, b, t, k.channel), dout * w.y[j] * gate * (1.0f + z * (1.0f - gate)), k.lanes);
+        if (s.out.data) put(s, at<T>(s.out, b, t, k.channel), w.y[j] * z * gate, k.lanes);
+    } else if (s.out.data) {
+        put(s, at<T>(s.out, b, t, k.channel), w.y[j], k.lanes);
     }
 }
 

@@ -19,7 +19,7 @@ template <class T> void finish(const Scan& s, const Block& k, int64_t b, int64_t
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes);
         y = y * z * logistic(z).sigmoid;
     }
-    store(at<T>(s.out, b, t, k.channel), y, k.lanes);
+    put(s, at<T>(s.out, b, t, k.channel), y, k.lanes);
 }
 
 template <int TILE>

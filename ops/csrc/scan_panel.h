@@ -56,6 +56,11 @@ template <class T> inline T* at(const Sequence& x, int64_t b, int64_t t, int64_t
     return static_cast<T*>(x.data) + b * x.batch + t * x.row + i;
 }
 
+// Write a register, or add it to what another direction wrote.
+template <class T> inline void put(const Scan& s, T* place, vf x, int lanes) {
+    store(place, s.accumulate ? load(place, lanes) + x : x, lanes);
+}
+
 // Columns of B or C for a chunk's steps: column(j)[n].
 struct Columns {
     const float* data;

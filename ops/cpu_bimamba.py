@@ -1,0 +1,129 @@
+"""torch.ops.mamba_mae.bimamba: ops/bimamba.py with the fused CPU kernels and little memory, and its gradient.
+
+Kept for the backward pass are the input, the small projections (R + 2N numbers per token and direction) and the scans'
+states; convolution, step sizes and gated output are computed again. Both directions share their temporary sequences
+and add to the same results.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ops.bimamba import Direction
+from ops.cpu_conv import ConvCall
+from ops.cpu_scan import ScanCall, stored_shape
+from ops.operators import differentiate, register
+
+_PARAMETERS = len(Direction._fields)
+
+
+def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
+    """`ops.bimamba_fn` for float32 or bfloat16 on a CPU; the matrix products are done in the precision of xz."""
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (xz_BLx, *forward, *backward, out_weight))
+    return torch.ops.mamba_mae.bimamba(xz_BLx, *forward, *backward, out_weight, keep)[0]
+
+
+def _directions(parameters: tuple[Tensor, ...]) -> tuple[tuple[Direction, bool], ...]:
+    """(parameters, scanned from the last token to the first) of both directions."""
+    return (Direction(*parameters[:_PARAMETERS]), False), (Direction(*parameters[_PARAMETERS:]), True)
+
+
+def _channels_first(x_BLI: Tensor) -> Tensor:
+    return x_BLI.transpose(1, 2)
+
+
+def _scan_call(u: Tensor, delta: Tensor, projected: Tensor, z: Tensor, weights: Direction, reverse: bool) -> ScanCall:
+    _, B, C = weights.parts(projected)
+    u, delta, B, C, z = map(_channels_first, (u, delta, B, C, z))
+    return ScanCall(u, delta, weights.A, B, C, weights.D, z, weights.dt_bias, True, reverse, accumulate=reverse)
+
+
+@torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted
+def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *parameters, out_weight, keep = arguments
+    xz, dtype = xz.contiguous(), xz.dtype
+    x, z = xz.chunk(2, dim=-1)
+    u, delta, y = (xz.new_empty(x.shape) for _ in range(3))
+    kept = []
+    for weights, reverse in _directions(tuple(parameters)):
+        ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse).forward(u)
+        projected = F.linear(u, weights.x_proj.to(dtype))
+        dt = weights.parts(projected)[0]
+        torch.mm(dt.flatten(0, 1), weights.dt_proj.to(dtype).t(), out=delta.flatten(0, 1))
+        _, states = _scan_call(u, delta, projected, z, weights, reverse).forward(y, keep)
+        kept += [projected if keep else xz.new_empty(0), states]
+    return F.linear(y, out_weight.to(dtype) / 2), *kept
+
+
+@torch.autocast("cpu", enabled=False)
+def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *parameters, out_weight, projected, states, projected_b, states_b = arguments
+    xz, dtype = xz.contiguous(), xz.dtype
+    dout = dout.to(dtype).contiguous()
+    x, z = xz.chunk(2, dim=-1)
+    dxz = torch.empty_like(xz)
+    dx, dz = dxz.chunk(2, dim=-1)
+    dy = dout @ (out_weight.to(dtype) / 2)
+    u, delta, du, y = (xz.new_empty(x.shape) for _ in range(4))
+    grads = []
+    kept = ((projected, states), (projected_b, states_b))
+    for (weights, reverse), (projected, states) in zip(_directions(tuple(parameters)), kept):
+        x_proj, dt_proj = weights.x_proj.to(dtype), weights.dt_proj.to(dtype)
+        conv = ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse, accumulate=reverse)
+        conv.forward(u)
+        dt = weights.parts(projected)[0].flatten(0, 1)
+        delta_rows, du_rows, u_rows = (s.flatten(0, 1) for s in (delta, du, u))
+        torch.mm(dt, dt_proj.t(), out=delta_rows)
+        scan = _scan_call(u, delta, projected, z, weights, reverse)
+        dA, dB, dC, dD, dbias = scan.backward(dy, states, du, delta, dz, y)
+        d_projected = torch.empty_like(projected)
+        for part, gradient in zip(weights.parts(d_projected), (delta @ dt_proj, dB[:, 0], dC[:, 0])):
+            part.copy_(gradient)
+        d_rows = d_projected.flatten(0, 1)
+        d_x_proj, d_dt_proj = d_rows.t() @ u_rows, delta_rows.t() @ dt
+        du_rows.addmm_(d_rows, x_proj)
+        d_conv_weight, d_conv_bias = conv.backward(du, dx)
+        made = Direction(d_conv_weight, d_conv_bias, d_x_proj, d_dt_proj, dbias, dA, dD)
+        grads += [gradient.to(weight.dtype).contiguous() for gradient, weight in zip(made, weights)]
+    d_out_weight = (dout.flatten(0, 1).t() @ y.flatten(0, 1)).to(out_weight.dtype) / 2
+    return dxz, *grads, d_out_weight
+
+
+def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *parameters, out_weight, keep = arguments
+    (weights, _), _ = _directions(tuple(parameters))
+    (batch, length, _), (channels, count) = xz.shape, weights.A.shape
+    stored = stored_shape(batch, channels, length, count, 1, keep)
+    projected = (batch, length, weights.x_proj.shape[0]) if keep else (0,)
+    kept = [xz.new_empty(projected), xz.new_empty(stored, dtype=torch.float32)]
+    return xz.new_empty(batch, length, out_weight.shape[0]), *kept, *map(torch.empty_like, kept)
+
+
+def _bimamba_backward_shapes(dout: Tensor, xz: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
+    inputs = (xz, *arguments[: 2 * _PARAMETERS + 1])
+    return tuple(x.new_empty(x.shape) for x in inputs)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, _ = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _differentiate(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.mamba_mae.bimamba_backward(dout, *ctx.saved_tensors), None)
+
+
+_NAMES = ("xz", *Direction._fields, *(f"{name}_b" for name in Direction._fields), "out_weight")
+_INPUTS = ", ".join(f"Tensor {name}" for name in _NAMES)
+_KEPT = ("projected", "states", "projected_b", "states_b")
+register(f"bimamba({_INPUTS}, bool keep) -> ({', '.join(['Tensor'] * 5)})", _bimamba, _bimamba_shapes)
+register(
+    f"bimamba_backward(Tensor dout, {_INPUTS}, {', '.join(f'Tensor {name}' for name in _KEPT)})"
+    f" -> ({', '.join(['Tensor'] * len(_NAMES))})",
+    _bimamba_backward,
+    _bimamba_backward_shapes,
+)
+differentiate("bimamba", _differentiate, _save)
