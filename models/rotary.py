@@ -1,7 +1,7 @@
 """Rotary embeddings: rotations of channel pairs (2i, 2i+1) by angles that depend on a token's place.
 
-A rotation is a complex tensor (B or 1, L, E/2) of unit numbers; `rotate` multiplies channel pairs by it. It is linear,
-so rotating hidden and residual separately, as the paper's code does, equals rotating their sum once.
+A rotation is a complex tensor (B or 1, L, E/2) of unit numbers; ops.add_norm multiplies channel pairs by it. That is
+linear, so rotating hidden and residual separately, as the paper's code does, equals rotating their sum once.
 """
 
 import torch
@@ -9,12 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.config import Grid
-
-
-def rotate(x_BLE: Tensor, rotation: Tensor) -> Tensor:
-    """(B, L, E) -> (B, L, E): pairs (x[2i], x[2i+1]) turned by the angle of rotation[..., i]. E must be even."""
-    pairs = torch.view_as_complex(x_BLE.unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * rotation.to(pairs.dtype)).flatten(-2)
 
 
 def axial_rotation(positions_BL3: Tensor, dim: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.config import ModelConfig
 from models.mixers import Attention, BiMamba
-from models.rotary import rotate
+from ops import add_norm_fn
 
 NORM_EPS = 1e-5
 Pair = tuple[Tensor, Tensor]
@@ -34,17 +34,20 @@ class Block(nn.Module):
         self.norm2 = nn.RMSNorm(dim, eps=NORM_EPS) if mlp_ratio else None
 
     def forward(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:
-        if residual is None:
-            total = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        else:
-            total = residual + self.drop_path(hidden)
-        if rotation is not None:
-            total = rotate(total, rotation)
-        hidden = self.mixer(self.norm(total))
+        normed, total = add_norm_fn(
+            hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
+        )
+        hidden = self.mixer(normed)
         if self.mlp is not None and self.norm2 is not None:
-            total = total + self.drop_path(hidden)
-            hidden = self.mlp(self.norm2(total))
+            normed, total = add_norm_fn(hidden, total, None, self.norm2.weight, NORM_EPS, self._scale(hidden, total))
+            hidden = self.mlp(normed)
         return hidden, total
+
+    def _scale(self, hidden: Tensor, residual: Tensor | None) -> Tensor | None:
+        """(B,): 0 for a sample whose hidden is dropped, more than 1 for the others; None where nothing can be."""
+        if residual is None or not self.training or not self.drop_path.drop_prob:
+            return None
+        return self.drop_path(hidden.new_ones(hidden.shape[0], dtype=torch.float32))
 
 
 class Trunk(nn.ModuleList):

@@ -2,6 +2,21 @@
 bidirectional mixer makes of them."""
 
 from ops.bimamba import Direction
-from ops.dispatch import Backend, available_backends, bimamba_fn, causal_conv1d_fn, selective_scan_fn
+from ops.dispatch import (
+    Backend,
+    add_norm_fn,
+    available_backends,
+    bimamba_fn,
+    causal_conv1d_fn,
+    selective_scan_fn,
+)
 
-__all__ = ["Backend", "Direction", "available_backends", "bimamba_fn", "causal_conv1d_fn", "selective_scan_fn"]
+__all__ = [
+    "Backend",
+    "Direction",
+    "add_norm_fn",
+    "available_backends",
+    "bimamba_fn",
+    "causal_conv1d_fn",
+    "selective_scan_fn",
+]

@@ -1,8 +1,8 @@
-"""The compiled CPU kernels as Python functions over tensors; structs mirror ops/csrc/scan.h and conv.h."""
+"""The compiled CPU kernels as Python functions over tensors; structs mirror the headers of ops/csrc."""
 
 import ctypes
 import functools
-from ctypes import Structure, c_int64, c_void_p
+from ctypes import Structure, c_float, c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -65,6 +65,16 @@ class Conv(Structure):
     )
 
 
+class AddNorm(Structure):
+    """ops/csrc/add_norm.h: struct AddNorm"""
+
+    _fields_ = _fields(
+        ("batch length width rotation_batch threads bfloat16_hidden bfloat16_normed", c_int64),
+        ("eps", c_float),
+        ("hidden normed scale residual rotation weight total dtotal dresidual dweight", c_void_p),
+    )
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled on the first call. Raises BuildError, every time, where that is impossible."""
@@ -83,12 +93,14 @@ def problem() -> str | None:
 
 def _load() -> ctypes.CDLL:
     kernels = ctypes.CDLL(str(library_path()))
-    for name in ("scan_register_width", "scan_chunk", "scan_struct_size", "conv_struct_size", "conv_max_width"):
+    numbers = "scan_register_width", "scan_chunk", "conv_max_width"
+    for name in (*numbers, "scan_struct_size", "conv_struct_size", "add_norm_struct_size"):
         getattr(kernels, name).restype = c_int64
-    for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward"):
+    for name in (f"{kernel}_{way}" for kernel in ("scan", "conv", "add_norm") for way in ("forward", "backward")):
         getattr(kernels, name).argtypes, getattr(kernels, name).restype = (c_void_p,), None
     assert kernels.scan_struct_size() == ctypes.sizeof(Scan), "ops/csrc/scan.h and Scan differ"
     assert kernels.conv_struct_size() == ctypes.sizeof(Conv), "ops/csrc/conv.h and Conv differ"
+    assert kernels.add_norm_struct_size() == ctypes.sizeof(AddNorm), "ops/csrc/add_norm.h and AddNorm differ"
     return kernels
 
 

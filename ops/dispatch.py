@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ops import chunked, conv, cpu, cpu_bimamba, cpu_library, cuda, reference
+from ops import add_norm, chunked, conv, cpu, cpu_add_norm, cpu_bimamba, cpu_library, cuda, reference
 from ops.bimamba import Direction, one_by_one, side_by_side
 from ops.checks import check_conv, check_scan
 
@@ -115,6 +115,24 @@ def bimamba_fn(
         return side_by_side(cuda.selective_scan, cuda.causal_conv1d, xz_BLx, forward, backward, out_weight)
     scan = functools.partial(selective_scan_fn, backend=backend)
     return one_by_one(scan, functools.partial(causal_conv1d_fn, backend=backend), xz_BLx, forward, backward, out_weight)
+
+
+def add_norm_fn(
+    hidden_BLE: Tensor,
+    residual_BLE: Tensor | None,
+    rotation: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    scale_B: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(normed, total), each (B, L, E): total = rotate(scale * hidden + residual), in float32 at least, and its RMSNorm.
+
+    rotation (B or 1, L, E/2): unit complex numbers that turn channel pairs, a constant; scale (B,): a constant factor
+    of each sample's hidden. normed is in the autocast precision where that saves a copy.
+    """
+    fused = cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
+    run = cpu_add_norm.add_norm if fused else add_norm.add_norm
+    return run(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B)
 
 
 def _choose(

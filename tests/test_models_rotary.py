@@ -1,7 +1,8 @@
 import torch
 
 from models.positions import grid_positions
-from models.rotary import axial_rotation, plane_rotation, rotate, sequence_rotation
+from models.rotary import axial_rotation, plane_rotation, sequence_rotation
+from ops.add_norm import rotate
 
 GRID = (2, 3, 4)
 

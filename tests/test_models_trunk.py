@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from models import create_model
-from models.rotary import rotate
 from models.trunk import Block, Trunk
+from ops.add_norm import rotate
 from tests.conftest import SMALL
 
 
