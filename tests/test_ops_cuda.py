@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from ops import cuda, reference
-from tests.ops_cases import ScanCase, assert_close, forward_backward
+from ops import bimamba_fn, cuda, dispatch, reference
+from ops.bimamba import one_by_one, side_by_side
+from tests.ops_cases import ScanCase, assert_close, forward_backward, mixer_tensors, on_directions
 
 
 def scan_signature(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False):
@@ -88,6 +89,38 @@ def test_conv_layouts_the_kernel_takes(calls: list):
     assert calls[-1]["seq_idx"].dtype == torch.int32
 
 
+def test_both_directions_of_a_mixer_share_one_call(calls: list, monkeypatch: pytest.MonkeyPatch):
+    tensors = mixer_tensors(batch=2, length=9, inner=6, states=3)
+    expected = forward_backward(
+        on_directions(lambda *a: one_by_one(reference.selective_scan, reference.causal_conv1d, *a)), tensors
+    )
+    monkeypatch.setattr(cuda, "unavailable", lambda *a, **k: None)
+    monkeypatch.setattr(dispatch.cpu, "unavailable", lambda x: "on CUDA")
+    assert_close(forward_backward(on_directions(bimamba_fn), tensors, backend="auto"), expected, rtol=1e-5)
+    conv, scan = calls
+    assert conv["x"].shape == (2, 12, 9)
+    assert scan["u"].shape == scan["delta"].shape == scan["z"].shape == (2, 12, 9)
+    assert scan["B"].shape == scan["C"].shape == (2, 2, 3, 9)
+    assert scan["A"].shape == (12, 3)
+    assert scan["delta_bias"].shape == scan["D"].shape == (12,)
+    for name in ("u", "delta", "z", "B", "C"):
+        assert scan[name].stride(-1) == 1, name  # the kernel reads along time
+
+
+def test_a_mixer_keeps_the_types_the_kernels_take(calls: list):
+    tensors = mixer_tensors()
+    tensors["xz"] = tensors["xz"].detach().bfloat16().requires_grad_()
+    kernels = cuda.selective_scan, cuda.causal_conv1d
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = on_directions(lambda *a: side_by_side(*kernels, *a))(**tensors)
+    assert out.dtype == torch.bfloat16
+    conv, scan = calls
+    assert conv["x"].dtype == torch.bfloat16
+    assert conv["weight"].dtype == conv["bias"].dtype  # whichever: the kernel asks only that they are alike
+    assert {scan[name].dtype for name in ("u", "delta", "B", "C", "z")} == {torch.bfloat16}
+    assert {scan[name].dtype for name in ("A", "D", "delta_bias")} == {torch.float32}
+
+
 def test_a_missing_package_names_the_install_line(monkeypatch: pytest.MonkeyPatch):
     cuda.import_problem.cache_clear()
     monkeypatch.setitem(sys.modules, cuda.SCAN_MODULE, None)
@@ -109,6 +142,18 @@ def test_what_the_kernels_cannot_take():
     assert "float64" in str(cuda.unavailable(cuda.SCAN_MODULE, OnCuda()))  # pyright: ignore
     OnCuda.dtype = torch.float32
     assert "width" in str(cuda.unavailable(cuda.CONV_MODULE, OnCuda(), width=7))  # pyright: ignore
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_parity_of_a_mixer_on_a_gpu():
+    for module in (cuda.SCAN_MODULE, cuda.CONV_MODULE):
+        if problem := cuda.import_problem(module):
+            pytest.skip(f"{module} cannot be imported: {problem}")
+    host = mixer_tensors(length=70, inner=16, states=16)
+    device = {name: x.detach().cuda().requires_grad_() for name, x in host.items()}
+    actual = forward_backward(on_directions(bimamba_fn), device, backend="cuda")
+    expected = forward_backward(on_directions(bimamba_fn), host, backend="reference")
+    assert_close({name: x.cpu() for name, x in actual.items()}, expected, rtol=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
