@@ -76,7 +76,7 @@ class MaskedAutoencoder3D(VolumeEncoder):
         turn = self.parts.decoder_rotation(self.grid, config.decoder_embed_dim, device) if rotated else None
         decoded = self.decoder_blocks(slots, self.decoder_norm_f, turn)[:, self.parts.extra_slots :]
 
-        target = self.targets(take_tokens(self.patchify(volume_BCZYX), mask.ids_removed))
+        target = self.targets(patchify(volume_BCZYX, config.patch_size, mask.ids_removed))
         if return_pred:
             pred = self.decoder_pred(decoded)
             pred_removed = take_tokens(pred, mask.ids_removed)

@@ -110,6 +110,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     *tensors, _ = inputs
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # or zeros as large as the states would be made for nothing
 
 
 def _differentiate(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:

@@ -137,6 +137,7 @@ def _save_scan(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
     _, last, states = output
     ctx.save_for_backward(*tensors, states)
     ctx.mark_non_differentiable(last, states)
+    ctx.set_materialize_grads(False)  # or zeros as large as the states would be made for nothing
 
 
 def _differentiate_scan(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from models.patches import PatchEmbed3D, patchify, unpatchify
+from models.patches import PatchEmbed3D, patchify, take_tokens, unpatchify
 
 
 def test_patchify_orders_values_z_y_x_contrast():
@@ -28,3 +28,10 @@ def test_embedding_of_kept_patches_equals_the_rows_of_all(volume):
     embed, ids = PatchEmbed3D(4, 12, 8), torch.tensor([[3, 0, 17], [5, 23, 6]])
     everything = embed(volume)
     torch.testing.assert_close(embed(volume, ids), torch.stack([everything[b, ids[b]] for b in range(2)]))
+
+
+def test_named_patches_are_those_of_the_whole_volume(volume):
+    ids = torch.stack([torch.randperm(24)[:7] for _ in volume])
+    torch.testing.assert_close(patchify(volume, 8, ids), take_tokens(patchify(volume, 8), ids))
+    embed = PatchEmbed3D(4, 12, 8)
+    torch.testing.assert_close(embed(volume, ids), take_tokens(embed(volume), ids))
