@@ -144,6 +144,7 @@ def main(argv: list[str] | None = None) -> None:
             ["tokens", "seconds", "us per token", "peak MiB", "KiB per token"], rows_of(families[name], unmeasured)
         )
         report.text(flatness(families[name]))
+        report.write()
     at = crossover(families["BiMamba"], families["ViT"])
     report.section("Crossover", f"BiMamba is the faster from {at:.0f} tokens on." if at else "None measured.")
     plot(families, report.path(".png"))
