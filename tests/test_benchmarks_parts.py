@@ -85,6 +85,7 @@ def test_parts_hold_what_the_model_does(volume):
     assert parts["gemm"] > 0
     assert parts["scan"] > 0
     assert parts["rest"] > 0
+    assert part_of("mamba_mae::add_norm_backward") == "norm"
     assert part_of("mamba_mae::conv_backward") == "conv"
     assert part_of("mamba_mae::scan_backward") == "scan"
     assert part_of("aten::_scaled_dot_product_flash_attention_for_cpu") == "attention"
