@@ -6,8 +6,9 @@ PY := $(VENV)/bin/python
 DEMO := demo_run
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# The demo's model: the tiny row of the registry with fewer blocks, patch 8 on 80^3 volumes (1,000 tokens).
-MODEL := --input_size 80 --model_kwargs depth=4 decoder_depth=2 --batch_size 4 --num_workers 1 --resume auto
+# The demo's model: the tiny row of the registry, narrower and shorter; patch 8 on 80^3 volumes is 1,000 tokens.
+MODEL := --input_size 80 --model_kwargs embed_dim=96 depth=4 decoder_embed_dim=48 decoder_depth=2 \
+    --batch_size 2 --num_workers 1 --resume auto
 
 .PHONY: demo test bench clean-demo help
 
@@ -36,18 +37,18 @@ $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
 demo: $(VENV)/.installed
 	@echo "== 1/6 simulate raw NIfTI studies (phantoms, not patients)"
 	$(PY) prepare_data.py phantom $(DEMO)/data/raw --layout brats --subjects 40 --seed 1 --spacing 2 --workers 2
-	$(PY) prepare_data.py phantom $(DEMO)/data/raw --layout egd --subjects 80 --seed 1 --spacing 2 --workers 2
+	$(PY) prepare_data.py phantom $(DEMO)/data/raw --layout egd --subjects 72 --seed 1 --spacing 2 --workers 2
 	@echo "== 2/6 prepare them: orientation, crop, resampling to 80^3, uint8"
 	$(PY) prepare_data.py brats $(DEMO)/data/raw/brats $(DEMO)/data/brats_prepared --size 80 --workers 2
 	$(PY) prepare_data.py egd $(DEMO)/data/raw/egd $(DEMO)/data/egd_prepared --size 80 --workers 2 \
 	    --labels $(DEMO)/data/raw/egd/Genetic_and_Histological_labels.xlsx
 	@echo "== 3/6 pre-train a masked autoencoder on the BraTS-like studies"
 	$(PY) main_pretrain.py --model mae_3d_vim_tiny_patch8 $(MODEL) --data $(DEMO)/data/brats_prepared --no_augment \
-	    --epochs 30 --warmup_epochs 2 --lr 2e-3 --drop_path 0 --output_dir $(DEMO)/pretrain
+	    --epochs 40 --warmup_epochs 2 --lr 2e-3 --drop_path 0 --output_dir $(DEMO)/pretrain
 	@echo "== 4/6 fine-tune on the EGD-like studies: IDH, 5 folds"
 	$(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data $(DEMO)/data/egd_prepared --label_type IDH \
-	    --epochs 7 --warmup_epochs 0.5 --lr 1e-3 --drop_path 0 --use_scheduler --eval_freq 2 \
-	    --finetune $(DEMO)/pretrain/checkpoint-29.pth --output_dir $(DEMO)/finetune
+	    --epochs 6 --warmup_epochs 0.5 --lr 1e-3 --drop_path 0 --use_scheduler --eval_freq 2 \
+	    --finetune $(DEMO)/pretrain/checkpoint-39.pth --output_dir $(DEMO)/finetune
 	@echo "== 5/6 look into the models: reconstructions, latent-to-spatial maps"
 	$(PY) vis/visualize.py --run $(DEMO)/pretrain
 	$(PY) vis/visualize_finetuned.py --run $(DEMO)/finetune
