@@ -47,7 +47,7 @@ demo: $(VENV)/.installed
 	    --epochs 40 --warmup_epochs 2 --lr 2e-3 --drop_path 0 --output_dir $(DEMO)/pretrain
 	@echo "== 4/6 fine-tune on the EGD-like studies: IDH, 5 folds"
 	$(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data $(DEMO)/data/egd_prepared --label_type IDH \
-	    --epochs 6 --warmup_epochs 0.5 --lr 1e-3 --drop_path 0 --use_scheduler --eval_freq 2 \
+	    --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2 \
 	    --finetune $(DEMO)/pretrain/checkpoint-39.pth --output_dir $(DEMO)/finetune
 	@echo "== 5/6 look into the models: reconstructions, latent-to-spatial maps"
 	$(PY) vis/visualize.py --run $(DEMO)/pretrain

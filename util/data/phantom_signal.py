@@ -35,7 +35,7 @@ def render_contrasts(
         if contrast in ("t1", "t1ce"):  # the template's own detail, for instance of the deep nuclei
             signal = 0.65 * signal + 0.35 * anatomy.t1 * 0.95
         if contrast == "t1ce":
-            signal = signal + 0.9 * vessels
+            signal = signal + 0.5 * vessels
         signal = signal * healthy
         for label, weight in parts.items():
             signal = signal + APPEARANCE[tumour.kind][label][contrast] * weight * tumour.texture
@@ -47,6 +47,6 @@ def render_contrasts(
 
 
 def _vessels(generator: np.random.Generator, anatomy: Anatomy, spacing: float) -> np.ndarray:
-    """Contrast agent in the fluid near surface and midline: neither bright voxels nor the window tell a class."""
-    spots = smooth_field(generator, anatomy.brain.shape, 5 / spacing) > 1.1
+    """Contrast agent in the fluid near surface and midline: bright voxels alone do not make a tumour."""
+    spots = smooth_field(generator, anatomy.brain.shape, 5 / spacing) > 1.6
     return gaussian_filter((spots & (anatomy.csf > 0.3)).astype(np.float32), 0.6 / spacing)

@@ -22,7 +22,7 @@ APPEARANCE: dict[TumourClass, dict[int, dict[str, float]]] = {
     "wildtype": {
         NECROSIS: {"t1": 0.36, "t1ce": 0.34, "t2": 0.92, "flair": 0.60},
         OEDEMA: {"t1": 0.56, "t1ce": 0.56, "t2": 0.86, "flair": 0.92},
-        ENHANCING: {"t1": 0.56, "t1ce": 1.45, "t2": 0.72, "flair": 0.84},
+        ENHANCING: {"t1": 0.56, "t1ce": 1.90, "t2": 0.72, "flair": 0.84},
     },
     "mutant": {
         NECROSIS: {"t1": 0.42, "t1ce": 0.43, "t2": 1.00, "flair": 0.38},
@@ -35,7 +35,7 @@ APPEARANCE: dict[TumourClass, dict[int, dict[str, float]]] = {
     },
 }
 RADIUS_MM: dict[TumourClass, tuple[float, float]] = {  # of the core; what surrounds it makes them alike in size
-    "wildtype": (14, 20),
+    "wildtype": (18, 25),
     "mutant": (17, 26),
     "codeleted": (18, 27),
 }
