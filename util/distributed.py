@@ -53,16 +53,22 @@ class World:
         return DistributedDataParallel(model, device_ids=ids)
 
 
+def choose_device(name: str) -> str:
+    """What --device means here: "auto" is CUDA where present, else the CPU. Raises ValueError for CUDA without one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: this machine has no usable CUDA device; use --device cpu")
+    return name
+
+
 @contextmanager
 def join_world(device_name: str, timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
     """The world that torchrun's environment describes (gloo on CPU, nccl on CUDA), or a world of one.
 
     device_name: "auto" (CUDA where present), "cpu" or "cuda". Raises ValueError for a device that is not there.
     """
-    if device_name == "auto":
-        device_name = "cuda" if torch.cuda.is_available() else "cpu"
-    if device_name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device_name}: this machine has no usable CUDA device; use --device cpu")
+    device_name = choose_device(device_name)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, torch.device(device_name))

@@ -14,6 +14,7 @@ from util.checkpoint import load_weights
 from util.cli import nearest
 from util.data.dataset import PreparedVolumes
 from util.data.manifest import NAME as MANIFEST
+from util.distributed import choose_device
 from util.runs import RunKind, last_checkpoint, read_config
 from vis.display import Study
 
@@ -71,10 +72,7 @@ def open_run(
     if config.get("kind") != kind:
         other = SCRIPTS.get(config.get("kind", ""), "another program")
         raise ValueError(f"--run {folder} is not a {kind} run; {other} shows it")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: this machine has no usable CUDA device; use --device cpu")
+    device = choose_device(device)
     if checkpoint is None:
         checkpoint = last_checkpoint(folder if fold is None else folder / f"fold_{fold}")
     root = data if data is not None else Path(config["data"]["root"])
