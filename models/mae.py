@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from models.config import Grid, ModelConfig
 from models.encoder import VolumeEncoder, check_volume
+from models.loss import patch_squared_error
 from models.masking import random_mask
 from models.patches import patchify, take_tokens, unpatchify
 from models.positions import sincos_position_embedding
@@ -76,14 +77,17 @@ class MaskedAutoencoder3D(VolumeEncoder):
         turn = self.parts.decoder_rotation(self.grid, config.decoder_embed_dim, device) if rotated else None
         decoded = self.decoder_blocks(slots, self.decoder_norm_f, turn)[:, self.parts.extra_slots :]
 
-        target = self.targets(patchify(volume_BCZYX, config.patch_size, mask.ids_removed))
         if return_pred:
             pred = self.decoder_pred(decoded)
             pred_removed = take_tokens(pred, mask.ids_removed)
         else:
             pred = None
             pred_removed = self.decoder_pred(take_tokens(decoded, mask.ids_removed))
-        loss = F.mse_loss(pred_removed.to(target.dtype), target)
+
+        def target_of(samples: slice, ids: Tensor) -> Tensor:
+            return self.targets(patchify(volume_BCZYX[samples], config.patch_size, ids))
+
+        loss = patch_squared_error(pred_removed, mask.ids_removed, target_of)
         return MAEOutput(loss, pred, mask.removed(), latent, mask.ids_keep)
 
     def encode(self, volume_BCZYX: Tensor) -> Tensor:
