@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from models.config import Grid, ModelConfig
 from models.encoder import VolumeEncoder, check_volume
-from models.loss import patch_squared_error
 from models.masking import random_mask
 from models.patches import patchify, take_tokens, unpatchify
 from models.positions import sincos_position_embedding
 from models.state import CLASS_TOKEN, HEAD, ROTARY_BUFFER, AdaptedState, check_family, drop, fit_positions
 from models.trunk import NORM_EPS, build_trunk
+from ops import patch_error_fn, patch_moments
 
 
 class MAEOutput(NamedTuple):
@@ -83,11 +83,7 @@ class MaskedAutoencoder3D(VolumeEncoder):
         else:
             pred = None
             pred_removed = self.decoder_pred(take_tokens(decoded, mask.ids_removed))
-
-        def target_of(samples: slice, ids: Tensor) -> Tensor:
-            return self.targets(patchify(volume_BCZYX[samples], config.patch_size, ids))
-
-        loss = patch_squared_error(pred_removed, mask.ids_removed, target_of)
+        loss = patch_error_fn(pred_removed, volume_BCZYX, mask.ids_removed, config.patch_size, config.norm_pix_loss)
         return MAEOutput(loss, pred, mask.removed(), latent, mask.ids_keep)
 
     def encode(self, volume_BCZYX: Tensor) -> Tensor:
@@ -132,8 +128,3 @@ class MaskedAutoencoder3D(VolumeEncoder):
         fit_positions(adapted, "pos_embed", source_grid, self.grid)
         fit_positions(adapted, "decoder_pos_embed", source_grid, self.grid, self.parts.extra_slots)
         return adapted
-
-
-def patch_moments(patches_BLP: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, L, 1) mean and standard deviation of each patch (unbiased variance + 1e-6)."""
-    return patches_BLP.mean(-1, keepdim=True), (patches_BLP.var(-1, keepdim=True) + 1e-6).sqrt()

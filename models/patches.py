@@ -1,29 +1,17 @@
 """Volumes to patches and back, and patches to tokens."""
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from models.config import Grid
+from ops import gather_patches_fn
 
 
-def patchify(volume_BCZYX: Tensor, patch_size: int, ids_BK: Tensor | None = None) -> Tensor:
-    """(B, C, Z, Y, X) -> (B, L, P): patches in raster order, values ordered (pz, py, px, c) with c fastest.
-
-    With `ids_BK` only the patches named, (B, K, P), of each sample.
-    """
-    return _flat_patches(volume_BCZYX, patch_size, "p q r c", ids_BK)
-
-
-def _flat_patches(volume_BCZYX: Tensor, p: int, order: str, ids_BK: Tensor | None) -> Tensor:
-    """(B, L or K, P) with the values of a patch in `order`; only what is named is read and copied."""
-    grid = rearrange(volume_BCZYX, f"b c (z p) (y q) (x r) -> b z y x {order}", p=p, q=p, r=p)  # a view
-    if ids_BK is None:
-        return grid.flatten(4).flatten(1, 3)
-    _, _, y, x = grid.shape[:4]
-    sample = torch.arange(grid.shape[0], device=ids_BK.device)[:, None]
-    return grid[sample, ids_BK // (y * x), ids_BK // x % y, ids_BK % x].flatten(2)
+def patchify(volume_BCZYX: Tensor, patch_size: int) -> Tensor:
+    """(B, C, Z, Y, X) -> (B, L, P): patches in raster order, values ordered (pz, py, px, c) with c fastest."""
+    p = patch_size
+    return rearrange(volume_BCZYX, "b c (z p) (y q) (x r) -> b (z y x) (p q r c)", p=p, q=p, r=p)
 
 
 def unpatchify(patches_BLP: Tensor, patch_size: int, grid: Grid) -> Tensor:
@@ -54,5 +42,5 @@ class PatchEmbed3D(nn.Module):
 
     def forward(self, volume_BCZYX: Tensor, ids_BK: Tensor | None = None) -> Tensor:
         """Tokens of all patches, or (B, K, E) of the patches named by `ids_BK`."""
-        patches = _flat_patches(volume_BCZYX, self.patch_size, "c p q r", ids_BK)
+        patches = gather_patches_fn(volume_BCZYX, ids_BK, self.patch_size, contrasts_first=True)
         return self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))

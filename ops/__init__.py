@@ -8,8 +8,11 @@ from ops.dispatch import (
     available_backends,
     bimamba_fn,
     causal_conv1d_fn,
+    gather_patches_fn,
+    patch_error_fn,
     selective_scan_fn,
 )
+from ops.patches import patch_moments
 
 __all__ = [
     "Backend",
@@ -18,5 +21,8 @@ __all__ = [
     "available_backends",
     "bimamba_fn",
     "causal_conv1d_fn",
+    "gather_patches_fn",
+    "patch_error_fn",
+    "patch_moments",
     "selective_scan_fn",
 ]

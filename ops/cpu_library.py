@@ -75,6 +75,25 @@ class AddNorm(Structure):
     )
 
 
+class Patches(Structure):
+    """ops/csrc/patches.h: struct Patches"""
+
+    _fields_ = _fields(
+        ("batch kept contrasts patch grid_y grid_x threads", c_int64),
+        ("batch_stride contrast_stride plane_stride line_stride", c_int64),
+        ("contrasts_first normalise bfloat16_rows", c_int64),
+        ("volume ids pred rows squares", c_void_p),
+    )
+
+
+STRUCTS: dict[str, type[Structure]] = {"scan": Scan, "conv": Conv, "add_norm": AddNorm, "patches": Patches}
+KERNELS = (
+    *(f"{kernel}_{way}" for kernel in ("scan", "conv", "add_norm") for way in ("forward", "backward")),
+    "patches_gather",
+    "patches_compare",
+)
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels, compiled on the first call. Raises BuildError, every time, where that is impossible."""
@@ -93,14 +112,13 @@ def problem() -> str | None:
 
 def _load() -> ctypes.CDLL:
     kernels = ctypes.CDLL(str(library_path()))
-    numbers = "scan_register_width", "scan_chunk", "conv_max_width"
-    for name in (*numbers, "scan_struct_size", "conv_struct_size", "add_norm_struct_size"):
+    sizes = {f"{name}_struct_size": ctypes.sizeof(struct) for name, struct in STRUCTS.items()}
+    for name in ("scan_register_width", "scan_chunk", "conv_max_width", *sizes):
         getattr(kernels, name).restype = c_int64
-    for name in (f"{kernel}_{way}" for kernel in ("scan", "conv", "add_norm") for way in ("forward", "backward")):
+    for name in KERNELS:
         getattr(kernels, name).argtypes, getattr(kernels, name).restype = (c_void_p,), None
-    assert kernels.scan_struct_size() == ctypes.sizeof(Scan), "ops/csrc/scan.h and Scan differ"
-    assert kernels.conv_struct_size() == ctypes.sizeof(Conv), "ops/csrc/conv.h and Conv differ"
-    assert kernels.add_norm_struct_size() == ctypes.sizeof(AddNorm), "ops/csrc/add_norm.h and AddNorm differ"
+    for name, size in sizes.items():
+        assert getattr(kernels, name)() == size, f"{name}: the header in ops/csrc and its Structure here differ"
     return kernels
 
 

@@ -8,7 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ops import add_norm, chunked, conv, cpu, cpu_add_norm, cpu_bimamba, cpu_library, cuda, reference
+from ops import (
+    add_norm,
+    chunked,
+    conv,
+    cpu,
+    cpu_add_norm,
+    cpu_bimamba,
+    cpu_library,
+    cpu_patches,
+    cuda,
+    patches,
+    reference,
+)
 from ops.bimamba import Direction, one_by_one, side_by_side
 from ops.checks import check_conv, check_scan
 
@@ -133,6 +145,28 @@ def add_norm_fn(
     fused = cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
     run = cpu_add_norm.add_norm if fused else add_norm.add_norm
     return run(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B)
+
+
+def gather_patches_fn(
+    volume_BCZYX: Tensor, ids_BK: Tensor | None, patch_size: int, *, contrasts_first: bool = False
+) -> Tensor:
+    """(B, C, Z, Y, X), (B, K) -> (B, K, P): the patches named, counted in raster order, or all; values ordered
+    (pz, py, px, c), or contrasts_first (c, pz, py, px). In the autocast precision where that saves a copy."""
+    if cpu_patches.takes(volume_BCZYX):
+        return cpu_patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
+    return patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
+
+
+def patch_error_fn(
+    pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor, patch_size: int, normalise: bool = False
+) -> Tensor:
+    """Mean of (pred - target)^2 over all values, (), in float32 at least; its gradient goes to pred_BKP only.
+
+    The target of row (b, k) is patch ids_BK[b, k] of the volume, values ordered (pz, py, px, c); normalise: each patch
+    by its own mean and unbiased variance + 1e-6. Targets are never held all at once: they are as large as the volume.
+    """
+    run = cpu_patches.patch_error if cpu_patches.takes(volume_BCZYX, pred_BKP) else patches.patch_error
+    return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
 
 
 def _choose(
