@@ -88,6 +88,8 @@ def test_parts_hold_what_the_model_does(volume):
     assert part_of("mamba_mae::add_norm_backward") == "norm"
     assert part_of("mamba_mae::conv_backward") == "conv"
     assert part_of("mamba_mae::scan_backward") == "scan"
+    assert part_of("GeneratedBackwardFor_mamba_mae_bimamba_default") == "scan"
+    assert part_of("mamba_mae::gather_patches") == "rest"
     assert part_of("aten::_scaled_dot_product_flash_attention_for_cpu") == "attention"
 
 

@@ -14,6 +14,11 @@ template <class T> T* at(const Conv& c, const Sequence& x, int64_t b, int64_t j,
     return static_cast<T*>(x.data) + b * x.batch + (c.reverse ? c.length - 1 - j : j) * x.row + i;
 }
 
+// Ask for a row of the next block while this one is computed: rows lie apart, out of a prefetcher's sight.
+template <class T> inline void expect(const Conv& c, const Sequence& x, int64_t b, int64_t j, int64_t i) {
+    if (j + ROWS < c.length) __builtin_prefetch(at<T>(c, x, b, j + ROWS, i), 0, 2);
+}
+
 // The convolution at step j before the activation. TAPS is the width where it is known to the compiler, else 0.
 template <class T, int TAPS> vf response(const Conv& c, int64_t b, int64_t j, int64_t i, int lanes) {
     vf y = c.bias ? load(c.bias + i, lanes) : vf{};
@@ -30,13 +35,39 @@ template <class T, int TAPS> vf response(const Conv& c, int64_t b, int64_t j, in
     return y;
 }
 
+inline vf activate(const Conv& c, vf y) { return c.silu ? y * logistic(y).sigmoid : y; }
+
+// Steps begin .. end of one register of channels, the last inputs kept in registers.
+template <class T, int TAPS>
+void forward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t i, int lanes) {
+    for (; begin < end && begin + 1 < TAPS; ++begin)
+        store(at<T>(c, c.out, b, begin, i), activate(c, response<T, TAPS>(c, b, begin, i, lanes)), lanes);
+    vf weight[TAPS], recent[TAPS];
+    for (int s = 0; s < TAPS; ++s) weight[s] = load(c.weight + (TAPS - 1 - s) * c.channels + i, lanes);
+    const vf bias = c.bias ? load(c.bias + i, lanes) : vf{};
+    if (begin == end) return;
+    for (int s = 1; s < TAPS; ++s) recent[s - 1] = load(at<T>(c, c.x, b, begin - s, i), lanes);
+    for (int64_t j = begin; j < end; ++j) {
+        expect<T>(c, c.x, b, j, i);
+        for (int s = TAPS - 1; s > 0; --s) recent[s] = recent[s - 1];
+        recent[0] = load(at<T>(c, c.x, b, j, i), lanes);
+        vf y = bias;
+        for (int s = 0; s < TAPS; ++s) y += weight[s] * recent[s];
+        store(at<T>(c, c.out, b, j, i), activate(c, y), lanes);
+    }
+}
+
 template <class T, int TAPS> void forward_range(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_t) {
-    for (int64_t j = begin; j < end; ++j)
+    for (int64_t j = begin; j < end; j += ROWS)
         for (int64_t i = 0; i < c.channels; i += WIDTH) {
             const int lanes = c.channels - i < WIDTH ? int(c.channels - i) : WIDTH;
-            vf y = response<T, TAPS>(c, b, j, i, lanes);
-            if (c.silu) y = y * logistic(y).sigmoid;
-            store(at<T>(c, c.out, b, j, i), y, lanes);
+            const int64_t last = j + ROWS < end ? j + ROWS : end;
+            if (TAPS) {
+                forward_block<T, TAPS ? TAPS : 1>(c, b, j, last, i, lanes);
+                continue;
+            }
+            for (int64_t k = j; k < last; ++k)
+                store(at<T>(c, c.out, b, k, i), activate(c, response<T, TAPS>(c, b, k, i, lanes)), lanes);
         }
 }
 
@@ -49,6 +80,9 @@ void backward_block(const Conv& c, int64_t b, int64_t begin, int64_t end, int64_
     const int left = int(c.length - begin < reach ? c.length - begin : reach);
     for (int s = 0; s < width; ++s) taps[s] = load(c.weight + (width - 1 - s) * c.channels + i, lanes);
     for (int r = 0; r < left; ++r) {  // the last width - 1 rows belong to the next block: what they pull from x is here
+        expect<T>(c, c.dout, b, begin + r, i);
+        expect<T>(c, c.x, b, begin + r, i);
+        expect<T>(c, c.dx, b, begin + r, i);
         dy[r] = load(at<T>(c, c.dout, b, begin + r, i), lanes);
         if (!c.silu) continue;
         const vf y = response<T, TAPS>(c, b, begin + r, i, lanes), gate = logistic(y).sigmoid;
