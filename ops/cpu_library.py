@@ -100,9 +100,14 @@ def library() -> ctypes.CDLL:
     return _load()
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def problem() -> str | None:
     """Why there are no kernels on this machine, or None. Compiles them if that was not done yet."""
+    return _problem()
+
+
+@functools.cache
+def _problem() -> str | None:
     try:
         library()
     except (BuildError, OSError, ImportError) as error:

@@ -192,8 +192,13 @@ def _choose(
     return table[backend]
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # a compiled model logs while it is traced
 def _log_once(operation: str, name: str, device: str, obstacle: str | None) -> None:
+    _log(operation, name, device, obstacle)
+
+
+@functools.cache
+def _log(operation: str, name: str, device: str, obstacle: str | None) -> None:
     slow = obstacle is not None and device == "cpu" and cpu_library.problem() is not None
     logger.log(
         logging.WARNING if slow else logging.INFO,

@@ -94,3 +94,9 @@ def test_second_derivatives_are_refused():
     (dxz,) = torch.autograd.grad((fused(**tensors) ** 2).sum(), tensors["xz"], create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives"):
         dxz.sum().backward()
+
+
+def test_under_torch_compile():
+    tensors = mixer_tensors(length=20)
+    compiled = torch.compile(lambda **t: 2 * fused(**t), backend="aot_eager", fullgraph=True)
+    assert_close(forward_backward(compiled, tensors), forward_backward(lambda **t: 2 * fused(**t), tensors), rtol=1e-6)

@@ -12,7 +12,7 @@ from tests.ops_cases import ScanCase
 
 @pytest.fixture(autouse=True)
 def _forget_what_was_logged():
-    dispatch._log_once.cache_clear()
+    dispatch._log.cache_clear()
 
 
 def test_names():
