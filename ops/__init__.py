@@ -1,5 +1,5 @@
-"""Selective scan and causal convolution on any device, with the signatures of mamba_ssm and causal_conv1d, and what a
-bidirectional mixer makes of them."""
+"""The scans of Mamba and Mamba2 and causal convolution on any device, with the signatures of mamba_ssm and
+causal_conv1d, and what a bidirectional mixer makes of them."""
 
 from ops.bimamba import Direction
 from ops.dispatch import (
@@ -11,6 +11,7 @@ from ops.dispatch import (
     gather_patches_fn,
     patch_error_fn,
     selective_scan_fn,
+    ssd_scan_fn,
 )
 from ops.patches import patch_moments
 
@@ -25,4 +26,5 @@ __all__ = [
     "patch_error_fn",
     "patch_moments",
     "selective_scan_fn",
+    "ssd_scan_fn",
 ]

@@ -73,3 +73,22 @@ def check_conv(
             raise ValueError(f"seq_idx must be (batch, length) = {(batch, length)}, got {tuple(seq_idx.shape)}")
         if initial_states is not None or return_final_states:
             raise ValueError("seq_idx excludes initial_states and return_final_states, as in causal_conv1d")
+
+
+def check_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, dt_bias: Tensor | None) -> None:
+    """Raise ValueError unless the shapes fit together as `ops.ssd_scan_fn` documents them."""
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be a real tensor (batch, length, heads, headdim), got {x.dtype} {tuple(x.shape)}")
+    batch, length, heads, _ = x.shape
+    if dt.shape != (batch, length, heads):
+        raise ValueError(f"dt must be (batch, length, heads) = {(batch, length, heads)}, got {tuple(dt.shape)}")
+    for name, value in (("A", A), ("D", D), ("dt_bias", dt_bias)):
+        if value is not None and value.shape != (heads,):
+            raise ValueError(f"{name} must be (heads,) = ({heads},), got {tuple(value.shape)}")
+    if B.dim() != 4 or B.shape[:2] != (batch, length) or B.shape[2] < 1 or heads % B.shape[2]:
+        raise ValueError(
+            f"B must be (batch, length, groups, states) = ({batch}, {length}, groups, states) with groups dividing "
+            f"heads {heads}, got {tuple(B.shape)}"
+        )
+    if C.shape != B.shape:
+        raise ValueError(f"C must have the shape of B {tuple(B.shape)}, got {tuple(C.shape)}")

@@ -41,7 +41,7 @@ def unavailable(module: str, x: Tensor, width: int | None = None) -> str | None:
     return problem and f'backend "cuda" needs {module.split(".")[0]} ({problem}): {INSTALL}'
 
 
-def _load(module: str, name: str) -> Callable[..., Any]:
+def load(module: str, name: str) -> Callable[..., Any]:
     problem = import_problem(module)
     if problem:
         raise ValueError(f'backend "cuda" needs {module.split(".")[0]} ({problem}): {INSTALL}')
@@ -63,7 +63,7 @@ def selective_scan(
     reverse: bool = False,
 ) -> Any:
     """The scan of `ops.selective_scan_fn` by mamba_ssm's kernel, which wants u, delta, z, B_t, C_t in one precision."""
-    kernel = _load(SCAN_MODULE, "selective_scan_fn")
+    kernel = load(SCAN_MODULE, "selective_scan_fn")
 
     def sequence(x: Tensor) -> Tensor:
         x = x.to(u.dtype)
@@ -99,7 +99,7 @@ def causal_conv1d(
     reverse: bool = False,
 ) -> Any:
     """The convolution of `ops.causal_conv1d_fn` by causal_conv1d's kernel."""
-    kernel = _load(CONV_MODULE, "causal_conv1d_fn")
+    kernel = load(CONV_MODULE, "causal_conv1d_fn")
     if reverse:
         x, seq_idx = x.flip(-1), None if seq_idx is None else seq_idx.flip(-1)
     if seq_idx is not None or initial_states is not None or return_final_states:

@@ -20,9 +20,12 @@ from ops import (
     cuda,
     patches,
     reference,
+    ssd,
+    ssd_chunked,
+    ssd_cuda,
 )
 from ops.bimamba import Direction, one_by_one, side_by_side
-from ops.checks import check_conv, check_scan
+from ops.checks import check_conv, check_scan, check_ssd
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,12 @@ _CONVS: dict[str, Callable[..., Any]] = {
     "chunked": conv.causal_conv1d,
     "cpu": cpu.causal_conv1d,
     "cuda": cuda.causal_conv1d,
+}
+_SSDS: dict[str, Callable[..., Any]] = {
+    "reference": ssd.ssd_scan,
+    "chunked": ssd_chunked.ssd_scan,
+    "cpu": ssd_chunked.ssd_scan,  # matrix products already: no kernel of its own
+    "cuda": ssd_cuda.ssd_scan,
 }
 
 
@@ -107,6 +116,32 @@ def causal_conv1d_fn(
     return run(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
     )
+
+
+def ssd_scan_fn(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    *,
+    reverse: bool = False,
+    backend: Backend = "auto",
+) -> Tensor:
+    """The scan of Mamba2 on any device: out (batch, length, heads, headdim) in x's precision.
+
+    The arguments are those of mamba_ssm's mamba_chunk_scan_combined, in its layouts, without its chunk size: x (batch,
+    length, heads, headdim), dt (batch, length, heads), A, D and dt_bias (heads,), A negative, B and C (batch, length,
+    groups, states), where head h reads group h // (heads / groups). The state is float32, float64 for float64 x.
+    reverse: run from the last position to the first; every output stays at its position.
+    Raises ValueError for shapes that do not fit and a backend that is unknown or cannot run here.
+    """
+    check_ssd(x, dt, A, B, C, D, dt_bias)
+    run = _choose("Mamba2 scan", _SSDS, backend, x, lambda: ssd_cuda.unavailable(x, B))
+    return run(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse=reverse)
 
 
 def bimamba_fn(

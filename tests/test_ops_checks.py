@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from ops import causal_conv1d_fn, selective_scan_fn
+from ops import causal_conv1d_fn, selective_scan_fn, ssd_scan_fn
 from ops.checks import scan_groups
 from tests.ops_cases import ScanCase
+from tests.ssd_cases import SSDCase
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,23 @@ def test_scan_errors_name_the_argument(name: str, value: torch.Tensor, hint: str
 def test_conv_errors_name_the_argument(changes: dict, hint: str):
     with pytest.raises(ValueError, match=hint):
         causal_conv1d_fn(**{"x": torch.zeros(2, 6, 9), "weight": torch.zeros(6, 4), **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("x", torch.zeros(2, 9, 4), "batch, length, heads, headdim"),
+        ("dt", torch.zeros(2, 9, 3), "dt must be"),
+        ("A", torch.zeros(4, 5), "A must be"),
+        ("D", torch.zeros(4, 3), "D must be"),
+        ("dt_bias", torch.zeros(3), "dt_bias must be"),
+        ("B", torch.zeros(2, 9, 3, 5), "groups dividing heads 4"),
+        ("C", torch.zeros(2, 9, 1, 6), "C must have the shape of B"),
+    ],
+)
+def test_ssd_errors_name_the_argument(name: str, value: torch.Tensor, hint: str):
+    with pytest.raises(ValueError, match=hint):
+        ssd_scan_fn(**{**SSDCase().tensors(), name: value})
 
 
 def test_groups():

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from ops import available_backends, causal_conv1d_fn, cpu_library, dispatch, selective_scan_fn
+from ops import available_backends, causal_conv1d_fn, cpu_library, dispatch, selective_scan_fn, ssd_scan_fn
 from tests.ops_cases import ScanCase
+from tests.ssd_cases import SSDCase
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,20 @@ def test_backends_agree_and_auto_is_one_of_them():
     for same in (outs, convs):
         for out in same[1:]:
             torch.testing.assert_close(out, same[0], rtol=1e-4, atol=1e-5)
+
+
+def test_backends_of_the_mamba2_scan_agree():
+    tensors = SSDCase(length=70, groups=2).tensors(torch.float32)
+    names: list[Any] = ["auto", *available_backends()]
+    outs = [ssd_scan_fn(**tensors, dt_softplus=True, backend=name) for name in names]
+    for out in outs[1:]:
+        torch.testing.assert_close(out, outs[0], rtol=1e-4, atol=1e-5)
+    backward = [ssd_scan_fn(**tensors, dt_softplus=True, reverse=True, backend=name) for name in names]
+    assert (backward[0] - outs[0]).abs().max() > 0.1
+    with pytest.raises(ValueError, match="takes CUDA tensors"):
+        ssd_scan_fn(**tensors, backend="cuda")
+    with pytest.raises(ValueError, match="known are"):
+        ssd_scan_fn(**tensors, backend="fast")  # pyright: ignore
 
 
 def test_positional_arguments_are_those_of_the_packages():
