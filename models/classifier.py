@@ -5,7 +5,17 @@ from torch import Tensor, nn
 
 from models.config import Grid, ModelConfig
 from models.encoder import VolumeEncoder
-from models.state import CLASS_TOKEN, DECODER_ONLY, HEAD, ROTARY_BUFFER, AdaptedState, check_family, drop, fit_positions
+from models.state import (
+    CLASS_TOKEN,
+    DECODER_ONLY,
+    ENCODER_FIELDS,
+    HEAD,
+    ROTARY_BUFFER,
+    AdaptedState,
+    check_family,
+    drop,
+    fit_positions,
+)
 
 
 class VolumeClassifier(VolumeEncoder):
@@ -28,8 +38,8 @@ class VolumeClassifier(VolumeEncoder):
         return self.forward_head(self.forward_features(volume_BCZYX))
 
     def forward_head(self, tokens_BLE: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, L, E) -> logits (B, num_classes), or with pre_logits the mean over tokens (B, E)."""
-        pooled = tokens_BLE.mean(dim=1)
+        """(B, L, E) -> logits (B, num_classes), or with pre_logits what the head reads, the pooled tokens (B, E)."""
+        pooled = tokens_BLE.mean(dim=1) if self.config.pool == "mean" else tokens_BLE[:, -1]
         return pooled if pre_logits else self.head(pooled)
 
     def get_classifier(self) -> nn.Module:
@@ -45,7 +55,7 @@ class VolumeClassifier(VolumeEncoder):
     def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> AdaptedState:
         """The part of an autoencoder's or classifier's checkpoint that this model loads. A head that is absent or has
         another number of classes starts fresh."""
-        check_family(state, self.config, {"embed_dim", "depth", "mixer", "d_state", "patch_size", "in_chans"})
+        check_family(state, self.config, ENCODER_FIELDS)
         adapted = AdaptedState(dict(state), may_miss=frozenset({"head.weight", "head.bias"}))
         for pattern in (ROTARY_BUFFER, CLASS_TOKEN, DECODER_ONLY):
             drop(adapted, pattern)

@@ -9,8 +9,10 @@ from ops import Backend
 
 Grid = tuple[int, int, int]  # always (z, y, x)
 Fidelity = Literal["corrected", "paper"]
-MixerName = Literal["mamba", "attention"]
+MixerName = Literal["mamba", "mamba2", "attention"]
+Directions = Literal["both", "forward"]
 RotaryName = Literal["axial", "none"]
+Pool = Literal["mean", "last"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,15 @@ class ModelConfig:
     decoder_embed_dim: int = 192
     decoder_depth: int = 8
     mixer: MixerName = "mamba"
-    """What mixes tokens: two selective scans, or softmax attention."""
+    """What mixes tokens: Mamba's selective scans, Mamba2's, or softmax attention."""
+    directions: Directions = "both"
+    """Which scans a Mamba mixer makes: from both ends, or from the first token only (causal)."""
+    attention_layers: tuple[int, ...] = ()
+    """Encoder blocks, counted from 0, that attend instead of scanning: a hybrid. Its decoder scans in every block."""
+    attention_heads: int = 16
+    """Heads of a hybrid's attention blocks."""
+    attention_head_dim: int = 128
+    """Channels of each, whatever embed_dim is."""
     rotary: RotaryName = "axial"
     """Rotary embedding before each block ("none" for the ViT, whose position embedding suffices)."""
     num_heads: int = 6
@@ -39,9 +49,13 @@ class ModelConfig:
     """Width of the feed-forward part after the mixer relative to embed_dim; 0 means none, as in Mamba blocks."""
     d_state: int = 16
     """State size N of a scan channel."""
+    head_dim: int = 64
+    """Channels of a Mamba2 head, which decay together."""
     d_conv: int = 4
     expand: int = 2
     """Inner width I = expand * embed_dim."""
+    pool: Pool = "mean"
+    """What a classifier's head reads: the mean of all tokens, or the last token of the scan."""
     drop_path_rate: float = 0.1
     norm_pix_loss: bool = False
     """Reconstruct each patch normalised by its own mean and variance."""
@@ -53,11 +67,26 @@ class ModelConfig:
     """Backend of ops.selective_scan_fn and ops.causal_conv1d_fn; never changes the maths."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("mixer", MixerName), ("rotary", RotaryName), ("fidelity", Fidelity)):
+        choices_of = {
+            "mixer": MixerName, "directions": Directions, "rotary": RotaryName, "pool": Pool, "fidelity": Fidelity,
+        }  # fmt: skip
+        for name, choices in choices_of.items():
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f'{name}="{getattr(self, name)}" is not one of {", ".join(get_args(choices))}')
         if min(self.patch_size, self.in_chans, self.embed_dim, self.depth, self.num_classes, self.d_state) < 1:
             raise ValueError("patch_size, in_chans, embed_dim, depth, num_classes and d_state must be at least 1")
+        if min(self.head_dim, self.attention_heads, self.attention_head_dim) < 1:
+            raise ValueError("head_dim, attention_heads and attention_head_dim must be at least 1")
+        if self.attention_layers and self.mixer == "attention":
+            raise ValueError(
+                f'attention_layers={self.attention_layers} needs a scan beside it: mixer="mamba" or "mamba2"'
+            )
+        for layer in self.attention_layers:
+            if not 0 <= layer < self.depth:
+                raise ValueError(
+                    f"attention_layers={self.attention_layers} names block {layer}, the encoder has blocks 0.."
+                    f"{self.depth - 1}: choose attention_layers along with depth"
+                )
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
         if self.mixer == "attention" and self.embed_dim % self.num_heads:
@@ -97,6 +126,9 @@ def build_config(values: dict[str, Any]) -> ModelConfig:
         if len(sides) != 3:
             raise ValueError(f"img_size={size!r} must be one int or three (Z, Y, X)")
         values = {**values, "img_size": sides}
+    if "attention_layers" in values:  # a list where it comes from JSON
+        layers = values["attention_layers"]
+        values = {**values, "attention_layers": (layers,) if isinstance(layers, int) else tuple(sorted(set(layers)))}
     return ModelConfig(**values)
 
 

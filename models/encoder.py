@@ -10,7 +10,7 @@ from models.fidelity import PARTS
 from models.patches import PatchEmbed3D
 from models.trunk import NORM_EPS, build_trunk
 
-UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b")
+UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
 
 
 class VolumeEncoder(nn.Module):
@@ -22,7 +22,7 @@ class VolumeEncoder(nn.Module):
         super().__init__()
         self.config, self.parts = config, PARTS[config.fidelity]
         self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size)
-        self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads)
+        self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads, config.attention_layers)
         self.norm_f = nn.RMSNorm(config.embed_dim, eps=NORM_EPS)
 
     @property

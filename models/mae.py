@@ -11,7 +11,16 @@ from models.encoder import VolumeEncoder, check_volume
 from models.masking import random_mask
 from models.patches import patchify, take_tokens, unpatchify
 from models.positions import sincos_position_embedding
-from models.state import CLASS_TOKEN, HEAD, ROTARY_BUFFER, AdaptedState, check_family, drop, fit_positions
+from models.state import (
+    CLASS_TOKEN,
+    ENCODER_FIELDS,
+    HEAD,
+    ROTARY_BUFFER,
+    AdaptedState,
+    check_family,
+    drop,
+    fit_positions,
+)
 from models.trunk import NORM_EPS, build_trunk
 from ops import patch_error_fn, patch_moments
 
@@ -118,7 +127,7 @@ class MaskedAutoencoder3D(VolumeEncoder):
 
     def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> AdaptedState:
         """The part of an autoencoder's checkpoint that this model loads; source_grid as recorded in the checkpoint."""
-        check_family(state, self.config, {"embed_dim", "depth", "mixer", "d_state", "patch_size", "in_chans"})
+        check_family(state, self.config, ENCODER_FIELDS)
         if "decoder_pred.weight" not in state:
             raise ValueError("the checkpoint is a classifier and has no decoder: a masked autoencoder cannot load it")
         check_family(state, self.config, {"decoder_embed_dim"})

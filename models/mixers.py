@@ -34,10 +34,7 @@ class BiMamba(nn.Module):
             A_log = torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(self.inner, 1)
             self.register_parameter(f"A{suffix}_log", nn.Parameter(A_log))
             self.register_parameter(f"D{suffix}", nn.Parameter(torch.ones(self.inner)))
-        self.out_proj = nn.Linear(self.inner, dim, bias=False)
-        with torch.no_grad():
-            nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
-            self.out_proj.weight /= math.sqrt(depth)
+        self.out_proj = output_projection(self.inner, dim, depth)
 
     def forward(self, tokens_BLE: Tensor) -> Tensor:
         forward, backward = (self.direction(suffix) for suffix in self.SUFFIXES)
@@ -57,14 +54,28 @@ class BiMamba(nn.Module):
         )
 
 
+def output_projection(inner: int, dim: int, depth: int) -> nn.Linear:
+    """Linear I -> E without bias, scaled down by the number of blocks that add to the residual."""
+    projection = nn.Linear(inner, dim, bias=False)
+    with torch.no_grad():
+        nn.init.kaiming_uniform_(projection.weight, a=math.sqrt(5))
+        projection.weight /= math.sqrt(depth)
+    return projection
+
+
+def step_size_bias(count: int) -> Tensor:
+    """(count,) with softplus(bias) log-uniform in [1e-3, 1e-1] (floor 1e-4): the step sizes a scan starts from."""
+    low, high = math.log(1e-3), math.log(1e-1)
+    dt = (torch.rand(count) * (high - low) + low).exp().clamp(min=1e-4)
+    return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus
+
+
 def _dt_projection(rank: int, inner: int) -> nn.Linear:
-    """Linear R -> I with softplus(bias) log-uniform in [1e-3, 1e-1] (floor 1e-4): the step sizes a scan starts from."""
+    """Linear R -> I, its bias by `step_size_bias`."""
     projection = nn.Linear(rank, inner)
     nn.init.uniform_(projection.weight, -(rank**-0.5), rank**-0.5)
-    low, high = math.log(1e-3), math.log(1e-1)
-    dt = (torch.rand(inner) * (high - low) + low).exp().clamp(min=1e-4)
     with torch.no_grad():
-        projection.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+        projection.bias.copy_(step_size_bias(inner))
     return projection
 
 

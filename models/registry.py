@@ -1,5 +1,6 @@
 """The one door to models: names are rows of data times patch sizes, registered with timm."""
 
+import itertools
 from typing import Any
 
 import timm
@@ -18,15 +19,40 @@ SIZES: dict[str, dict[str, Any]] = {
     "base": dict(zip(WIDTHS, (768, 12, 12, 512, 8, 16))),
     "large": dict(zip(WIDTHS, (1024, 24, 16, 512, 8, 16))),
 }
+VIM: dict[str, Any] = {"mixer": "mamba", "rotary": "axial"}
+# The paper's code leaves d_state and headdim to mamba_ssm's Mamba2, whose defaults are 128 and 64.
+VIM2: dict[str, Any] = {"mixer": "mamba2", "rotary": "none", "directions": "forward", "d_state": 128, "head_dim": 64}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "vim": {"mixer": "mamba", "rotary": "axial"},
+    "vim": VIM,
     "vit": {"mixer": "attention", "rotary": "none", "mlp_ratio": 4.0},
+    "vim2": VIM2,
+    "bivim2": VIM2 | {"directions": "both", "d_state": 64},  # ours; two states of 64 where vim2 has one of 128
+    "vim_mha": VIM2 | {"attention_layers": (3, 6, 9)},  # the paper's hybrid, whose other blocks are Mamba2's
+    "bivim_mha": VIM | {"attention_layers": (3, 6, 9)},  # ours: attention among bidirectional Mamba blocks
 }
-CLASSIFIER_ALIAS = "vim_3D_{size}_patch{p}_stride{p}_224_bimambav2_final_pool_mean_abs_pos_embed_div2"
+WIDER = {"small": {"embed_dim": 512, "decoder_embed_dim": 256}}  # the paper's sizes of Mamba2
+# The name in the paper's code, ours, sizes, changed fields.
+ALIASES: tuple[tuple[str, str, tuple[str, ...], dict[str, Any]], ...] = (
+    ("vim_3D_{size}_patch{p}_stride{p}_224_bimambav2_final_pool_mean_abs_pos_embed_div2", "vim_3d", tuple(SIZES), {}),
+    ("vim_3D_{size}_patch{p}_stride{p}_224_bimambav2_final_pool_none_abs_pos_embed_div2", "vim_3d", ("small",),
+     {"pool": "last"}),
+    ("vim2_3D_{size}_patch{p}_stride{p}_final_pool_mean_abs_pos_embed_div2", "vim2_3d", ("small",), {}),
+    ("vim_mha_3D_{size}_patch{p}_stride{p}_final_pool_mean_abs_pos_embed_div2", "vim_mha_3d", ("small",), {}),
+    ("vit_3D_{size}_patch{p}", "vit_3d", ("small",), {}),
+    ("mae_3d_vim_{size}_patch{p}_rms_bimambav2_rope_residual", "mae_3d_vim", ("small", "base", "large"), {}),
+    ("mae_3d_vim2_{size}_patch{p}_rms_no_rope_residual", "mae_3d_vim2", ("small",), {}),
+    ("mae_3d_mha_{size}_patch{p}_rms_no_rope_residual", "mae_3d_vim_mha", ("small",), {}),
+    ("mae_vit_3d_{size}_patch{p}_dec192d8b", "mae_3d_vit", ("small",), {}),
+)  # fmt: skip
+# Names that do not say what their code builds: a stride that it ignores, a volume model without 3d in its name.
+ODD_ALIASES = {
+    "vim_3D_base_patch16_stride8_224_bimambav2_final_pool_mean_abs_pos_embed_div2": "vim_3d_base_patch16",
+    "mae_vit_small_patch32": "mae_3d_vit_small_patch32",
+}
 TIMM_OPTIONS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # timm passes these to every entry point
 
 _ALIASES: dict[str, str] = {}  # the paper's long names -> ours
-_NAMES: list[str] = []
+_ROWS: dict[str, tuple[type, dict[str, Any]]] = {}  # our names -> model class, ModelConfig fields
 
 
 def create_model(name: str, **fields: Any) -> nn.Module:
@@ -34,14 +60,14 @@ def create_model(name: str, **fields: Any) -> nn.Module:
 
     Raises ValueError for an unknown name or field, with the closest known one.
     """
-    if name not in _NAMES and name not in _ALIASES:
-        raise ValueError(f"unknown model {name!r}{did_you_mean(name, [*_NAMES, *_ALIASES])} See models.list_models()")
+    if name not in _ROWS and name not in _ALIASES:
+        raise ValueError(f"unknown model {name!r}{did_you_mean(name, [*_ROWS, *_ALIASES])} See models.list_models()")
     return timm.create_model(name, **fields)
 
 
 def list_models(filter: str = "", *, aliases: bool = False) -> list[str]:
     """Registered names that contain `filter`, sorted; with aliases the paper's long names too."""
-    return sorted(name for name in [*_NAMES, *(_ALIASES if aliases else ())] if filter in name)
+    return sorted(name for name in [*_ROWS, *(_ALIASES if aliases else ())] if filter in name)
 
 
 def _register(name: str, model_class: type, row: dict[str, Any]) -> None:
@@ -56,23 +82,29 @@ def _register(name: str, model_class: type, row: dict[str, Any]) -> None:
     register_model(entry_point)
 
 
+def _register_alias(alias: str, name: str, changed: dict[str, Any]) -> None:
+    model_class, row = _ROWS[name]
+    _ALIASES[alias] = name
+    _register(alias, model_class, {**row, **changed})
+
+
 def _register_all() -> None:
     kinds = (
         ("mae_3d_{family}_{size}_patch{p}", MaskedAutoencoder3D),
         ("{family}_3d_{size}_patch{p}", VolumeClassifier),
     )
-    for family, mixer in FAMILIES.items():
-        for size, widths in SIZES.items():
-            for p in PATCH_SIZES:
-                row = {**mixer, **widths, "patch_size": p}
-                for pattern, model_class in kinds:
-                    name = pattern.format(family=family, size=size, p=p)
-                    _NAMES.append(name)
-                    _register(name, model_class, row)
-                if family == "vim":
-                    alias = CLASSIFIER_ALIAS.format(size=size, p=p)
-                    _ALIASES[alias] = f"vim_3d_{size}_patch{p}"
-                    _register(alias, VolumeClassifier, row)
+    for family, size, p in itertools.product(FAMILIES, SIZES, PATCH_SIZES):
+        wider = WIDER.get(size, {}) if FAMILIES[family]["mixer"] == "mamba2" else {}
+        row = {**FAMILIES[family], **SIZES[size], **wider, "patch_size": p}
+        for pattern, model_class in kinds:
+            name = pattern.format(family=family, size=size, p=p)
+            _ROWS[name] = model_class, row
+            _register(name, model_class, row)
+    for pattern, ours, sizes, changed in ALIASES:
+        for size, p in itertools.product(sizes, PATCH_SIZES):
+            _register_alias(pattern.format(size=size, p=p), f"{ours}_{size}_patch{p}", changed)
+    for alias, name in ODD_ALIASES.items():
+        _register_alias(alias, name, {})
 
 
 _register_all()

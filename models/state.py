@@ -5,6 +5,7 @@ that a target model can load, and says what it left out; a checkpoint that does 
 """
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ ROTARY_BUFFER = re.compile(r"^(decoder_)?rope\.")  # published code stores them,
 DECODER_ONLY = re.compile(r"^(decoder_.*|mask_token$)")
 CLASS_TOKEN = re.compile(r"^cls_token$")  # unused by the published model
 HEAD = re.compile(r"^head\.")
+ENCODER_FIELDS = frozenset(
+    {"embed_dim", "depth", "mixer", "directions", "attention_layers", "d_state", "head_dim", "patch_size", "in_chans"}
+)  # fields in which a checkpoint and a model must agree
 
 
 @dataclass
@@ -32,7 +36,7 @@ class AdaptedState:
 
 
 def describe(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The numbers that a state dict shows: {mixer, embed_dim, patch_size, in_chans, depth, ...}; only those it has."""
+    """The fields that a state dict shows: {mixer, embed_dim, patch_size, in_chans, depth, ...}; only those it has."""
     found: dict[str, Any] = {}
     if "patch_embed.proj.weight" in state:
         shape = state["patch_embed.proj.weight"].shape
@@ -40,16 +44,28 @@ def describe(state: dict[str, Tensor]) -> dict[str, Any]:
     blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
     if blocks:
         found["depth"] = max(blocks) + 1
-        attends = "blocks.0.mixer.qkv.weight" in state or "blocks.0.attn.qkv.weight" in state
-        found["mixer"] = "attention" if attends else "mamba"
-    if "blocks.0.mixer.A_log" in state:
-        found["d_state"] = state["blocks.0.mixer.A_log"].shape[1]
+        scanning = [block for block in sorted(blocks) if f"blocks.{block}.mixer.A_log" in state]
+        if scanning:
+            found |= _describe_scan(state, f"blocks.{scanning[0]}.mixer.")
+            found["attention_layers"] = tuple(sorted(blocks - set(scanning)))
+        elif "blocks.0.mixer.qkv.weight" in state or "blocks.0.attn.qkv.weight" in state:
+            found["mixer"] = "attention"
     if "decoder_embed.weight" in state:
         found["decoder_embed_dim"] = state["decoder_embed.weight"].shape[0]
     return found
 
 
-def check_family(state: dict[str, Tensor], config: ModelConfig, fields: set[str]) -> None:
+def _describe_scan(state: dict[str, Tensor], mixer: str) -> dict[str, Any]:
+    """The fields that a Mamba or Mamba2 mixer shows, whose parameters' names begin with `mixer`."""
+    A_log = state[mixer + "A_log"]
+    found: dict[str, Any] = {"directions": "both" if mixer + "A_b_log" in state else "forward"}
+    if A_log.dim() == 2:  # one decay per channel and state: Mamba
+        return found | {"mixer": "mamba", "d_state": A_log.shape[1]}
+    convolved, inner = state[mixer + "conv1d.weight"].shape[0], state[mixer + "norm.weight"].shape[0]
+    return found | {"mixer": "mamba2", "d_state": (convolved - inner) // 2, "head_dim": inner // A_log.shape[0]}
+
+
+def check_family(state: dict[str, Tensor], config: ModelConfig, fields: Set[str]) -> None:
     """Raise ValueError, naming every field in which the checkpoint and the model differ."""
     found = describe(state)
     if not {"embed_dim", "depth"} <= found.keys():

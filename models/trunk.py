@@ -1,6 +1,6 @@
 """Block and Trunk: the residual stream that encoder, decoder and classifier share (METHOD.md section 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import cast
 
@@ -10,7 +10,9 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.config import ModelConfig
+from models.config import MixerName, ModelConfig
+from models.conv_attention import ConvAttention
+from models.mamba2 import Mamba2
 from models.mixers import Attention, BiMamba
 from ops import add_norm_fn
 
@@ -78,21 +80,23 @@ class Trunk(nn.ModuleList):
         return norm(residual + drop_path(hidden, self.final_drop_path, self.training))
 
 
-def build_trunk(config: ModelConfig, dim: int, depth: int, num_heads: int) -> Trunk:
-    """A trunk of `depth` blocks of width `dim` with the mixer that the config names."""
-    make_mixer: Callable[[], nn.Module]
-    if config.mixer == "mamba":
-        make_mixer = partial(
-            BiMamba,
-            dim,
-            depth,
-            d_state=config.d_state,
-            d_conv=config.d_conv,
-            expand=config.expand,
-            backend=config.scan_backend,
-        )
-    else:
-        make_mixer = partial(Attention, dim, num_heads)
+def build_trunk(
+    config: ModelConfig, dim: int, depth: int, num_heads: int, attention_layers: Container[int] = ()
+) -> Trunk:
+    """A trunk of `depth` blocks of width `dim` with the mixer that the config names, in a hybrid attention in some."""
+    scans = {"d_state": config.d_state, "expand": config.expand}
+    convolves = {"d_conv": config.d_conv, "backend": config.scan_backend}
+    make_mixer: dict[MixerName, Callable[[], nn.Module]] = {
+        "mamba": partial(BiMamba, dim, depth, **scans, **convolves),
+        "mamba2": partial(
+            Mamba2, dim, depth, head_dim=config.head_dim, directions=config.directions, **scans, **convolves
+        ),
+        "attention": partial(Attention, dim, num_heads),
+    }
+    make_attention = partial(
+        ConvAttention, dim, depth, num_heads=config.attention_heads, head_dim=config.attention_head_dim, **convolves
+    )
+    mixers = [make_attention() if i in attention_layers else make_mixer[config.mixer]() for i in range(depth)]
     rates = [0.0, *torch.linspace(0, config.drop_path_rate, depth, device="cpu").tolist()]
-    blocks = [Block(dim, make_mixer(), rates[index], config.mlp_ratio) for index in range(depth)]
+    blocks = [Block(dim, mixer, rate, config.mlp_ratio) for mixer, rate in zip(mixers, rates)]
     return Trunk(blocks, config.drop_path_rate, config.grad_checkpointing)
