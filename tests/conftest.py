@@ -13,7 +13,8 @@ import torch
 FIXTURES = Path(__file__).parent / "fixtures"
 SMALL = {
     "img_size": (16, 24, 32), "embed_dim": 48, "depth": 2, "decoder_embed_dim": 24, "decoder_depth": 2, "d_state": 4,
-    "drop_path_rate": 0.0, "num_heads": 4, "decoder_num_heads": 4,
+    "drop_path_rate": 0.0, "num_heads": 4, "decoder_num_heads": 4, "head_dim": 8, "attention_heads": 2,
+    "attention_head_dim": 8,
 }  # fmt: skip  # grid (2, 3, 4) at patch 8: no two sides alike
 
 
