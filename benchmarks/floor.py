@@ -34,11 +34,17 @@ class Linear:
 
 
 class Stack(NamedTuple):
-    """`depth` blocks of width `width` on `tokens` tokens."""
+    """`depth` blocks of width `width` on `tokens` tokens, of which `attending` are a hybrid's attention."""
 
     tokens: int
     width: int
     depth: int
+    attending: int = 0
+
+    @property
+    def mixing(self) -> int:
+        """Blocks with the mixer that the config names."""
+        return self.depth - self.attending
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Work:
 
     def stacks(self) -> list[Stack]:
         c = self.config
-        encoder = Stack(self.kept * self.batch, c.embed_dim, c.depth)
+        encoder = Stack(self.kept * self.batch, c.embed_dim, c.depth, len(c.attention_layers))
         decoder = Stack(c.tokens * self.batch, c.decoder_embed_dim, c.decoder_depth)
         return [encoder] if self.mask_ratio is None else [encoder, decoder]
 
@@ -65,46 +71,80 @@ class Work:
         if self.mask_ratio is not None:
             yield Linear("decoder embedding", kept, c.embed_dim, c.decoder_embed_dim)
             yield Linear("prediction", c.tokens * self.batch - kept, c.decoder_embed_dim, c.patch_values)
-        for rows, E, depth in self.stacks():
-            inner, rank = c.expand * E, -(-E // 16)
+        for rows, E, depth, attending in self.stacks():
+            inner, rank, mixing = c.expand * E, -(-E // 16), depth - attending
+            selecting = 2 * c.d_state + inner // c.head_dim  # B, C and dt of a Mamba2 direction
             shapes = {
                 "mamba": [
-                    ("in_proj", E, 2 * inner, 1),
-                    ("x_proj", inner, rank + 2 * c.d_state, 2),
-                    ("dt_proj", rank, inner, 2),
-                    ("out_proj", inner, E, 1),
+                    ("in_proj", E, 2 * inner, mixing),
+                    ("x_proj", inner, rank + 2 * c.d_state, mixing * self.directions),
+                    ("dt_proj", rank, inner, mixing * self.directions),
+                    ("out_proj", inner, E, mixing),
                 ],
-                "attention": [("qkv", E, 3 * E, 1), ("proj", E, E, 1)],
+                "mamba2": [
+                    ("in_proj", E, 2 * inner + selecting, mixing),
+                    ("in_proj_b", E, selecting, mixing * (self.directions - 1)),
+                    ("out_proj", inner, E, mixing),
+                ],
+                "attention": [("qkv", E, 3 * E, mixing), ("proj", E, E, mixing)],
             }[c.mixer]
+            heads = c.attention_heads * c.attention_head_dim
+            shapes += [("hybrid qkv", E, 3 * heads, attending), ("hybrid out", heads, E, attending)]
             if c.mlp_ratio:
                 hidden = int(E * c.mlp_ratio)
-                shapes += [("mlp in", E, hidden, 1), ("mlp out", hidden, E, 1)]
+                shapes += [("mlp in", E, hidden, depth), ("mlp out", hidden, E, depth)]
             for name, inner, outer, count in shapes:
-                yield Linear(name, rows, inner, outer, count * depth, recomputed=again)
+                if count:
+                    yield Linear(name, rows, inner, outer, count, recomputed=again)
+
+    @property
+    def directions(self) -> int:
+        """Scans per block."""
+        return 2 if self.config.directions == "both" else 1
 
     def scan_elements(self) -> int:
-        """L * I * N over all blocks and both directions."""
-        if self.config.mixer != "mamba":
-            return 0
-        return sum(2 * L * self.config.expand * E * self.config.d_state * depth for L, E, depth in self.stacks())
+        """L * I * N over all blocks and directions of the selective scan, whose exponentials are its floor."""
+        return self._states() if self.config.mixer == "mamba" else 0
+
+    def ssd_gflop(self) -> float:
+        """Of Mamba2's scans forward: every token enters the state and reads it, 2 products of I N, however chunked."""
+        return 4e-9 * self._states() if self.config.mixer == "mamba2" else 0.0
+
+    def _states(self) -> int:
+        inner_states = self.directions * self.config.expand * self.config.d_state
+        return sum(inner_states * stack.tokens * stack.width * stack.mixing for stack in self.stacks())
 
     def attention_gflop(self) -> float:
         """Of the forward pass."""
-        if self.config.mixer != "attention":
-            return 0.0
-        return sum(4e-9 * L * L / self.batch * E * depth for L, E, depth in self.stacks())
+        c, pairs = self.config, 4e-9 / self.batch
+        hybrid = c.attention_heads * c.attention_head_dim
+        return sum(
+            pairs * s.tokens**2 * (s.width * s.mixing * (c.mixer == "attention") + hybrid * s.attending)
+            for s in self.stacks()
+        )
 
     def traffic_bytes(self, precision: PrecisionName) -> float:
         """What must reach memory outside products and scans: add + rotate + norm, convolutions, the volume.
 
         With s bytes per activation, float32 residual: per block and channel (2 s + 8) forward and (2 s + 12) backward;
-        convolution 2 s and 3 s per direction and inner channel; the volume four times.
+        convolution 2 s and 3 s per channel; the volume four times.
         """
-        s, again = 4 if precision == "fp32" else 2, 2 if self.config.grad_checkpointing else 1
-        convolved = 2 * self.config.expand if self.config.mixer == "mamba" else 0
-        forward, backward = 2 * s + 8 + 2 * s * convolved, 2 * s + 12 + 3 * s * convolved
-        blocks = sum(L * E * depth * (again * forward + backward) for L, E, depth in self.stacks())
-        return blocks + 16 * self.config.patch_values * self.config.tokens * self.batch
+        c, s, again = self.config, 4 if precision == "fp32" else 2, 2 if self.config.grad_checkpointing else 1
+        bytes_per_channel, bytes_convolved = again * (2 * s + 8) + 2 * s + 12, again * 2 * s + 3 * s
+        blocks = sum(
+            stack.tokens * (stack.width * stack.depth * bytes_per_channel + self._convolved(stack) * bytes_convolved)
+            for stack in self.stacks()
+        )
+        return blocks + 16 * c.patch_values * c.tokens * self.batch
+
+    def _convolved(self, stack: Stack) -> int:
+        """Channels that convolutions read, over all blocks and directions."""
+        c = self.config
+        per_direction = {
+            "mamba": c.expand * stack.width, "mamba2": c.expand * stack.width + 2 * c.d_state, "attention": 0,
+        }[c.mixer]  # fmt: skip
+        attending = 3 * c.attention_heads * c.attention_head_dim * stack.attending
+        return per_direction * self.directions * stack.mixing + attending
 
 
 class Rates(NamedTuple):
@@ -142,10 +182,10 @@ def floor(work: Work, precision: PrecisionName, rates: Rates) -> Floor:
         forward, dx, dw = rates.product(linear, precision)
         gemm += linear.count * (forward * (1 + linear.recomputed) + dx * linear.input_gradient + dw)
     again = work.config.grad_checkpointing
-    if attention := work.attention_gflop():
-        qkv = next(linear for linear in work.linears() if linear.name == "qkv")
-        per_gflop = rates.product(qkv, precision)[0] / (2e-9 * qkv.rows * qkv.inner * qkv.outer)
-        gemm += attention * (1 + again + ATTENTION_BACKWARD) * per_gflop
+    wide = next(x for x in work.linears() if x.name in ("in_proj", "qkv"))  # at whose rate other products go
+    per_gflop = rates.product(wide, precision)[0] / (2e-9 * wide.rows * wide.inner * wide.outer)
+    gemm += work.attention_gflop() * (1 + again + ATTENTION_BACKWARD) * per_gflop
     forward_rate, both_rate = (factor * rates.exp * 1e9 for factor in SCAN_PER_EXP[precision])
     scan = work.scan_elements() * (1 / both_rate + (1 / forward_rate if again else 0))
+    scan += work.ssd_gflop() * (1 + again + 2) * per_gflop
     return Floor(gemm, scan, work.traffic_bytes(precision) / (rates.memory * 1e9))

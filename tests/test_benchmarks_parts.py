@@ -48,11 +48,12 @@ def test_floor_agrees_with_the_one_computed_by_hand(name, precision, checkpointe
     assert floor(work, precision, MeasuredRates(exp=8.6, memory=28)).total == pytest.approx(seconds, rel=0.25)
 
 
-@pytest.mark.parametrize("family", ["vim", "vit"])
+@pytest.mark.parametrize("family", ["vim", "vit", "vim2", "bivim2", "vim_mha", "bivim_mha"])
 @pytest.mark.parametrize("kind", ["mae_3d_{}_small_patch8", "{}_3d_small_patch8"])
 def test_products_of_the_floor_are_those_of_the_model(family, kind, volume):
-    model = create_model(kind.format(family), **SMALL)
-    case = Case(kind.format(family), batch=2, fields=SMALL)
+    fields = {**SMALL, "attention_layers": (1,) if "mha" in family else ()}
+    model = create_model(kind.format(family), **fields)
+    case = Case(kind.format(family), batch=2, fields=fields)
     with torch.profiler.profile(with_flops=True) as profiler:
         torch.manual_seed(0)
         with torch.no_grad():
@@ -61,6 +62,27 @@ def test_products_of_the_floor_are_those_of_the_model(family, kind, volume):
     expected = sum(2 * x.rows * x.inner * x.outer * x.count for x in case.work(model).linears())
     head = 0 if kind.startswith("mae") else 2 * 2 * SMALL["embed_dim"] * 2
     assert counted == expected + head
+
+
+def test_scans_and_attention_of_the_floor_by_hand():
+    def work(name, **fields):
+        return Work(create_model(name, **{**SMALL, **fields}).config, None, batch=2)
+
+    tokens, inner = 2 * 24, 2 * 48
+    both, one = work("bivim2_3d_small_patch8"), work("vim2_3d_small_patch8")
+    assert both.scan_elements() == 0
+    assert one.ssd_gflop() == pytest.approx(1e-9 * 2 * 4 * tokens * inner * 4)  # 2 blocks, 4 flops, 4 states
+    assert both.ssd_gflop() == pytest.approx(2 * one.ssd_gflop())
+    hybrid = work("vim_mha_3d_small_patch8", attention_layers=(1,))
+    assert hybrid.ssd_gflop() == pytest.approx(one.ssd_gflop() / 2)
+    assert hybrid.attention_gflop() == pytest.approx(2 * 4e-9 * 24**2 * 16)  # 2 volumes, 2 heads of 8 channels
+    plain = work("vim_3d_small_patch8")
+    assert plain.scan_elements() == 2 * 2 * tokens * inner * 4
+    assert (plain.ssd_gflop(), plain.attention_gflop()) == (0, 0)
+    rates = MeasuredRates(exp=8.6, memory=28)
+    assert floor(both, "fp32", rates).scan > floor(one, "fp32", rates).scan > floor(hybrid, "fp32", rates).scan > 0
+    wider = work("vim_mha_3d_small_patch8", attention_layers=(1,), attention_head_dim=128)
+    assert floor(wider, "fp32", rates).gemm > floor(hybrid, "fp32", rates).gemm
 
 
 def make_forward(model, volume):

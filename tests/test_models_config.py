@@ -20,7 +20,9 @@ def test_the_papers_token_counts(patch):
     ("fields", "message"),
     [({"img_size": (16, 20, 16), "patch_size": 8}, "Y=20 is not divisible"), ({"mixer": "lstm"}, "mixer"),
      ({"fidelity": "papr"}, "corrected, paper"), ({"drop_path_rate": 1.0}, "drop_path"), ({"depth": 0}, "at least 1"),
-     ({"mixer": "attention", "num_heads": 5}, "num_heads=5")],
+     ({"mixer": "attention", "num_heads": 5}, "num_heads=5"), ({"directions": "back"}, "both, forward"),
+     ({"pool": "max"}, "mean, last"), ({"attention_layers": (3, 12)}, r"names block 12, .* 0\.\.11"),
+     ({"mixer": "attention", "attention_layers": (3,)}, "needs a scan"), ({"head_dim": 0}, "head_dim")],
 )  # fmt: skip
 def test_impossible_values_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
@@ -31,3 +33,9 @@ def test_unknown_fields_name_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'drop_path_rate'"):
         build_config({"drop_path": 0.1})
     assert did_you_mean("qqq", ["depth"]) == "."
+
+
+@pytest.mark.parametrize("layers", [(6, 3), [3, 6], (3, 6, 3)])
+def test_attention_layers_are_a_sorted_tuple_whatever_they_came_as(layers):
+    assert build_config({"attention_layers": layers}).attention_layers == (3, 6)
+    assert build_config({"attention_layers": 3}).attention_layers == (3,)

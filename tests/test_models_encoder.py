@@ -1,17 +1,28 @@
+import pytest
 from timm.optim import param_groups_layer_decay
 
 from models import create_model
 from tests.conftest import SMALL
 
 
-def test_scan_parameters_are_not_decayed():
-    model = create_model("mae_3d_vim_small_patch8", **SMALL)
+@pytest.mark.parametrize("family", ["vim", "bivim2"])
+def test_scan_parameters_are_not_decayed(family):
+    model = create_model(f"mae_3d_{family}_small_patch8", **SMALL)
     names = {id(p): n for n, p in model.named_parameters()}
     groups = param_groups_layer_decay(model, 0.05, tuple(model.no_weight_decay()), layer_decay=1.0)
     decayed = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
-    for part in ("A_log", "A_b_log", ".D", ".D_b", "mask_token", "bias", "norm"):
+    for part in ("A_log", "A_b_log", ".D", ".D_b", "dt_bias", "dt_bias_b", "mask_token", "bias", "norm"):
         assert not [name for name in decayed if name.endswith(part) or (part == "norm" and "norm" in name)], part
     assert any(name.endswith("in_proj.weight") for name in decayed)
+
+
+def test_scan_parameters_are_named_as_undecayed():
+    """For optimisers that go by the names alone, not by the number of dimensions."""
+    model = create_model("vim_3d_small_patch8", **{**SMALL, "depth": 1}, mixer="mamba2")
+    mixer = "blocks.0.mixer."
+    assert model.no_weight_decay() - {"pos_embed", "mask_token"} == {
+        mixer + name for name in ("A_log", "A_b_log", "D", "D_b", "dt_bias", "dt_bias_b")
+    }
 
 
 def test_layer_groups_deepen_from_embedding_to_head():

@@ -3,6 +3,7 @@ import torch
 
 from models import create_model
 from models.positions import resample_position_embedding
+from models.state import describe
 from tests.conftest import SMALL
 
 
@@ -43,6 +44,8 @@ def test_class_slot_row_follows_the_fidelity():
     [(lambda: classifier(patch_size=4, img_size=(16, 24, 32)), "patch_size is 8 in the checkpoint and 4"),
      (lambda: classifier(embed_dim=24), "embed_dim is 48 in the checkpoint and 24"),
      (lambda: classifier("vit_3d_small_patch8"), "mixer is mamba in the checkpoint and attention"),
+     (lambda: classifier("bivim2_3d_small_patch8"), "mixer is mamba in the checkpoint and mamba2"),
+     (lambda: classifier("bivim_mha_3d_small_patch8", attention_layers=(1,)), r"attention_layers is \(\) .* \(1,\)"),
      (lambda: classifier(depth=3), "depth is 2"),
      (lambda: mae(decoder_embed_dim=48), "decoder_embed_dim is 24")],
 )  # fmt: skip
@@ -58,3 +61,34 @@ def test_foreign_checkpoints_and_unrecorded_grids_are_refused():
         mae().adapt_state_dict(classifier().state_dict())
     with pytest.raises(ValueError, match="does not record"):
         classifier(img_size=(16, 16, 16)).adapt_state_dict(mae().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [("vim", {}), ("vit", {}), ("vim2", {}), ("bivim2", {"d_state": 6, "head_dim": 4}),
+     ("vim_mha", {"attention_layers": (0,)}), ("bivim_mha", {"attention_layers": (1,)})],
+)  # fmt: skip
+def test_a_checkpoint_says_which_mixers_it_holds(family, fields):
+    model = classifier(f"{family}_3d_small_patch8", **fields)
+    found = describe(model.state_dict())
+    assert {"mixer", "embed_dim", "depth", "patch_size", "in_chans"} <= found.keys()
+    assert {"directions", "attention_layers", "d_state"} <= found.keys() or family == "vit"
+    assert found == {field: getattr(model.config, field) for field in found}
+
+
+def test_one_direction_is_not_mistaken_for_two():
+    with pytest.raises(ValueError, match="directions is forward in the checkpoint and both in the model"):
+        classifier("bivim2_3d_small_patch8").adapt_state_dict(
+            create_model("mae_3d_vim2_small_patch8", **SMALL).state_dict()
+        )
+
+
+@pytest.mark.parametrize("family", ["vim2", "bivim2", "vim_mha"])
+def test_new_families_go_from_autoencoder_to_classifier(family):
+    fields = {**SMALL, "attention_layers": (1,) if family == "vim_mha" else ()}
+    source, target = (
+        create_model(name, **fields) for name in (f"mae_3d_{family}_small_patch8", f"{family}_3d_small_patch8")
+    )
+    adapted = target.adapt_state_dict(source.state_dict())
+    assert all(key.startswith("decoder_") or key == "mask_token" for key in adapted.ignored)
+    assert set(target.state_dict()) - set(adapted.state) == {"head.weight", "head.bias"}

@@ -47,9 +47,13 @@ def test_drop_path_removes_what_arrives_in_training_only():
     assert (trunk(tokens, nn.Identity()) - tokens).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["mae_3d_vim_small_patch8", "mae_3d_vit_small_patch8"])
-def test_activation_checkpointing_changes_memory_not_gradients(name, volume):
-    model = create_model(name, **{**SMALL, "drop_path_rate": 0.2})
+HYBRID = {"attention_layers": (1,)}
+FAMILIES = [("vim", {}), ("vit", {}), ("vim2", {}), ("bivim2", {}), ("vim_mha", HYBRID), ("bivim_mha", HYBRID)]
+
+
+@pytest.mark.parametrize(("family", "fields"), FAMILIES, ids=lambda x: x if isinstance(x, str) else "")
+def test_activation_checkpointing_changes_memory_not_gradients(family, fields, volume):
+    model = create_model(f"mae_3d_{family}_small_patch8", **{**SMALL, "drop_path_rate": 0.2, **fields})
     noise, gradients = torch.rand(2, 24), []
     for enabled in (False, True):
         model.set_grad_checkpointing(enabled)
@@ -60,3 +64,34 @@ def test_activation_checkpointing_changes_memory_not_gradients(name, volume):
         gradients.append([p.grad.clone() for p in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.parametrize(("family", "fields"), FAMILIES, ids=lambda x: x if isinstance(x, str) else "")
+def test_bf16_autocast_stays_close_and_gives_every_parameter_a_gradient(family, fields, volume):
+    model, noise = create_model(f"mae_3d_{family}_small_patch8", **{**SMALL, **fields}), torch.rand(2, 24)
+    expected = model(volume, noise=noise).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(volume, noise=noise).loss
+    assert loss.item() == pytest.approx(expected.item(), rel=0.02)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_mixers_follow_the_config_block_by_block():
+    def kinds(blocks):
+        return [type(block.mixer).__name__ for block in blocks]
+
+    model = create_model("mae_3d_bivim_mha_small_patch8", **{**SMALL, "depth": 4, "attention_layers": (0, 2)})
+    assert kinds(model.blocks) == ["ConvAttention", "BiMamba", "ConvAttention", "BiMamba"]
+    assert kinds(model.decoder_blocks) == ["BiMamba", "BiMamba"]
+    one_way = create_model("vim_3d_small_patch8", **SMALL, mixer="mamba2", directions="forward")
+    assert kinds(one_way.blocks) == ["Mamba2", "Mamba2"]
+    assert not hasattr(one_way.blocks[0].mixer, "in_proj_b")
+
+
+@pytest.mark.parametrize("family", ["bivim2", "vim_mha"])
+def test_the_backend_reaches_the_new_mixers(family, volume):
+    fields = {**SMALL, "attention_layers": (1,) if family == "vim_mha" else ()}
+    model = create_model(f"{family}_3d_small_patch8", **fields, scan_backend="cuda")
+    with pytest.raises(ValueError, match="takes CUDA tensors"):
+        model(volume)
