@@ -64,7 +64,7 @@ class ModelConfig:
     fidelity: Fidelity = "corrected"
     """`paper` reproduces the published code, defects included (for its checkpoints and numbers)."""
     scan_backend: Backend = "auto"
-    """Backend of ops.selective_scan_fn and ops.causal_conv1d_fn; never changes the maths."""
+    """Backend of the scans and convolutions of ops; never changes the maths."""
 
     def __post_init__(self) -> None:
         choices_of = {
@@ -82,7 +82,7 @@ class ModelConfig:
                 f'attention_layers={self.attention_layers} needs a scan beside it: mixer="mamba" or "mamba2"'
             )
         for layer in self.attention_layers:
-            if not 0 <= layer < self.depth:
+            if not isinstance(layer, int) or not 0 <= layer < self.depth:
                 raise ValueError(
                     f"attention_layers={self.attention_layers} names block {layer}, the encoder has blocks 0.."
                     f"{self.depth - 1}: choose attention_layers along with depth"
@@ -128,7 +128,10 @@ def build_config(values: dict[str, Any]) -> ModelConfig:
         values = {**values, "img_size": sides}
     if "attention_layers" in values:  # a list where it comes from JSON
         layers = values["attention_layers"]
-        values = {**values, "attention_layers": (layers,) if isinstance(layers, int) else tuple(sorted(set(layers)))}
+        values = {
+            **values,
+            "attention_layers": tuple(sorted(set(layers))) if isinstance(layers, Iterable) else (layers,),
+        }
     return ModelConfig(**values)
 
 

@@ -37,10 +37,10 @@ def ssd_scan(
     reverse: bool = False,
 ) -> Tensor:
     """The scan of `ops.ssd_scan_fn` by chunks; differentiable once."""
-    return _BlockwiseScan.apply(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse)  # pyright: ignore[reportReturnType]
+    return _ChunkedScan.apply(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse)  # pyright: ignore[reportReturnType]
 
 
-class _BlockwiseScan(torch.autograd.Function):
+class _ChunkedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, ctx.softplus, ctx.reverse = arguments

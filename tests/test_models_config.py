@@ -39,3 +39,6 @@ def test_unknown_fields_name_the_nearest():
 def test_attention_layers_are_a_sorted_tuple_whatever_they_came_as(layers):
     assert build_config({"attention_layers": layers}).attention_layers == (3, 6)
     assert build_config({"attention_layers": 3}).attention_layers == (3,)
+    for wrong in ("3, 6", 3.5):
+        with pytest.raises(ValueError, match="names block"):
+            build_config({"attention_layers": wrong})
