@@ -31,7 +31,7 @@ def use_mambapy(model: nn.Module) -> None:
             expand_factor=ours.inner // ours.in_proj.in_features,
         )
         theirs = VMambaBlock(config)
-        theirs.load_state_dict({RENAMED.get(name, name): value for name, value in ours.state_dict().items()})
+        theirs.load_state_dict({str(RENAMED.get(name, name)): value for name, value in ours.state_dict().items()})
         block.mixer = theirs
 
 

@@ -60,7 +60,7 @@ class _MeanSquare(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (difference,) = ctx.saved_tensors
         scale = grads[0] * (2 / difference.numel())  # by blocks again: a product in float16 would underflow
         dpred = torch.empty_like(difference)
