@@ -79,6 +79,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     phantom.add_argument("--subjects", type=int, default=40, help="per layout (default: %(default)s)")
     phantom.add_argument("--seed", type=int, default=0, help="subject i depends on this and i (default: %(default)s)")
     phantom.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: %(default)s)")
+    phantom.add_argument(
+        "--marker_strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="how plainly tumours show their molecular class, 0 (not at all) to 1 (default: %(default)s)",
+    )
     phantom.add_argument("--layout", choices=("both", "brats", "egd"), default="both", help="(default: %(default)s)")
     phantom.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     phantom.add_argument("--overwrite", action="store_true", help="simulate again what is there")
@@ -100,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             subjects=args.subjects,
             seed=args.seed,
             spacing=args.spacing,
+            marker_strength=args.marker_strength,
             workers=args.workers,
             overwrite=args.overwrite,
         )

@@ -54,6 +54,13 @@ def test_one_layout_only(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["egd"]
 
 
+def test_marker_strength_reaches_the_studies(phantoms, tmp_path):
+    options = ("--subjects", 1, "--seed", 1, "--spacing", 4, "--layout", "brats")
+    assert prepare("phantom", tmp_path, *options, "--marker_strength", 0.4) == 0
+    name = "brats/PhantomBraTS-0001/PhantomBraTS-0001_t1ce.nii.gz"
+    assert (tmp_path / name).read_bytes() != (phantoms / name).read_bytes()
+
+
 def test_folder_with_a_pattern(tmp_path):
     study = write_study(tmp_path / "raw", "A")
     for role, path in study.files.items():

@@ -10,6 +10,7 @@ from util.data.folder import LABEL_SHEET
 from util.data.labels import LabelType, read_labels
 from util.data.layouts import find_brats, find_egd
 from util.data.phantom import CYCLE, make_phantom, study_files, subject_name, write_egd_labels, write_phantom
+from util.data.phantom_tumour import TumourClass
 
 SPACING = 4.0
 
@@ -86,3 +87,34 @@ def test_sheet_says_what_the_study_is(tmp_path):
 def test_spacing_is_checked(spacing):
     with pytest.raises(ValueError, match="--spacing"):
         make_phantom("egd", 0, seed=0, spacing=spacing)
+
+
+def as_kind(monkeypatch, kind, strength):
+    """Subject 2 of seed 7, whatever its turn in the cycle, as a tumour of `kind`."""
+    monkeypatch.setattr("util.data.phantom._kind", lambda index: kind)
+    return make_phantom("egd", 2, seed=7, spacing=SPACING, marker_strength=strength)
+
+
+def same_study(first, second):
+    return np.array_equal(first.seg, second.seg) and all(
+        np.array_equal(first.images[contrast], second.images[contrast]) for contrast in first.images
+    )
+
+
+def test_without_markers_a_study_is_the_same_whatever_its_class(monkeypatch):
+    wildtype, *others = (as_kind(monkeypatch, kind, 0.0) for kind in get_args(TumourClass))
+    assert wildtype.labels != others[0].labels
+    assert all(same_study(wildtype, other) for other in others)
+
+
+def test_faint_markers_show_the_class_and_full_ones_are_the_default(monkeypatch):
+    wildtype, *others = (as_kind(monkeypatch, kind, 0.3) for kind in get_args(TumourClass))
+    assert not any(same_study(wildtype, other) for other in others)
+    plain = make_phantom("egd", 2, seed=7, spacing=SPACING)
+    assert same_study(plain, make_phantom("egd", 2, seed=7, spacing=SPACING, marker_strength=1))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.5, float("nan")])
+def test_marker_strength_is_checked(strength):
+    with pytest.raises(ValueError, match="--marker_strength"):
+        make_phantom("egd", 0, seed=0, spacing=SPACING, marker_strength=strength)

@@ -40,8 +40,23 @@ def test_other_seed_or_spacing_needs_overwrite(tmp_path):
     write_phantoms(tmp_path, ["brats"], subjects=1, seed=4, spacing=4.0, overwrite=True)
 
 
-@pytest.mark.parametrize(("subjects", "seed", "flag"), [(0, 0, "--subjects"), (1, -1, "--seed")])
-def test_flags_are_checked(tmp_path, subjects, seed, flag):
+def test_marker_strength_is_part_of_a_folder(tmp_path):
+    write_phantoms(tmp_path, ["brats"], subjects=1, **OPTIONS)
+    path = study_files("brats", 0, tmp_path / "brats")["t1ce"]
+    before, note = path.read_bytes(), tmp_path / "brats" / "phantoms.json"
+    note.write_text('{"seed": 3, "spacing": 4.0}')  # as written before there was a marker strength
+    write_phantoms(tmp_path, ["brats"], subjects=1, **OPTIONS)
+    with pytest.raises(ValueError, match=r"holds phantoms of .*use --overwrite"):
+        write_phantoms(tmp_path, ["brats"], subjects=1, marker_strength=0.5, **OPTIONS)
+    write_phantoms(tmp_path, ["brats"], subjects=1, marker_strength=0.5, overwrite=True, **OPTIONS)
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("changed", "flag"),
+    [({"subjects": 0}, "--subjects"), ({"seed": -1}, "--seed"), ({"marker_strength": 1.1}, "--marker_strength")],
+)
+def test_flags_are_checked(tmp_path, changed, flag):
     with pytest.raises(ValueError, match=flag):
-        write_phantoms(tmp_path, ["egd"], subjects=subjects, seed=seed, spacing=4.0)
+        write_phantoms(tmp_path, ["egd"], **{"subjects": 1, **OPTIONS, **changed})
     assert not list(tmp_path.iterdir())

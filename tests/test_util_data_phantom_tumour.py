@@ -55,3 +55,28 @@ def test_codeleted_lies_in_frontal_cortex(anatomy):
         assert centre_y_mm > 0
         assert anatomy.gm[tumour.labels > 0].mean() > 0.25
     assert tumours(anatomy, "codeleted", 1)[0].texture.std() > 3 * tumours(anatomy, "mutant", 1)[0].texture.std()
+
+
+def test_markers_fade_with_their_strength(anatomy):
+    """Ring, mismatch, texture: each lies between that of no class and its own, in the order of the strengths."""
+    for kind, of_tumour in {
+        "wildtype": lambda t: t.appearance[ENHANCING]["t1ce"] - t.appearance[NECROSIS]["t1ce"],
+        "mutant": lambda t: t.appearance[NECROSIS]["t2"] - t.appearance[NECROSIS]["flair"],
+        "codeleted": lambda t: t.texture.std(),
+    }.items():
+        full, half, none = (
+            of_tumour(random_tumour(np.random.default_rng(0), anatomy, kind, SPACING, s)) for s in (1.0, 0.5, 0.0)
+        )
+        assert full > 1.2 * half > 1.2 * 1.2 * none >= 0
+
+
+def test_ring_and_place_fade_too(anatomy):
+    def tumours_at(kind, strength):
+        return [random_tumour(np.random.default_rng(seed), anatomy, kind, SPACING, strength) for seed in range(8)]
+
+    ring = [np.mean([(t.labels == ENHANCING).sum() for t in tumours_at("wildtype", s)]) for s in (1.0, 0.5, 0.0)]
+    assert ring[0] > 1.3 * ring[1] > ring[2] == 0
+    frontal = [
+        np.mean([anatomy.mni_mm[1][t.labels > 0].mean() > 0 for t in tumours_at("codeleted", s)]) for s in (1.0, 0.0)
+    ]
+    assert frontal[0] == 1 > frontal[1]

@@ -17,7 +17,7 @@ from util.atomic import atomic_write
 from util.data.folder import LABEL_SHEET
 from util.data.phantom_anatomy import brats_grid, random_anatomy
 from util.data.phantom_signal import render_contrasts
-from util.data.phantom_tumour import TumourClass, random_tumour
+from util.data.phantom_tumour import TumourClass, check_marker_strength, random_tumour
 
 Layout = Literal["brats", "egd"]
 LAYOUTS: tuple[Layout, ...] = ("brats", "egd")
@@ -61,15 +61,22 @@ def subject_name(layout: Layout, index: int) -> str:
     return f"Phantom{'BraTS' if layout == 'brats' else 'EGD'}-{index + 1:04d}"
 
 
-def make_phantom(layout: Layout, index: int, *, seed: int, spacing: float = 1.0) -> Phantom:
-    """Subject number `index` (from 0) of `layout`, on the BraTS grid at `spacing` mm."""
+def make_phantom(
+    layout: Layout, index: int, *, seed: int, spacing: float = 1.0, marker_strength: float = 1.0
+) -> Phantom:
+    """Subject number `index` (from 0) of `layout`, on the BraTS grid at `spacing` mm.
+
+    marker_strength: how far the tumour shows its molecular class, from 0, where images and seg do not depend on it at
+    all, to 1.
+    """
     if not 0.5 <= spacing <= 4:
         raise ValueError(f"--spacing is {spacing} mm; choose between 0.5 and 4")
+    check_marker_strength(marker_strength)
     generator = np.random.default_rng([seed, LAYOUTS.index(layout), index])
     kind = _kind(index)
     labels = _draw_labels(generator, kind)
     anatomy = random_anatomy(generator, spacing)
-    tumour = random_tumour(generator, anatomy, kind, spacing)
+    tumour = random_tumour(generator, anatomy, kind, spacing, marker_strength)
     images = render_contrasts(generator, anatomy, tumour, spacing)
     return Phantom(subject_name(layout, index), images, tumour.labels, brats_grid(spacing)[1], kind, labels)
 

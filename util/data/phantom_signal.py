@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from util.data.folder import CONTRASTS
 from util.data.phantom_anatomy import Anatomy
 from util.data.phantom_fields import smooth_field
-from util.data.phantom_tumour import APPEARANCE, Tumour
+from util.data.phantom_tumour import Tumour
 
 # Signal of (grey matter, white matter, fluid): fluid is dark on t1 and flair, bright on t2.
 TISSUE = {
@@ -25,7 +25,7 @@ def render_contrasts(
     vessels = _vessels(generator, anatomy, spacing)
     parts = {  # softened, as a voxel at the border holds both sides
         label: gaussian_filter((tumour.labels == label).astype(np.float32), 0.7 / spacing)
-        for label in APPEARANCE[tumour.kind]
+        for label in tumour.appearance
     }
     healthy = np.clip(1 - sum(parts.values()), 0, 1)
     images = {}
@@ -38,7 +38,7 @@ def render_contrasts(
             signal = signal + 0.5 * vessels
         signal = signal * healthy
         for label, weight in parts.items():
-            signal = signal + APPEARANCE[tumour.kind][label][contrast] * weight * tumour.texture
+            signal = signal + tumour.appearance[label][contrast] * weight * tumour.texture
         signal = signal * np.exp(generator.uniform(0.05, 0.15) * smooth_field(generator, shape, 130 / spacing))
         noise = generator.uniform(0.015, 0.035) * generator.standard_normal((2, *shape), dtype=np.float32)
         measured = np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2) * generator.uniform(400, 1200)
