@@ -1,13 +1,15 @@
 import argparse
-import io
-import pickle
+import json
+from dataclasses import asdict
 
 import pytest
+import safetensors.torch
 import torch
 
 from models import create_model
-from tests.conftest import SMALL
-from util.checkpoint import load_pretrained, load_weights, read_checkpoint, save_checkpoint
+from tests.conftest import FIXTURES, SMALL
+from util.checkpoint import load_pretrained, load_weights, save_checkpoint
+from util.checkpoint_files import save_safetensors
 
 
 def mae(**fields):
@@ -61,33 +63,6 @@ def test_a_wrong_checkpoint_never_loads_unnoticed(tmp_path, damage, message):
         load_pretrained(classifier(), tmp_path / "m.pth")
 
 
-def test_files_that_are_no_checkpoint_are_refused(tmp_path):
-    path = tmp_path / "m.pth"
-    with pytest.raises(ValueError, match="does not exist"):
-        read_checkpoint(path)
-    buffer = io.BytesIO()
-    torch.save({"model": {"a": torch.zeros(1000)}}, buffer)
-    for content in (buffer.getvalue()[:900], b"", b"not a checkpoint", pickle.dumps(print, protocol=2)):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read"):
-            read_checkpoint(path)
-    torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="holds a list"):
-        read_checkpoint(path)
-
-
-class Code:
-    def __reduce__(self):
-        return (print, ("this must not run",))
-
-
-def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, capsys):
-    torch.save({"model": {}, "args": Code()}, tmp_path / "m.pth")
-    with pytest.raises(ValueError, match="refuse to run"):
-        read_checkpoint(tmp_path / "m.pth")
-    assert capsys.readouterr().out == ""
-
-
 def test_our_own_checkpoints_load_whole_or_not_at_all(tmp_path):
     save_checkpoint(tmp_path / "m.pth", {"model": classifier().state_dict(), "epoch": 3})
     target = classifier()
@@ -96,10 +71,96 @@ def test_our_own_checkpoints_load_whole_or_not_at_all(tmp_path):
         load_weights(mae(), tmp_path / "m.pth")
 
 
-def test_a_failed_save_keeps_the_old_file(tmp_path):
-    path = tmp_path / "m.pth"
-    save_checkpoint(path, {"model": {}, "epoch": 1})
-    with pytest.raises(Exception, match=r"pickle|local"):
-        save_checkpoint(path, {"model": lambda: None})
-    assert read_checkpoint(path)["epoch"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["m.pth"]
+def ours(path, model):
+    """One of our checkpoints: it records the model's fields."""
+    config = {"model": {"name": "mae_3d_vim_small_patch8", "fields": asdict(model.config)}}
+    save_checkpoint(path, {"model": model.state_dict(), "config": config})
+    return path
+
+
+def test_a_run_of_ours_of_another_fidelity_is_refused_with_the_flag_to_pass(tmp_path):
+    """Its config records a choice; without --fidelity the next program would forget it unnoticed."""
+    for own, other in (("paper", "corrected"), ("corrected", "paper")):
+        path = ours(tmp_path / "m.pth", mae(fidelity=own))
+        for target in (mae, classifier):
+            with pytest.raises(
+                ValueError, match=rf"trained with fidelity={own}.*computes {other}: pass --fidelity {own}"
+            ):
+                load_pretrained(target(fidelity=other), path)
+            load_pretrained(target(fidelity=own), path)
+            load_pretrained(target(fidelity=other), path, any_fidelity=True)
+
+
+@pytest.mark.parametrize("write", [save_checkpoint, save_safetensors])
+def test_published_weights_load_at_either_fidelity_and_say_so(tmp_path, caplog, write):
+    path = tmp_path / ("m.pth" if write is save_checkpoint else "m.safetensors")
+    args = argparse.Namespace(input_size=[16, 24, 32])
+    write(path, {"model": mae(fidelity="paper").state_dict(), "args": args})
+    with caplog.at_level("INFO", "util.checkpoint"):
+        report = load_pretrained(mae(), path)
+    assert report.resized == ["decoder_pos_embed: class-slot row dropped"]
+    assert "trained with fidelity=paper (published: its options are an argparse.Namespace)" in caplog.text
+    assert "--fidelity paper would compute as in its training" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", "util.checkpoint"):
+        assert load_pretrained(mae(fidelity="paper"), path).resized == []
+    assert "fidelity" not in caplog.text
+
+
+def test_safetensors_without_our_metadata_load_by_shapes_and_say_what_is_unknown(tmp_path, caplog):
+    source, target = mae(), classifier()
+    safetensors.torch.save_file(source.state_dict(), tmp_path / "m.safetensors")
+    with caplog.at_level("INFO", "util.checkpoint"):
+        assert load_pretrained(target, tmp_path / "m.safetensors").missing == ["head.weight", "head.bias"]
+    assert "does not record its img_size: taken to be the model's" in caplog.text
+    torch.testing.assert_close(target.blocks[1].mixer.A_b_log, source.blocks[1].mixer.A_b_log)
+    with pytest.raises(ValueError, match="another img_size and does not record it"):
+        load_pretrained(classifier(img_size=16), tmp_path / "m.safetensors")
+
+
+MAE_KEYS = "keys_mae_3d_vim_small_patch16.json"
+CLASSIFIER_KEYS = "keys_vim_3D_small_patch16_stride16_224_bimambav2_final_pool_mean_abs_pos_embed_div2.json"
+HEAD = {"head.weight", "head.bias"}
+
+
+def decoder_keys(keys):
+    return {key for key in keys if key.startswith("decoder_") or key in ("mask_token", "cls_token", "rope.freqs")}
+
+
+@pytest.mark.filterwarnings("ignore:.*which is a no-op")  # weights go to a model on the meta device
+@pytest.mark.parametrize("fidelity", ["corrected", "paper"])
+@pytest.mark.parametrize(
+    ("file", "name", "missing", "ignored"),
+    [(MAE_KEYS, "mae_3d_vim_small_patch16", set(), lambda keys: {"cls_token", "rope.freqs", "decoder_rope.freqs"}),
+     (MAE_KEYS, "vim_3d_small_patch16", HEAD, decoder_keys),
+     (CLASSIFIER_KEYS, "vim_3d_small_patch16", set(), lambda keys: {"rope.freqs_cos", "rope.freqs_sin"})],
+    ids=["autoencoder", "autoencoder into classifier", "classifier"],
+)  # fmt: skip
+def test_published_keys_at_160_load_with_exactly_the_report_of_the_method(
+    tmp_path, fidelity, file, name, missing, ignored
+):
+    """METHOD.md section 5: missing exactly the head, ignored exactly the decoder's parameters, cls_token, mask_token
+    and rope buffers, at either fidelity."""
+    shapes = json.loads((FIXTURES / file).read_text())
+    state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}  # one number each on disk
+    content = {"model": state, "optimizer": {}, "epoch": 999, "scaler": {}, "args": argparse.Namespace(input_size=160)}
+    save_checkpoint(tmp_path / "checkpoint-999.pth", content)
+    with torch.device("meta"):
+        model = create_model(name, img_size=160, fidelity=fidelity)
+    report = load_pretrained(model, tmp_path / "checkpoint-999.pth")
+    assert (set(report.missing), report.unexpected) == (missing, [])
+    assert set(report.ignored) == ignored(shapes)
+    shortened = fidelity == "corrected" and name.startswith("mae")
+    assert report.resized == (["decoder_pos_embed: class-slot row dropped"] if shortened else [])
+
+
+def test_a_published_classifier_is_no_autoencoder(tmp_path):
+    state = {
+        key: torch.zeros(()).expand(shape)
+        for key, shape in json.loads((FIXTURES / CLASSIFIER_KEYS).read_text()).items()
+    }
+    save_checkpoint(tmp_path / "m.pth", {"model": state, "args": argparse.Namespace(input_size=160)})
+    with torch.device("meta"):
+        model = create_model("mae_3d_vim_small_patch16")
+    with pytest.raises(ValueError, match=r"m\.pth: the checkpoint is a classifier and has no decoder"):
+        load_pretrained(model, tmp_path / "m.pth")

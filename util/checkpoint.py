@@ -1,17 +1,20 @@
-"""Saving checkpoints, and loading weights with a report of what was and was not loaded."""
+"""Loading weights into a model with a report of what was and was not loaded; saving checkpoints.
 
-import argparse
+python -m util.checkpoint inspect FILE             what a checkpoint holds, no model is built
+python -m util.checkpoint convert IN OUT           .pth (ours or a published one) <-> .safetensors
+"""
+
 import logging
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from util.atomic import atomic_write
+from util.checkpoint_facts import OUR_CONFIG, fidelity_of, source_grid
+from util.checkpoint_files import Content, read_checkpoint, save_checkpoint
 
+__all__ = ["LoadReport", "load_pretrained", "load_weights", "read_checkpoint", "save_checkpoint"]
 logger = logging.getLogger(__name__)
 
 
@@ -27,41 +30,21 @@ class LoadReport:
     resized: list[str] = field(default_factory=list)
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
-    with atomic_write(path) as file:
-        torch.save(content, file)
-
-
-def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """The content of a checkpoint on the CPU: tensors, plain values and at most argparse.Namespace, as published ones
-    hold. Raises ValueError for a file that is missing, no checkpoint, or whose pickle asks for anything else."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"checkpoint {path} cannot be read: it is truncated, no torch checkpoint, or holds code that we refuse to "
-            f"run ({reason})"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary with a 'model'")
-    return content if "model" in content else {"model": content}
-
-
-def load_pretrained(model: nn.Module, path: Path | str) -> LoadReport:
+def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = False) -> LoadReport:
     """Load what fits from a pre-trained checkpoint, ours or a published one, into an autoencoder or a classifier.
 
     The model says what fits (adapt_state_dict); a key that is missing or unexpected beyond that raises ValueError, so a
-    wrong checkpoint never trains from scratch unnoticed.
+    wrong checkpoint never trains from scratch unnoticed. So does a run of ours that was trained at another fidelity,
+    unless `any_fidelity`: its config records a choice, so another one now is a forgotten flag. Published weights load
+    at either fidelity.
     """
     content = read_checkpoint(path)
+    _check_fidelity(content, model.config.fidelity, path, any_fidelity)  # pyright: ignore[reportAttributeAccessIssue,reportArgumentType]
+    grid = source_grid(content)
+    if grid is None:
+        logger.info("checkpoint %s does not record its img_size: taken to be the model's", path)
     try:
-        adapted = model.adapt_state_dict(content["model"], source_grid(content))  # pyright: ignore[reportCallIssue]
+        adapted = model.adapt_state_dict(content["model"], grid)  # pyright: ignore[reportCallIssue]
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from error
     own = model.state_dict()
@@ -104,14 +87,28 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     return content
 
 
-def source_grid(content: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Tokens along (z, y, x) of the model that a checkpoint was saved from: our config or the published args tell."""
-    weight = content["model"].get("patch_embed.proj.weight")
-    size = content.get("config", {}).get("model", {}).get("fields", {}).get("img_size")
-    if size is None:
-        size = getattr(content.get("args"), "input_size", None)
-    if size is None or weight is None:
-        return None
-    z, y, x = (size,) * 3 if isinstance(size, int) else size
-    patch = weight.shape[-1]
-    return z // patch, y // patch, x // patch
+def _check_fidelity(content: Content, wanted: str, path: Path | str, any_fidelity: bool) -> None:
+    """Raise ValueError, or say in a line, where the checkpoint was trained at another fidelity than `wanted`."""
+    found, how = fidelity_of(content)
+    if found in (None, wanted):
+        return
+    if how == OUR_CONFIG and not any_fidelity:
+        raise ValueError(
+            f"checkpoint {path} was trained with fidelity={found} ({how}), the model computes {wanted}: "
+            f"pass --fidelity {found}"
+        )
+    logger.info(
+        "checkpoint %s was trained with fidelity=%s (%s), the model computes %s; --fidelity %s would compute as in "
+        "its training",
+        path,
+        found,
+        how,
+        wanted,
+        found,
+    )
+
+
+if __name__ == "__main__":
+    from util import checkpoint_tool, cli
+
+    cli.run(checkpoint_tool.main)
