@@ -80,6 +80,16 @@ def test_absent_data_checkpoint_and_wrong_size(folder, tmp_path):
         open_run(folder / "pre", "pretrain", checkpoint=folder / "fine" / "fold_0" / "checkpoint-4.pth", device="cpu")
 
 
+def test_another_fidelity_still_wants_the_whole_model(folder):
+    session = open_run(folder / "fine", "finetune", fold=0, device="cpu", fidelity="paper")
+    assert session.model.config.fidelity == "paper"
+    stored = torch.load(folder / "fine" / "fold_0" / "checkpoint-4.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, weights(session)[key]) for key, value in stored.items())
+    with pytest.raises(ValueError, match=r"not of this model: it lacks head\.weight"):
+        open_run(folder / "fine", "finetune", fold=0, device="cpu", fidelity="paper",
+                 checkpoint=folder / "pre" / "checkpoint-0.pth")  # fmt: skip
+
+
 def test_subjects_by_name_or_number():
     assert choose_subjects(["2"], SUBJECTS) == ["A", "B"]
     assert choose_subjects(["D", "A", "D"], SUBJECTS) == ["D", "A"]

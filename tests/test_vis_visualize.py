@@ -105,6 +105,17 @@ def test_upsampling_changes_the_map(show):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_fidelity_of_the_run_unless_given(show, caplog):
+    plain = show("own")
+    np.testing.assert_array_equal(prediction(show("same", "--fidelity", "corrected")), prediction(plain))
+    with caplog.at_level("INFO", "vis.session"):
+        paper = show("paper", "--fidelity", "paper")
+    assert not np.array_equal(prediction(paper), prediction(plain))
+    assert not np.array_equal(load(paper, "A_map-max.nii.gz"), load(plain, "A_map-max.nii.gz"))
+    assert "was trained with fidelity corrected, shown with --fidelity paper" in caplog.text
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_several_subjects(show):
     assert sorted(path.name for path in show("some", "--subjects", "2").iterdir()) == ["A", "B"]
 

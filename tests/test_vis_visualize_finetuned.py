@@ -66,6 +66,16 @@ def test_default_place_names_the_fold(run):
     assert (run / "vis" / "fold_0" / "A" / "A_map-max.nii.gz").exists()
 
 
+def test_fidelity_flag_is_used(run, tmp_path):
+    maps = []
+    for fidelity in ("corrected", "paper"):
+        show(run, "--out", str(tmp_path / fidelity), "--subjects", "A", "--fidelity", fidelity)
+        maps.append(np.load(tmp_path / fidelity / "A" / "A_map-max.npy"))
+    show(run, "--out", str(tmp_path / "own"), "--subjects", "A")
+    np.testing.assert_array_equal(np.load(tmp_path / "own" / "A" / "A_map-max.npy"), maps[0])
+    assert not np.allclose(maps[0], maps[1])
+
+
 def test_checkpoint_flag_is_used(run, tmp_path):
     other = tiny_classifier(drop_path_rate=0.0)
     torch.nn.init.normal_(other.norm_f.weight)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.config import Fidelity
 from util.atomic import atomic_write
 from util.cli import Parser
 from vis.display import Study
@@ -28,6 +29,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--subjects", nargs="+", default=["2"], metavar="NAME", help="names, or how many")
     parser.add_argument("--map", nargs="+", choices=tuple(MAPS), default=["max"], help="max is the paper's")
     parser.add_argument("--upsample", choices=get_args(Upsampling), default="nearest", help="tokens to voxels")
+    parser.add_argument(
+        "--fidelity", choices=get_args(Fidelity), help="compute as this fidelity; default the one of the run"
+    )
     parser.add_argument("--out", type=Path, help="where files go; default RUN/vis")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 

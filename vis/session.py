@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from models import MaskedAutoencoder3D, VolumeClassifier, create_model
-from util.checkpoint import load_weights
+from models.config import Fidelity
+from util.checkpoint import load_pretrained, load_weights
 from util.cli import nearest
 from util.data.dataset import PreparedVolumes
 from util.data.manifest import NAME as MANIFEST
@@ -63,10 +64,12 @@ def open_run(
     fold: int | None = None,
     data: Path | None = None,
     device: str = "auto",
+    fidelity: Fidelity | None = None,
 ) -> Session:
     """Open a run of this kind at `checkpoint` (default: the last one, of `fold` where a run has folds).
 
-    data: prepared folder instead of the one the run was trained on. ValueError says which flag to change.
+    data: prepared folder instead of the one the run was trained on. fidelity: instead of the run's own. ValueError
+    says which flag to change.
     """
     config = read_config(folder)
     if config.get("kind") != kind:
@@ -79,14 +82,21 @@ def open_run(
     if not root.is_dir():
         raise ValueError(f"the prepared data {root} of {folder} are not there; name their folder with --data")
     volumes = PreparedVolumes(root, contrasts=config["data"]["contrasts"], normalize=config["data"]["normalize"])
-    model = create_model(config["model"]["name"], **config["model"]["fields"])
+    fields = config["model"]["fields"]
+    model = create_model(config["model"]["name"], **(fields if fidelity is None else {**fields, "fidelity": fidelity}))
     assert isinstance(model, MaskedAutoencoder3D | VolumeClassifier)
     if volumes.size != model.config.img_size:
         raise ValueError(
             f"volumes in {root} are {volumes.size} voxels, the run was trained on {model.config.img_size}; "
             f"choose other --data, or prepare them with --size {' '.join(map(str, model.config.img_size))}"
         )
-    load_weights(model, checkpoint)
+    own_fidelity = fields.get("fidelity", "corrected")
+    if fidelity in (None, own_fidelity):
+        load_weights(model, checkpoint)
+    else:
+        logger.info("%s was trained with fidelity %s, shown with --fidelity %s", folder, own_fidelity, fidelity)
+        if missing := load_pretrained(model, checkpoint, any_fidelity=True).missing:
+            raise ValueError(f"checkpoint {checkpoint} is not of this model: it lacks {', '.join(missing)}")
     logger.info("%s, data %s (%d subjects)", checkpoint, root, len(volumes))
     return Session(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device))
 

@@ -61,7 +61,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     cli.setup_logging()
     run = args.run or newest_run(kind="pretrain")
-    session = open_run(run, "pretrain", checkpoint=args.checkpoint, data=args.data, device=args.device)
+    session = open_run(
+        run, "pretrain", checkpoint=args.checkpoint, data=args.data, device=args.device, fidelity=args.fidelity
+    )
     subjects = choose_subjects(args.subjects, session.data.subjects)
     mask_ratio = session.config["mask_ratio"] if args.mask_ratio is None else args.mask_ratio
     folder = args.out or run / "vis"

@@ -42,7 +42,15 @@ def main(argv: list[str] | None = None) -> None:
     allowed = held_out(folds, args.fold)
     check_held_out(args.subjects, folds, args.fold)
     subjects = choose_subjects(args.subjects, allowed)
-    session = open_run(run, "finetune", checkpoint=args.checkpoint, fold=args.fold, data=args.data, device=args.device)
+    session = open_run(
+        run,
+        "finetune",
+        checkpoint=args.checkpoint,
+        fold=args.fold,
+        data=args.data,
+        device=args.device,
+        fidelity=args.fidelity,
+    )
     model, labels = session.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
     folder = args.out or run / "vis" / f"fold_{args.fold}"
