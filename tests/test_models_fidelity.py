@@ -6,9 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import models.mae
+import models.mixers
+import models.trunk
 from models import create_model
 from models.fidelity import PARTS, put_back, put_back_shifted
 from models.masking import random_mask
+from ops import add_norm_fn, bimamba_fn
 from tests.conftest import FIXTURES
 
 MAE_SIZE = {
@@ -38,8 +42,8 @@ def published_mae(fixture, **fields):
     return mae
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_published_autoencoder(backend):
+def assert_published_autoencoder(backend):
+    """Outputs to 1e-4 absolute, every gradient to 1e-3 relative."""
     fixture = load("paper_mae_a.pt")
     mae = published_mae(fixture, scan_backend=backend)
     out = mae(fixture["input"].float(), fixture["mask_ratio"], fixture["noise"])
@@ -52,8 +56,7 @@ def test_published_autoencoder(backend):
         assert relative(gradients[name], expected) < 1e-3, name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_published_classifier(backend):
+def assert_published_classifier(backend):
     fixture = load("paper_vim_a.pt")
     classifier = create_model("vim_3d_small_patch8", **VIM_SIZE, fidelity="paper", scan_backend=backend)
     classifier.load_state_dict(classifier.adapt_state_dict(fixture["state_dict"]).state)
@@ -66,6 +69,16 @@ def test_published_classifier(backend):
     F.cross_entropy(logits, fixture["target"]).backward()
     for name, parameter in classifier.named_parameters():
         assert relative(parameter.grad, fixture["grads"][name]) < 1e-3, name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_published_autoencoder(backend):
+    assert_published_autoencoder(backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_published_classifier(backend):
+    assert_published_classifier(backend)
 
 
 def test_constant_embeddings_of_the_paper_are_reproduced():
@@ -92,6 +105,93 @@ def test_the_fixture_notices_a_planted_fault(fault):
         mae.pos_embed = create_model("mae_3d_vim_small_patch8", **MAE_SIZE).pos_embed
     pred = mae(fixture["input"].float(), fixture["mask_ratio"], fixture["noise"]).pred
     assert (pred - fixture["pred"]).abs().max() > 1e-3
+
+
+def swapped_directions(monkeypatch):
+    def swapped(xz, forward, backward, *rest, **options):
+        return bimamba_fn(xz, backward, forward, *rest, **options)
+
+    monkeypatch.setattr(models.mixers, "bimamba_fn", swapped)
+
+
+def undivided_directions(monkeypatch):
+    monkeypatch.setattr(models.mixers, "bimamba_fn", lambda *args, **options: 2 * bimamba_fn(*args, **options))
+
+
+def forgotten_rotary(monkeypatch):
+    def unturned(hidden, residual, rotation, *rest):
+        return add_norm_fn(hidden, residual, None, *rest)
+
+    monkeypatch.setattr(models.trunk, "add_norm_fn", unturned)
+
+
+def other_token_order(monkeypatch):
+    """Kept tokens of `corrected` in the order of their noise, those of `paper` in raster order."""
+
+    def other(noise, ratio, *, ascending):
+        return random_mask(noise, ratio, ascending=not ascending)
+
+    monkeypatch.setattr(models.mae, "random_mask", other)
+
+
+def shifted_decoder(monkeypatch):
+    """Every decoder slot holds what belongs one place earlier."""
+    for fidelity, parts in PARTS.items():
+
+        def late(visible, mask_token, mask, arrange=parts.arrange):
+            return arrange(visible, mask_token, mask).roll(1, dims=1)
+
+        monkeypatch.setitem(PARTS, fidelity, replace(parts, arrange=late))
+
+
+MIXER_PLANTS = (swapped_directions, undivided_directions, forgotten_rotary)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("plant", [*MIXER_PLANTS, other_token_order, shifted_decoder])
+def test_the_autoencoders_fixture_notices(monkeypatch, plant, backend):
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        assert_published_autoencoder(backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("plant", MIXER_PLANTS)
+def test_the_classifiers_fixture_notices(monkeypatch, plant, backend):
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        assert_published_classifier(backend)
+
+
+def assert_corrected_properties():
+    """What `corrected` promises and no published weights can check. Its reconstruction depends on which tokens are
+    visible, not on the order of their noise; a visible token's content stands at its own place of the decoder, so that
+    another content there, with mixers that do nothing, changes the prediction of that place and of no other."""
+    mae = create_model("mae_3d_vim_small_patch8", **MAE_SIZE).eval()
+    volume, noise = torch.randn(1, 4, 32, 32, 32), torch.rand(1, mae.config.tokens)
+    out = mae(volume, 0.75, noise)
+    reordered = torch.where(out.removed > 0, noise, noise.min() * torch.rand_like(noise))
+    torch.testing.assert_close(mae(volume, 0.75, reordered).pred, out.pred)
+
+    for block in [*mae.blocks, *mae.decoder_blocks]:
+        torch.nn.init.zeros_(block.mixer.out_proj.weight)
+    place = int(out.ids_keep[0, 3])
+    patches = mae.patchify(volume)
+    patches[0, place] = torch.randn_like(patches[0, place])
+    before, after = (mae(v, 0.75, noise).pred[0] for v in (volume, mae.unpatchify(patches)))
+    changed = ((after - before).abs().amax(-1) > 1e-5).nonzero().flatten()
+    assert changed.tolist() == [place]
+
+
+def test_corrected_puts_everything_where_it_belongs():
+    assert_corrected_properties()
+
+
+@pytest.mark.parametrize("plant", [other_token_order, shifted_decoder])
+def test_the_properties_notice(monkeypatch, plant):
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        assert_corrected_properties()
 
 
 def test_visible_tokens_return_to_their_own_places():
