@@ -8,7 +8,7 @@ python main_cr_finetune.py ... --eval           score the finished folds again
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from engine_finetune import finetune_epoch, predict
 from models import VolumeClassifier, create_model
 from util import arguments, cli
 from util.checkpoint import load_pretrained, load_weights
+from util.data.cohort import Cohort, load_cohort
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
 from util.data.folder import LABEL_SHEET
-from util.data.labels import UNKNOWN, read_labels
 from util.distributed import World
 from util.folds import Fold, load_folds, make_folds, save_folds
 from util.launch import launch
@@ -177,27 +177,11 @@ def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeCl
     return model.to(world.device)
 
 
-@dataclass(frozen=True)
-class Cohort:
-    """The subjects whose label is known. sheet: where the labels stand; n_unknown: subjects left out."""
-
-    volumes: PreparedVolumes
-    labels: dict[str, int]
-    sheet: Path
-    n_unknown: int
-
-
-def load_cohort(args: argparse.Namespace) -> Cohort:
+def open_cohort(args: argparse.Namespace) -> Cohort:
     root = arguments.data_root(args, "TEST_BASE_PATH")
-    everyone = PreparedVolumes(root, normalize=arguments.normalization(args))
-    arguments.check_size(everyone.size, arguments.image_size(args), root)
-    sheet = args.labels or root / LABEL_SHEET
-    labels = read_labels(sheet, args.label_type, everyone.subjects)
-    known = {subject: labels[subject] for subject in everyone.subjects if labels[subject] != UNKNOWN}
-    n_unknown = len(everyone) - len(known)
-    logger.info("%s: %d subjects with a known label, %d unknown left out", args.label_type, len(known), n_unknown)
-    volumes = PreparedVolumes(root, normalize=everyone.normalize, labels=known, subjects=list(known))
-    return Cohort(volumes, known, sheet, n_unknown)
+    cohort = load_cohort(root, args.label_type, sheet=args.labels, normalize=arguments.normalization(args))
+    arguments.check_size(cohort.volumes.size, arguments.image_size(args), root)
+    return cohort
 
 
 def load_or_make_folds(args: argparse.Namespace, labels: dict[str, int]) -> list[Fold]:
@@ -238,7 +222,7 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         raise ValueError(f"--resume {args.resume}: every fold has its own checkpoints; use --resume auto")
     if args.nb_classes != 2:
         raise ValueError(f"--nb_classes {args.nb_classes}: {args.label_type} has 2 classes")
-    cohort = load_cohort(args)
+    cohort = open_cohort(args)
     folds, chosen = load_or_make_folds(args, cohort.labels), folds_to_run(args)
     config = {
         "kind": "finetune",

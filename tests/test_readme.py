@@ -9,6 +9,7 @@ import pytest
 import main_cr_finetune
 import main_pretrain
 import prepare_data
+import probe
 import vis.report
 import vis.visualize
 import vis.visualize_finetuned
@@ -19,6 +20,7 @@ PARSERS = {
     "main_pretrain.py": main_pretrain.parse,
     "main_cr_finetune.py": main_cr_finetune.parse,
     "prepare_data.py": prepare_data.parse_args,
+    "probe.py": probe.parse,
     "visualize.py": vis.visualize.parse,
     "visualize_finetuned.py": vis.visualize_finetuned.parse,
     "report.py": vis.report.parse,

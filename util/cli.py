@@ -54,6 +54,7 @@ def setup_logging(level: int = logging.INFO) -> None:
         "main_pretrain",
         "main_cr_finetune",
         "prepare_data",
+        "probe",
     ):
         logging.getLogger(ours).setLevel(level)
 

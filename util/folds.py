@@ -49,20 +49,19 @@ def save_folds(path: Path, folds: list[Fold], *, label_type: str, seed: int) -> 
     write_json(path, {"label_type": label_type, "seed": seed, "hash": fold_hash(folds), "folds": folds})
 
 
-def load_folds(path: Path, labels: Mapping[str, int], label_type: str) -> list[Fold]:
-    """Folds from a file, checked: unedited (hash), of this label, and covering exactly the labelled subjects."""
+def load_folds(
+    path: Path, labels: Mapping[str, int], label_type: str, remedy: str = "use another --output_dir"
+) -> list[Fold]:
+    """Folds from a file, checked: unedited (hash), of this label, and covering exactly the labelled subjects; `remedy`
+    is what ValueError tells to do otherwise."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     folds: list[Fold] = content["folds"]
     if content["hash"] != fold_hash(folds):
-        raise ValueError(
-            f"{path} was edited: its hash does not match its folds; restore it or start a new --output_dir"
-        )
+        raise ValueError(f"{path} was edited: its hash does not match its folds; restore it, or {remedy}")
     if content["label_type"] != label_type:
-        raise ValueError(f"{path} holds folds for {content['label_type']}, not {label_type}: use another --output_dir")
+        raise ValueError(f"{path} holds folds for {content['label_type']}, not {label_type}: {remedy}")
     tested = sorted(subject for fold in folds for subject in fold["test"])
     if tested != sorted(labels):
         odd = sorted(set(tested) ^ set(labels))
-        raise ValueError(
-            f"{path} and the labelled data differ in {len(odd)} subjects, e.g. {odd[:3]}: use another --output_dir"
-        )
+        raise ValueError(f"{path} and the labelled data differ in {len(odd)} subjects, e.g. {odd[:3]}: {remedy}")
     return folds

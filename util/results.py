@@ -93,13 +93,13 @@ def format_table(summary: dict[str, Any]) -> str:
 def write_results(folder: Path, predictions: Sequence[Prediction], summary: dict[str, Any]) -> None:
     """predictions.csv, results.json and results.xlsx of a run folder. NaN is written as null or an empty cell."""
     write_predictions(folder / "predictions.csv", predictions)
-    write_json(folder / "results.json", _without_nan(summary))
+    write_json(folder / "results.json", without_nan(summary))
     book = Workbook()
     sheet = book.active
     assert sheet is not None
     sheet.title = "folds"
     for row in table_rows(summary):
-        sheet.append([_without_nan(cell) for cell in row])
+        sheet.append([without_nan(cell) for cell in row])
     subjects = book.create_sheet("subjects")
     subjects.append(["subject", "fold", "label", "probability"])
     for p in sorted(predictions):
@@ -113,9 +113,10 @@ def write_results(folder: Path, predictions: Sequence[Prediction], summary: dict
         book.save(file)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The same, lists and dictionaries included, with None for every NaN: JSON and sheets know no NaN."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,34 @@
+"""The subjects of a prepared folder whose label is known."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from util.data.dataset import PreparedVolumes
+from util.data.folder import LABEL_SHEET
+from util.data.labels import UNKNOWN, LabelType, read_labels
+from util.data.normalize import Normalize
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """volumes: of the subjects with a known label. sheet: where the labels stand; n_unknown: subjects left out."""
+
+    volumes: PreparedVolumes
+    labels: dict[str, int]
+    sheet: Path
+    n_unknown: int
+
+
+def load_cohort(root: Path, label_type: LabelType, *, sheet: Path | None = None, normalize: Normalize) -> Cohort:
+    """Read the label sheet, by default the one in `root`, and leave out who is -1 in it."""
+    everyone = PreparedVolumes(root, normalize=normalize)
+    sheet = sheet or root / LABEL_SHEET
+    labels = read_labels(sheet, label_type, everyone.subjects)
+    known = {subject: labels[subject] for subject in everyone.subjects if labels[subject] != UNKNOWN}
+    n_unknown = len(everyone) - len(known)
+    logger.info("%s: %d subjects with a known label, %d unknown left out", label_type, len(known), n_unknown)
+    volumes = PreparedVolumes(root, normalize=normalize, labels=known, subjects=list(known))
+    return Cohort(volumes, known, sheet, n_unknown)
