@@ -106,7 +106,7 @@ def test_inspect_says_what_is_not_known(tmp_path, capsys):
     assert "24 tokens, how they lie is not recorded" in printed
     assert "fidelity  not recorded" in printed
     assert "no registered name has these shapes" in printed
-    assert "autoencoder, --fidelity paper: refused, it has no decoder" in printed
+    assert "autoencoder, --fidelity paper: refused, it is no masked autoencoder" in printed
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
     main(["inspect", str(tmp_path / "other.pth")])
     assert "refused, it is no model of this project" in capsys.readouterr().out

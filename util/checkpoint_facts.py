@@ -25,6 +25,7 @@ SIZES = {  # (embed_dim, depth) -> name, (decoder_embed_dim, decoder_depth); a t
     (1024, 24): ("large", (512, 8)),
 }
 FAMILIES = {"mamba": "vim", "attention": "vit"}
+MIXERS = {"mamba": "A_b_log", "attention": "qkv.weight"}  # what only such a mixer has; the scan from both ends
 
 
 class Known(NamedTuple):
@@ -72,11 +73,11 @@ def shape_fields(state: Mapping[str, Tensor]) -> dict[str, Any]:
             found[name] = max(numbers) + 1
     if "decoder_embed.weight" in state:
         found["decoder_embed_dim"] = state["decoder_embed.weight"].shape[0]
-    scan = state.get("blocks.0.mixer.A_log")
-    if scan is not None and scan.dim() == 2 and "blocks.0.mixer.A_b_log" in state:
-        found |= {"mixer": "mamba", "d_state": scan.shape[1]}
-    elif "blocks.0.mixer.qkv.weight" in state:
-        found["mixer"] = "attention"
+    for mixer, parameter in MIXERS.items():  # of a kind only if all blocks are
+        if "depth" in found and all(f"blocks.{i}.mixer.{parameter}" in state for i in range(found["depth"])):
+            found["mixer"] = mixer
+    if found.get("mixer") == "mamba":
+        found["d_state"] = state["blocks.0.mixer.A_b_log"].shape[-1]
     if "head.weight" in state:
         found["num_classes"] = state["head.weight"].shape[0]
     return found
@@ -100,7 +101,8 @@ def registry_name(content: Content) -> Known:
     patch = fields.get("patch_size")
     if size and family and kind == "classifier":
         return Known(f"{family}_3d_{size}_patch{patch}", "shapes of the tensors")
-    if size and family and (fields.get("decoder_embed_dim"), fields.get("decoder_depth")) == decoder:
+    widths = fields.get("decoder_embed_dim"), fields.get("decoder_depth")
+    if size and family and kind == "masked autoencoder" and widths == decoder:
         return Known(f"mae_3d_{family}_{size}_patch{patch}", "shapes of the tensors")
     return Known(None, "not recorded, and no registered name has these shapes")
 
