@@ -98,6 +98,13 @@ def test_odd_records_are_not_believed_and_do_no_harm(extra):
     assert fidelity_of(content).how != "our config in the file"
 
 
+def test_tensors_of_other_shapes_under_our_names_do_no_harm():
+    state = {key: torch.zeros(()) for key in create_model("mae_3d_vim_small_patch8", **SMALL).state_dict()}
+    content = {"model": state | {"head.weight": torch.zeros(()), "blocks.99999999999.norm.weight": torch.zeros(())}}
+    assert shape_fields(content["model"]) == {"depth": 10**11, "decoder_depth": 2}
+    assert fidelity_of(content).value is registry_name(content).value is source_grid(content) is None
+
+
 def test_foreign_weights_have_no_facts():
     content = {"model": {"conv1.weight": torch.zeros(4, 3, 7, 7), "patch_embed.proj.weight": torch.zeros(4, 3, 2, 2)}}
     assert shape_fields(content["model"]) == {}

@@ -25,7 +25,7 @@ SIZES = {  # (embed_dim, depth) -> name, (decoder_embed_dim, decoder_depth); a t
     (1024, 24): ("large", (512, 8)),
 }
 FAMILIES = {"mamba": "vim", "attention": "vit"}
-MIXERS = {"mamba": "A_b_log", "attention": "qkv.weight"}  # what only such a mixer has; the scan from both ends
+MIXERS = {"mamba": "x_proj_b.weight", "attention": "qkv.weight"}  # what only such a mixer has; mamba from both ends
 
 
 class Known(NamedTuple):
@@ -65,22 +65,33 @@ def image_size(content: Content) -> Known:
 def shape_fields(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The ModelConfig fields that the tensors show; only those they do."""
     found: dict[str, Any] = {}
-    if "patch_embed.proj.weight" in state and state["patch_embed.proj.weight"].dim() == 5:
-        width, contrasts, patch = state["patch_embed.proj.weight"].shape[:3]
+    if shape := _shape(state, "patch_embed.proj.weight", 5):
+        width, contrasts, patch = shape[:3]
         found |= {"embed_dim": width, "patch_size": patch, "in_chans": contrasts}
     for name, trunk in (("depth", "blocks"), ("decoder_depth", "decoder_blocks")):
         if numbers := [int(match[1]) for key in state if (match := re.match(rf"{trunk}\.(\d+)\.", key))]:
             found[name] = max(numbers) + 1
-    if "decoder_embed.weight" in state:
-        found["decoder_embed_dim"] = state["decoder_embed.weight"].shape[0]
+    if shape := _shape(state, "decoder_embed.weight", 2):
+        found["decoder_embed_dim"] = shape[0]
     for mixer, parameter in MIXERS.items():  # of a kind only if all blocks are
         if "depth" in found and all(f"blocks.{i}.mixer.{parameter}" in state for i in range(found["depth"])):
             found["mixer"] = mixer
-    if found.get("mixer") == "mamba":
-        found["d_state"] = state["blocks.0.mixer.A_b_log"].shape[-1]
-    if "head.weight" in state:
-        found["num_classes"] = state["head.weight"].shape[0]
+    if found.get("mixer") == "mamba" and (shape := _shape(state, "blocks.0.mixer.A_log", 2)):
+        found["d_state"] = shape[1]
+    if shape := _shape(state, "head.weight", 2):
+        found["num_classes"] = shape[0]
     return found
+
+
+def position_rows(state: Mapping[str, Tensor], name: str = "pos_embed") -> int | None:
+    """Rows of a position embedding: tokens, and a slot for a class token where there is one."""
+    shape = _shape(state, name, 3)
+    return shape[1] if shape else None
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...] | None:
+    """The shape of a tensor that is there and has so many dimensions."""
+    return tuple(state[name].shape) if name in state and state[name].dim() == dimensions else None
 
 
 def kind_of(state: Mapping[str, Tensor]) -> Kind:
@@ -121,9 +132,9 @@ def fidelity_of(content: Content) -> Known:
         return Known("paper", "published: its options are an argparse.Namespace")
     if is_published(content):
         return Known("paper", "published: it stores rotary buffers")
-    if "decoder_pos_embed" in state and "pos_embed" in state:
-        slots = state["decoder_pos_embed"].shape[1] - state["pos_embed"].shape[1]
-        if slots in (0, 1):
-            how = f"decoder_pos_embed has {'a' if slots else 'no'} row for a class slot"
-            return Known(FIDELITIES[slots], how)
+    tokens, places = position_rows(state), position_rows(state, "decoder_pos_embed")
+    if tokens and places and places - tokens in (0, 1):
+        slots = places - tokens
+        how = f"decoder_pos_embed has {'a' if slots else 'no'} row for a class slot"
+        return Known(FIDELITIES[slots], how)
     return Known(None, "not recorded")

@@ -17,6 +17,7 @@ from util.checkpoint_facts import (
     fidelity_of,
     image_size,
     kind_of,
+    position_rows,
     registry_name,
     shape_fields,
     source_grid,
@@ -116,7 +117,7 @@ def expected_report(content: Content, target: str, fidelity: str) -> LoadReport:
     report = LoadReport(ignored=[key for key in state if LEFT_OUT[target].match(key)])
     if target == "classifier":
         report.missing = [key for key in ("head.weight", "head.bias") if key not in state]
-    elif fidelity == "corrected" and state["decoder_pos_embed"].shape[1] > state["pos_embed"].shape[1]:
+    elif fidelity == "corrected" and (position_rows(state, "decoder_pos_embed") or 0) > (position_rows(state) or 0):
         report.resized = ["decoder_pos_embed: class-slot row dropped"]
     return report
 
@@ -141,9 +142,7 @@ def _grid(content: Content) -> str:
     grid = source_grid(content)
     if grid is not None:
         return f"{' x '.join(map(str, grid))} tokens (z, y, x)"
-    positions = content["model"].get("pos_embed")
-    tokens = "unknown" if positions is None else f"{positions.shape[1]} tokens"
-    return f"{tokens}, how they lie is not recorded"
+    return f"{position_rows(content['model']) or 'unknown'} tokens, how they lie is not recorded"
 
 
 def _known(known: Known) -> str:
