@@ -1,6 +1,7 @@
-"""Pre-train a masked autoencoder on prepared volumes.
+"""Pre-train on prepared volumes: a masked autoencoder, or the same network predicting the next patch of its scan.
 
 python main_pretrain.py --model mae_3d_vim_small_patch16 --batch_size 4 --norm_pix_loss --output_dir runs/pretrain
+python main_pretrain.py --model mae_3d_vim_small_patch16 --objective ar --scan_order hilbert --output_dir runs/ar
 torchrun --nproc_per_node=4 main_pretrain.py ...        the same on several GPUs, or CPU processes
 """
 
@@ -10,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from engine_pretrain import patch_mean_loss, pretrain_epoch
-from models import MaskedAutoencoder3D, create_model
+from models import AutoregressiveModel3D, PatchPredictor, create_model
+from models.masking import count_kept
 from util import arguments, cli
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
@@ -24,12 +26,27 @@ from util.training import Training, average_of, fit
 from vis.reconstruct import reconstruction_picture
 
 logger = logging.getLogger(__name__)
+MASK_RATIO = 0.75
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Pre-train a 3D masked autoencoder.")
+    parser = cli.Parser(description="Pre-train a 3D masked autoencoder, or an autoregressive model.")
     arguments.add_model_options(parser, "mae_3d_vim_small_patch16")
-    parser.add_argument("--mask_ratio", type=float, default=0.75, help="part of the patches that is removed")
+    parser.add_argument(
+        "--objective",
+        choices=("mae", "ar"),
+        default="mae",
+        help="mae: predict removed patches; ar: predict every patch from those before it in scan order",
+    )
+    parser.add_argument(
+        "--mask_ratio", type=float, help=f"part of the patches that --objective mae removes; default {MASK_RATIO}"
+    )
+    parser.add_argument(
+        "--masking",
+        metavar="WAY",
+        help="which patches --objective mae removes: random (default), block (cubes of neighbours) or grid (all but a "
+        "regular lattice)",
+    )
     parser.add_argument("--norm_pix_loss", action="store_true", help="reconstruct patches normalised one by one")
     arguments.add_data_options(parser)
     arguments.add_training_options(parser, epochs=1000, blr=2.5e-4, warmup_epochs=40, weight_decay=0.05)
@@ -40,12 +57,31 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_mae(args: argparse.Namespace) -> MaskedAutoencoder3D:
-    model = create_model(args.model, norm_pix_loss=args.norm_pix_loss, **arguments.model_fields(args))
-    if not isinstance(model, MaskedAutoencoder3D):
+def model_name(args: argparse.Namespace) -> str:
+    """The registered name that --model and --objective mean together: for ar mae_3d_... stands for ar_3d_..."""
+    return args.model.replace("mae_3d_", "ar_3d_", 1) if args.objective == "ar" else args.model
+
+
+def mask_ratio(args: argparse.Namespace) -> float | None:
+    """Part of the patches that is removed; None for the autoregressive objective, which has no use for a mask."""
+    if args.objective == "mae":
+        return MASK_RATIO if args.mask_ratio is None else args.mask_ratio
+    for flag in ("mask_ratio", "masking"):
+        if getattr(args, flag) is not None:
+            raise ValueError(f"--{flag} {getattr(args, flag)}: --objective ar removes no patches; drop one of the two")
+    return None
+
+
+def build_model(args: argparse.Namespace) -> PatchPredictor:
+    masking = {} if args.masking is None else {"masking": args.masking}
+    fields = {"norm_pix_loss": args.norm_pix_loss, **masking, **arguments.model_fields(args)}
+    model = create_model(model_name(args), **fields)
+    if not isinstance(model, PatchPredictor):
         raise ValueError(
             f"--model {args.model} is a classifier; pre-training needs an autoencoder such as mae_3d_{args.model}"
         )
+    if isinstance(model, AutoregressiveModel3D) and args.objective == "mae":
+        raise ValueError(f"--model {args.model} is autoregressive: pass --objective ar, or choose a mae_3d_... model")
     return model
 
 
@@ -64,16 +100,20 @@ def train(args: argparse.Namespace, world: World) -> None:
     )
 
     seed_all(args.seed)  # the same weights on every rank
-    mae = build_mae(args).to(world.device)
+    ratio = mask_ratio(args)
+    model = build_model(args).to(world.device)
+    tokens = model.config.tokens
+    seen = tokens if ratio is None else count_kept(tokens, ratio)
     lr = scaled_lr(args.lr, args.blr, args.batch_size, args.accum_iter, world.size)
-    optimizer = build_optimizer(mae, lr=lr, weight_decay=args.weight_decay, betas=(0.9, 0.95))
+    optimizer = build_optimizer(model, lr=lr, weight_decay=args.weight_decay, betas=(0.9, 0.95))
     stepper = Stepper(optimizer, world.device, args.precision, args.clip_grad)
     schedule = Schedule(lr, args.min_lr, args.warmup_epochs, args.epochs)
     config = {
         "kind": "pretrain",
-        "model": {"name": args.model, "fields": asdict(mae.config)},
+        "model": {"name": model_name(args), "fields": asdict(model.config)},
         "data": volumes.describe(),
-        "mask_ratio": args.mask_ratio,
+        "objective": args.objective,
+        "mask_ratio": ratio,
         "device": device_name(world.device),
         "ranks": world.size,
         "args": arguments.plain(args),
@@ -81,25 +121,25 @@ def train(args: argparse.Namespace, world: World) -> None:
     if world.is_main:
         start_run(args.output_dir, config, resume=args.resume is not None, overwrite=args.overwrite)
     world.barrier()
-    training = Training(mae, stepper, args.output_dir, config, average_of(mae, args.ema))
+    training = Training(model, stepper, args.output_dir, config, average_of(model, args.ema))
     first_epoch = training.resume(args.resume)
     record = Record(args.output_dir, args.log_dir or args.output_dir, is_main=world.is_main, first_epoch=first_epoch)
-    trainable = sum(p.numel() for p in mae.parameters() if p.requires_grad)
-    baseline = patch_mean_loss(mae, eval_loader(volumes, batch_size=1, num_workers=0), world.device)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    baseline = patch_mean_loss(model, eval_loader(volumes, batch_size=1, num_workers=0), world.device)
     logger.info(
         "%s: %d trainable parameters, %d tokens, %d of them seen; %d subjects, %d rank(s), lr %.3g; predicting each "
         "patch by its mean gives loss %.4f",
-        args.model,
+        model_name(args),
         trainable,
-        mae.config.tokens,
-        int(mae.config.tokens * (1 - args.mask_ratio)),
+        tokens,
+        seen,
         len(volumes),
         world.size,
         lr,
         baseline,
     )
 
-    parallel = world.wrap(mae)
+    parallel = world.wrap(model)
 
     def run_epoch(epoch: int) -> dict[str, float]:
         scalars = pretrain_epoch(
@@ -108,8 +148,8 @@ def train(args: argparse.Namespace, world: World) -> None:
             world=world,
             epoch=epoch,
             seed=args.seed,
-            tokens=mae.config.tokens,
-            mask_ratio=args.mask_ratio,
+            tokens=tokens,
+            mask_ratio=ratio,
             to_input=to_input,
             stepper=stepper,
             schedule=schedule,
@@ -122,7 +162,7 @@ def train(args: argparse.Namespace, world: World) -> None:
     def draw(epoch: int) -> None:
         if args.picture_freq and ((epoch + 1) % args.picture_freq == 0 or epoch + 1 == args.epochs):
             volume = volumes[0][0].unsqueeze(0).to(world.device)
-            picture = reconstruction_picture(training.best_known, volume, mask_ratio=args.mask_ratio, seed=args.seed)
+            picture = reconstruction_picture(training.best_known, volume, mask_ratio=ratio, seed=args.seed)
             record.picture("input | masked | reconstruction", picture, epoch)
 
     fit(

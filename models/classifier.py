@@ -14,6 +14,7 @@ from models.state import (
     AdaptedState,
     check_family,
     drop,
+    fit_directions,
     fit_positions,
 )
 
@@ -39,7 +40,8 @@ class VolumeClassifier(VolumeEncoder):
 
     def forward_head(self, tokens_BLE: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, L, E) -> logits (B, num_classes), or with pre_logits what the head reads, the pooled tokens (B, E)."""
-        pooled = tokens_BLE.mean(dim=1) if self.config.pool == "mean" else tokens_BLE[:, -1]
+        last = -1 if self.scan_places is None else self.scan_places[-1]  # in scan order; tokens are in raster order
+        pooled = tokens_BLE.mean(dim=1) if self.config.pool == "mean" else tokens_BLE[:, last]
         return pooled if pre_logits else self.head(pooled)
 
     def get_classifier(self) -> nn.Module:
@@ -61,5 +63,6 @@ class VolumeClassifier(VolumeEncoder):
             drop(adapted, pattern)
         if "head.weight" in state and state["head.weight"].shape != self.head.weight.shape:
             drop(adapted, HEAD)
+        fit_directions(adapted, self.state_dict())
         fit_positions(adapted, "pos_embed", source_grid, self.grid)
         return adapted

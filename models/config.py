@@ -12,7 +12,18 @@ Fidelity = Literal["corrected", "paper"]
 MixerName = Literal["mamba", "mamba2", "attention"]
 Directions = Literal["both", "forward"]
 RotaryName = Literal["axial", "none"]
+ScanOrder = Literal["raster", "zxy", "yzx", "yxz", "xzy", "xyz", "snake", "hilbert", "shuffle"]
+MaskingName = Literal["random", "block", "grid"]
 Pool = Literal["mean", "last"]
+CHOICES = {
+    "mixer": MixerName,
+    "rotary": RotaryName,
+    "directions": Directions,
+    "fidelity": Fidelity,
+    "scan_order": ScanOrder,
+    "masking": MaskingName,
+    "pool": Pool,
+}
 
 
 @dataclass(frozen=True)
@@ -63,16 +74,20 @@ class ModelConfig:
     """Recompute each block in the backward pass instead of storing its activations."""
     fidelity: Fidelity = "corrected"
     """`paper` reproduces the published code, defects included (for its checkpoints and numbers)."""
+    scan_order: ScanOrder | None = None
+    """In which order a trunk reads its tokens: raster (z slowest, x fastest), another permutation of the axes (slowest
+    first), snake, hilbert, or shuffle (kept tokens in the order of their noise). None: the fidelity's own, raster in
+    `corrected`, shuffle in `paper`."""
+    masking: MaskingName = "random"
+    """Which tokens an autoencoder loses: any, cubes of neighbours, or all but a regular lattice."""
     scan_backend: Backend = "auto"
     """Backend of the scans and convolutions of ops; never changes the maths."""
 
     def __post_init__(self) -> None:
-        choices_of = {
-            "mixer": MixerName, "directions": Directions, "rotary": RotaryName, "pool": Pool, "fidelity": Fidelity,
-        }  # fmt: skip
-        for name, choices in choices_of.items():
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(f'{name}="{getattr(self, name)}" is not one of {", ".join(get_args(choices))}')
+        for name, choices in CHOICES.items():
+            value, known = getattr(self, name), get_args(choices)
+            if value not in known and not (value is None and name == "scan_order"):
+                raise ValueError(f'{name}="{value}" is not one of {", ".join(known)}{did_you_mean(str(value), known)}')
         if min(self.patch_size, self.in_chans, self.embed_dim, self.depth, self.num_classes, self.d_state) < 1:
             raise ValueError("patch_size, in_chans, embed_dim, depth, num_classes and d_state must be at least 1")
         if min(self.head_dim, self.attention_heads, self.attention_head_dim) < 1:

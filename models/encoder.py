@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from models.config import Grid, ModelConfig
 from models.fidelity import PARTS
-from models.patches import PatchEmbed3D
-from models.trunk import NORM_EPS, build_trunk
+from models.orders import RASTER, SHUFFLE, scan_places
+from models.patches import PatchEmbed3D, take_tokens
+from models.trunk import NORM_EPS, Collect, Trunk, build_trunk
 
 UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
 
@@ -17,10 +18,21 @@ class VolumeEncoder(nn.Module):
     """Patch embedding, position embedding (which the subclass defines as `pos_embed`), trunk and final norm."""
 
     pos_embed: Tensor
+    scan_places: Tensor | None
+    """(L,) raster places in scan order; None for raster itself."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.parts = config, PARTS[config.fidelity]
+        order = config.scan_order or self.parts.scan_orders[0]
+        if order not in self.parts.scan_orders:
+            raise ValueError(
+                f'scan_order="{order}" does not go with fidelity="{config.fidelity}", which knows '
+                f'{", ".join(self.parts.scan_orders)} only: use fidelity="corrected"'
+            )
+        self.shuffles = order == SHUFFLE
+        places = None if order in (SHUFFLE, RASTER) else scan_places(order, config.grid)
+        self.register_buffer("scan_places", places, persistent=False)
         self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size)
         self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads, config.attention_layers)
         self.norm_f = nn.RMSNorm(config.embed_dim, eps=NORM_EPS)
@@ -66,11 +78,41 @@ class VolumeEncoder(nn.Module):
         intermediates = [found[index] for index in wanted]
         return intermediates if intermediates_only else (tokens, intermediates)
 
-    def _features(self, volume_BCZYX: Tensor, collect) -> Tensor:
+    def _features(self, volume_BCZYX: Tensor, collect: Collect | None) -> Tensor:
         check_volume(volume_BCZYX, self.config)
         tokens = self.patch_embed(volume_BCZYX) + self.pos_embed
         rotation = None if self.config.rotary == "none" else self.all_tokens_rotation(volume_BCZYX.device)
-        return self.blocks(tokens, self.norm_f, rotation, collect)
+        return self.scan(self.blocks, self.norm_f, tokens, rotation, collect=collect)
+
+    def scan(
+        self,
+        trunk: Trunk,
+        norm: nn.Module,
+        tokens_BNE: Tensor,
+        rotation: Tensor | None,
+        *,
+        ids_BN: Tensor | None = None,
+        collect: Collect | None = None,
+    ) -> Tensor:
+        """`trunk` on tokens (B, N, E) read in scan order; in and out, and what `collect` sees, stay in the order given.
+
+        ids_BN: the raster places of the tokens, where they are not all L in raster order. Positions travel with tokens:
+        embeddings are in them; the rotation, (B, N, E/2) with ids_BN and (1, N, E/2) without, is put in order alike.
+        """
+        if self.scan_places is None:
+            return trunk(tokens_BNE, norm, rotation, collect)
+        order = self.scan_places
+        if ids_BN is not None:
+            order = order.argsort()[ids_BN].argsort(dim=1)
+        back = order.argsort(dim=-1)
+
+        def collect_back(index: int, state: Tensor) -> None:
+            assert collect is not None
+            collect(index, _reorder(state, back))
+
+        turned = None if rotation is None else _reorder(rotation, order)
+        scanned = trunk(_reorder(tokens_BNE, order), norm, turned, collect_back if collect else None)
+        return _reorder(scanned, back)
 
     def _block_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
         depth = self.config.depth
@@ -97,6 +139,11 @@ class VolumeEncoder(nn.Module):
         for trunk in (self.blocks, getattr(self, "decoder_blocks", None)):
             if trunk is not None:
                 trunk.grad_checkpointing = enable
+
+
+def _reorder(tokens_BNE: Tensor, order: Tensor) -> Tensor:
+    """Tokens in an order of each sample (B, N), or in one for all (N,), which is several times faster."""
+    return tokens_BNE.index_select(1, order) if order.dim() == 1 else take_tokens(tokens_BNE, order)
 
 
 def check_volume(volume_BCZYX: Tensor, config: ModelConfig) -> None:

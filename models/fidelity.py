@@ -5,11 +5,12 @@ Models take these parts and ask no further; nothing else in the package looks at
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from models.config import Fidelity, Grid
+from models.config import Fidelity, Grid, ScanOrder
 from models.masking import Mask
 from models.patches import take_tokens
 from models.positions import grid_positions
@@ -18,8 +19,8 @@ from models.rotary import axial_rotation, plane_rotation, sequence_rotation
 
 @dataclass(frozen=True)
 class Parts:
-    ascending: bool
-    """Whether the encoder scans kept tokens in raster order (else in the shuffled order of their noise)."""
+    scan_orders: tuple[ScanOrder, ...]
+    """In which tokens may be scanned; the first is the default."""
     position_axes: tuple[int, int, int]
     """Grid axis that each third of the sin-cos embedding follows."""
     extra_slots: int
@@ -66,7 +67,7 @@ def _length(grid: Grid) -> int:
 
 PARTS: dict[Fidelity, Parts] = {
     "corrected": Parts(
-        ascending=True,
+        scan_orders=get_args(ScanOrder),
         position_axes=(0, 1, 2),
         extra_slots=0,
         arrange=put_back,
@@ -75,7 +76,7 @@ PARTS: dict[Fidelity, Parts] = {
         full_rotation=_axial_all,
     ),
     "paper": Parts(
-        ascending=False,
+        scan_orders=("shuffle",),
         position_axes=(1, 0, 2),
         extra_slots=1,
         arrange=put_back_shifted,

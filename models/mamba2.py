@@ -43,7 +43,8 @@ class Mamba2(nn.Module):
         heads = inner // head_dim
         self.head_dim = head_dim
         self.backend: Backend = backend
-        self.suffixes = ("", "_b") if directions == "both" else ("",)
+        self.causal = directions == "forward"
+        self.suffixes = ("",) if self.causal else ("", "_b")
         self.widths = [inner, inner, 2 * d_state, heads]  # z, x, B and C, dt
         self.in_proj = nn.Linear(dim, sum(self.widths), bias=False)
         if "_b" in self.suffixes:

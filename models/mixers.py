@@ -1,32 +1,46 @@
 """Token mixers: the paper's bidirectional Mamba and softmax attention. Both map (B, L, E) -> (B, L, E)."""
 
 import math
+from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops import Backend, Direction, bimamba_fn
+from models.config import Directions
+from ops import Backend, Direction, bimamba_fn, causal_conv1d_fn, selective_scan_fn
+from ops.bimamba import one_direction
 
 
 class BiMamba(nn.Module):
     """Two selective scans over the same tokens, one from each end, averaged (METHOD.md section 2, the paper's "v2").
 
     Every direction owns a conv1d, x_proj, dt_proj, A_log and D (suffix _b: backward); in_proj and out_proj are shared.
-    Both directions run the same code over their parameters, so no backend can lose one of them.
+    Both directions run the same code over their parameters, so no backend can lose one of them. With
+    directions="forward" there is the first scan alone, not halved, and no parameter _b.
     """
 
     SUFFIXES = ("", "_b")  # of the parameters that scan from the first token on, and from the last
 
     def __init__(
-        self, dim: int, depth: int, *, d_state: int, d_conv: int, expand: int, backend: Backend = "auto"
+        self,
+        dim: int,
+        depth: int,
+        *,
+        d_state: int,
+        d_conv: int,
+        expand: int,
+        directions: Directions = "both",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        self.causal = directions == "forward"
+        self.suffixes = self.SUFFIXES[:1] if self.causal else self.SUFFIXES
         self.inner, self.d_state, self.dt_rank = expand * dim, d_state, math.ceil(dim / 16)
         self.backend: Backend = backend
         self.in_proj = nn.Linear(dim, 2 * self.inner, bias=False)
-        for suffix in self.SUFFIXES:
+        for suffix in self.suffixes:
             conv = nn.Conv1d(self.inner, self.inner, d_conv, groups=self.inner)
             self.add_module(f"conv1d{suffix}", conv)
             self.add_module(f"x_proj{suffix}", nn.Linear(self.inner, self.dt_rank + 2 * d_state, bias=False))
@@ -37,8 +51,11 @@ class BiMamba(nn.Module):
         self.out_proj = output_projection(self.inner, dim, depth)
 
     def forward(self, tokens_BLE: Tensor) -> Tensor:
-        forward, backward = (self.direction(suffix) for suffix in self.SUFFIXES)
-        return bimamba_fn(self.in_proj(tokens_BLE), forward, backward, self.out_proj.weight, backend=self.backend)
+        xz_BLx, (forward, *backward) = self.in_proj(tokens_BLE), (self.direction(suffix) for suffix in self.suffixes)
+        if backward:
+            return bimamba_fn(xz_BLx, forward, backward[0], self.out_proj.weight, backend=self.backend)
+        scan, conv = (partial(op, backend=self.backend) for op in (selective_scan_fn, causal_conv1d_fn))
+        return self.out_proj(one_direction(scan, conv, xz_BLx, forward, reverse=False).transpose(1, 2))
 
     def direction(self, suffix: str) -> Direction:
         """The parameters of one direction; the scan's are float32 at least."""
@@ -80,14 +97,15 @@ def _dt_projection(rank: int, inner: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    """Multi-head softmax attention by scaled_dot_product_attention, so that every platform's fused kernel serves."""
+    """Multi-head softmax attention by scaled_dot_product_attention, so that every platform's fused kernel serves.
+    causal: a token sees itself and those before it only."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.causal = num_heads, causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens_BLE: Tensor) -> Tensor:
         q, k, v = self.qkv(tokens_BLE).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2).flatten(2))

@@ -7,6 +7,7 @@ import timm
 from timm.models import register_model
 from torch import nn
 
+from models.ar import AutoregressiveModel3D
 from models.classifier import VolumeClassifier
 from models.config import build_config, did_you_mean
 from models.mae import MaskedAutoencoder3D
@@ -90,16 +91,18 @@ def _register_alias(alias: str, name: str, changed: dict[str, Any]) -> None:
 
 def _register_all() -> None:
     kinds = (
-        ("mae_3d_{family}_{size}_patch{p}", MaskedAutoencoder3D),
-        ("{family}_3d_{size}_patch{p}", VolumeClassifier),
+        ("mae_3d_{family}_{size}_patch{p}", MaskedAutoencoder3D, {}, tuple(FAMILIES)),
+        ("ar_3d_{family}_{size}_patch{p}", AutoregressiveModel3D, {"directions": "forward"}, ("vim", "vit", "vim2")),
+        ("{family}_3d_{size}_patch{p}", VolumeClassifier, {}, tuple(FAMILIES)),
     )
     for family, size, p in itertools.product(FAMILIES, SIZES, PATCH_SIZES):
         wider = WIDER.get(size, {}) if FAMILIES[family]["mixer"] == "mamba2" else {}
         row = {**FAMILIES[family], **SIZES[size], **wider, "patch_size": p}
-        for pattern, model_class in kinds:
-            name = pattern.format(family=family, size=size, p=p)
-            _ROWS[name] = model_class, row
-            _register(name, model_class, row)
+        for pattern, model_class, changed, families in kinds:
+            if family in families:
+                name = pattern.format(family=family, size=size, p=p)
+                _ROWS[name] = model_class, {**row, **changed}
+                _register(name, *_ROWS[name])
     for pattern, ours, sizes, changed in ALIASES:
         for size, p in itertools.product(sizes, PATCH_SIZES):
             _register_alias(pattern.format(size=size, p=p), f"{ours}_{size}_patch{p}", changed)

@@ -19,9 +19,10 @@ ROTARY_BUFFER = re.compile(r"^(decoder_)?rope\.")  # published code stores them,
 DECODER_ONLY = re.compile(r"^(decoder_.*|mask_token$)")
 CLASS_TOKEN = re.compile(r"^cls_token$")  # unused by the published model
 HEAD = re.compile(r"^head\.")
+BACKWARD = re.compile(r"(?<=\.mixer\.)(.*)_b(?=[._]|$)")  # conv1d_b.weight, A_b_log, D_b
 ENCODER_FIELDS = frozenset(
-    {"embed_dim", "depth", "mixer", "directions", "attention_layers", "d_state", "head_dim", "patch_size", "in_chans"}
-)  # fields in which a checkpoint and a model must agree
+    {"embed_dim", "depth", "mixer", "attention_layers", "d_state", "head_dim", "patch_size", "in_chans"}
+)  # fields in which a checkpoint and a model must agree; of directions fit_directions knows more
 
 
 @dataclass
@@ -84,6 +85,32 @@ def drop(adapted: AdaptedState, pattern: re.Pattern[str]) -> None:
     for key in [key for key in adapted.state if pattern.search(key)]:
         del adapted.state[key]
         adapted.ignored.append(key)
+
+
+def fit_directions(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
+    """Fit scans from the first token only to a model, whose state is `own`, that scans from both ends: parameters of
+    the backward direction start as copies of the forward ones. Raises ValueError where they cannot."""
+    backward = [key for key in own if BACKWARD.search(key)]
+    if any(BACKWARD.search(key) for key in adapted.state):
+        if not backward:
+            raise ValueError(
+                "directions is both in the checkpoint and forward in the model: leave directions at both "
+                "(--model_kwargs directions=both), or choose a checkpoint that was trained forward only"
+            )
+        return  # both have both; what one of them lacks is found by whoever loads
+    for key in backward:
+        forward = adapted.state.get(BACKWARD.sub(r"\1", key))
+        if forward is None or forward.shape != own[key].shape:
+            raise ValueError(
+                f"directions is forward in the checkpoint and both in the model, whose {key} has no counterpart "
+                f"there to start from: pass --model_kwargs directions=forward"
+            )
+        adapted.state[key] = forward.clone()
+    if backward:
+        adapted.resized.append(
+            f"{len(backward)} parameters of the backward direction: the checkpoint scans forward only, they start as "
+            f"copies of its forward ones"
+        )
 
 
 def fit_positions(adapted: AdaptedState, key: str, source: Grid | None, target: Grid, slots: int = 0) -> None:

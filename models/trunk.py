@@ -18,6 +18,7 @@ from ops import add_norm_fn
 
 NORM_EPS = 1e-5
 Pair = tuple[Tensor, Tensor]
+Collect = Callable[[int, Tensor], None]
 
 
 class Block(nn.Module):
@@ -66,7 +67,7 @@ class Trunk(nn.ModuleList):
         tokens_BLE: Tensor,
         norm: nn.Module,
         rotation: Tensor | None = None,
-        collect: Callable[[int, Tensor], None] | None = None,
+        collect: Collect | None = None,
     ) -> Tensor:
         """(B, L, E) -> (B, L, E) after `norm`; `collect(index, state)` is shown residual + hidden after each block."""
         hidden, residual = tokens_BLE, None
@@ -87,11 +88,11 @@ def build_trunk(
     scans = {"d_state": config.d_state, "expand": config.expand}
     convolves = {"d_conv": config.d_conv, "backend": config.scan_backend}
     make_mixer: dict[MixerName, Callable[[], nn.Module]] = {
-        "mamba": partial(BiMamba, dim, depth, **scans, **convolves),
+        "mamba": partial(BiMamba, dim, depth, directions=config.directions, **scans, **convolves),
         "mamba2": partial(
             Mamba2, dim, depth, head_dim=config.head_dim, directions=config.directions, **scans, **convolves
         ),
-        "attention": partial(Attention, dim, num_heads),
+        "attention": partial(Attention, dim, num_heads, causal=config.directions == "forward"),
     }
     make_attention = partial(
         ConvAttention, dim, depth, num_heads=config.attention_heads, head_dim=config.attention_head_dim, **convolves

@@ -4,8 +4,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from engine_pretrain import patch_mean_loss, pretrain_epoch
-from models import create_model
-from models.mae import MAEOutput
+from models import MAEOutput, create_model
 from tests.conftest import SMALL
 from util.distributed import World
 from util.loader import eval_loader, train_loader
@@ -49,6 +48,31 @@ def noises(rank, size, batch_size, epoch=0):
     return model.seen
 
 
+class Unmasked(nn.Module):
+    """A model that takes no mask, as the autoregressive one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.batches = nn.Parameter(torch.ones(())), 0
+
+    def forward(self, volume, return_pred):
+        assert not return_pred
+        self.batches += 1
+        return MAEOutput(self.weight**2, None, volume, volume, volume)
+
+
+def test_without_a_mask_ratio_the_model_gets_the_volume_alone():
+    world, model = World(0, 1, torch.device("cpu")), Unmasked()
+    data = TensorDataset(torch.arange(8.0).unsqueeze(1), torch.zeros(8))
+    loader = train_loader(data, batch_size=4, world=world, seed=0, num_workers=0, pin_memory=False)
+    stepper = Stepper(torch.optim.SGD(model.parameters(), lr=0.1), world.device, "fp32", None)
+    scalars = pretrain_epoch(model, loader, world=world, epoch=0, seed=0, tokens=5, mask_ratio=None, stepper=stepper,
+                             schedule=Schedule(0.1, 0, 0, 1))  # fmt: skip
+    assert model.batches == 2
+    assert model.weight < 1
+    assert scalars["train_loss"] > 0
+
+
 def test_masks_do_not_depend_on_the_number_of_ranks_but_on_the_epoch():
     alone = noises(0, 1, 4)
     assert {**noises(0, 2, 2), **noises(1, 2, 2)} == alone
@@ -57,8 +81,9 @@ def test_masks_do_not_depend_on_the_number_of_ranks_but_on_the_epoch():
 
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
-def test_baseline_is_the_variance_within_patches(norm_pix_loss, volume):
-    mae = create_model("mae_3d_vim_small_patch8", **SMALL, norm_pix_loss=norm_pix_loss)
+@pytest.mark.parametrize("kind", ["mae", "ar"])
+def test_baseline_is_the_variance_within_patches(kind, norm_pix_loss, volume):
+    mae = create_model(f"{kind}_3d_vim_small_patch8", **SMALL, norm_pix_loss=norm_pix_loss)
     data = TensorDataset(3 * volume, torch.zeros(2))
     loss = patch_mean_loss(mae, eval_loader(data, batch_size=1, num_workers=0), torch.device("cpu"))
     values = mae.patchify(3 * volume)

@@ -48,6 +48,24 @@ def test_every_known_subject_is_predicted_by_the_fold_that_did_not_train_on_it(r
         assert p.subject not in folds[p.fold]["train"]
 
 
+@pytest.mark.parametrize("directions", ["both", "forward"])
+def test_an_autoregressive_checkpoint_starts_a_classifier(data, tmp_path, capsys, directions):
+    main_pretrain.main(["--model", "mae_3d_vim_tiny_patch8", "--objective", "ar", "--scan_order", "snake", "--data",
+                        str(data), "--batch_size", "4", "--epochs", "1", "--output_dir", str(tmp_path / "pre"),
+                        "--picture_freq", "0", *TINY])  # fmt: skip
+    checkpoint = tmp_path / "pre" / "checkpoint-0.pth"
+    fields = [*TINY[TINY.index("--model_kwargs") + 1 : TINY.index("--device")], f"directions={directions}"]
+    finetune(data, tmp_path / "fine", "--finetune", str(checkpoint), "--scan_order", "snake", "--folds", "0",
+             "--lr", "1e-9", "--weight_decay", "0", "--model_kwargs", *fields, epochs=1)  # fmt: skip
+    assert ("start as copies" in capsys.readouterr().err) == (directions == "both")
+    source = torch.load(checkpoint, weights_only=True)["model"]
+    target = torch.load(tmp_path / "fine" / "fold_0" / "checkpoint-0.pth", weights_only=True)["model"]
+    torch.testing.assert_close(target["blocks.1.mixer.conv1d.weight"], source["blocks.1.mixer.conv1d.weight"])
+    assert ("blocks.1.mixer.conv1d_b.weight" in target) == (directions == "both")
+    if directions == "both":
+        torch.testing.assert_close(target["blocks.1.mixer.conv1d_b.weight"], source["blocks.1.mixer.conv1d.weight"])
+
+
 def test_results_files_agree(run):
     results = json.loads((run / "results.json").read_text())
     assert (results["n"], results["n_unknown"], len(results["per_fold"])) == (12, 1, 3)
@@ -129,7 +147,7 @@ def weights(out):
     "options",
     [["--use_scheduler"], ["--layer_decay", "0.5"], ["--smoothing", "0.3"], ["--mixup", "1.0"], ["--ema", "0.9"],
      ["--drop_path", "0.6"], ["--no_augment"], ["--augment", "loader"], ["--clip_grad", "0.001"],
-     ["--weight_decay", "10"], ["--labels", "SWAPPED"]],
+     ["--weight_decay", "10"], ["--labels", "SWAPPED"], ["--scan_order", "hilbert"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):
@@ -154,7 +172,8 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
      (["--eval"], "no fold of .* has a checkpoint"),
      (["--labels", "nowhere.xlsx"], "nowhere.xlsx"),
      (["--finetune", "nowhere.pth"], "nowhere.pth does not exist"),
-     (["--mixup", "1", "--batch_size", "3"], "must be even")],
+     (["--mixup", "1", "--batch_size", "3"], "must be even"),
+     (["--scan_order", "snak"], "did you mean 'snake'")],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_wrong_options_are_named(data, tmp_path, options, message):

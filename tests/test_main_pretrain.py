@@ -64,7 +64,9 @@ def plain_weights(data, tmp_path_factory):
     [["--seed", "1"], ["--mask_ratio", "0.5"], ["--norm_pix_loss"], ["--no_augment"], ["--normalize", "range"],
      ["--augment", "loader"], ["--drop_path", "0.5"], ["--accum_iter", "3"], ["--clip_grad", "0.001"],
      ["--weight_decay", "10"], ["--min_lr", "1e-3"], ["--warmup_epochs", "2"], ["--lr", "1e-2"], ["--ema", "0.9"],
-     ["--precision", "bf16"], ["--precision", "fp16"], ["--fidelity", "paper"], ["--batch_size", "3"]],
+     ["--precision", "bf16"], ["--precision", "fp16"], ["--fidelity", "paper"], ["--batch_size", "3"],
+     ["--scan_order", "hilbert"], ["--scan_order", "shuffle"], ["--masking", "block"], ["--masking", "grid"],
+     ["--objective", "ar"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):
@@ -101,6 +103,16 @@ def test_blr_scales_with_the_batch(data, tmp_path):
      (["--data", "nowhere"], "--data nowhere"),
      (["--config", "nowhere.ini"], "nowhere.ini"),
      (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
+     (["--scan_order", "hilbrt"], "did you mean 'hilbert'"),
+     (["--masking", "blok"], "did you mean 'block'"),
+     (["--fidelity", "paper", "--scan_order", "snake"], 'scan_order="snake" does not go with fidelity="paper"'),
+     (["--objective", "ar", "--fidelity", "paper"], 'choose fidelity="corrected"'),
+     (["--objective", "ar", "--scan_order", "shuffle"], "no next token"),
+     (["--objective", "ar", "--model_kwargs", "directions=both"], 'needs a causal mixer, directions="forward"'),
+     (["--objective", "ar", "--mask_ratio", "0.5"], "--mask_ratio 0.5: --objective ar removes no patches"),
+     (["--objective", "ar", "--masking", "grid"], "--masking grid: --objective ar removes no patches"),
+     (["--objective", "ar", "--model", "vim_3d_tiny_patch8"], "is a classifier"),
+     (["--model", "ar_3d_vim_tiny_patch8"], "pass --objective ar"),
      (["--ema", "2"], "--ema 2"),
      (["--resume", "nowhere.pth"], "nowhere.pth does not exist")],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -115,6 +127,26 @@ def test_wrong_options_are_named(data, tmp_path, options, message):
     ]
     with pytest.raises(ValueError, match=message):
         main([*words, "--batch_size", "4", "--epochs", "1", *TINY, *options])
+
+
+@pytest.mark.parametrize("name", [NAME, "ar_3d_vim_tiny_patch8"])
+def test_an_autoregressive_run_is_recorded_resumed_and_shown(data, tmp_path, name):
+    options = ["--objective", "ar", "--model", name, "--scan_order", "xyz", "--save_freq", "1", "--picture_freq", "1"]
+    pretrain(data, tmp_path, *options)
+    config = read_config(tmp_path)
+    assert (config["objective"], config["mask_ratio"]) == ("ar", None)
+    assert config["model"]["name"] == "ar_3d_vim_tiny_patch8"
+    assert config["model"]["fields"]["scan_order"] == "xyz"
+    assert config["model"]["fields"]["directions"] == "forward"
+    model = create_model(config["model"]["name"], **config["model"]["fields"])
+    load_weights(model, tmp_path / "checkpoint-1.pth")
+    assert read_metrics(tmp_path)[1]["baseline_loss"] > 0
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [image.step for image in events.Images("input | masked | reconstruction")] == [0, 1]
+    last = weights(tmp_path)
+    (tmp_path / "checkpoint-1.pth").unlink()
+    pretrain(data, tmp_path, *options, "--resume", "auto")
+    assert all(torch.equal(value, last[key]) for key, value in weights(tmp_path).items())
 
 
 def test_a_second_run_does_not_replace_the_first_unasked(data, tmp_path):

@@ -1,7 +1,9 @@
 import pytest
+import torch
 from timm.optim import param_groups_layer_decay
 
 from models import create_model
+from models.orders import scan_places
 from tests.conftest import SMALL
 
 
@@ -33,3 +35,60 @@ def test_layer_groups_deepen_from_embedding_to_head():
     assert scale["head.weight"] == 1.0
     assert scale["pos_embed"] == scale["patch_embed.proj.weight"] < scale["blocks.0.mixer.A_log"]
     assert scale["blocks.0.mixer.A_log"] == scale["blocks.0.norm.weight"] < scale["blocks.1.mixer.D_b"] < 1.0
+
+
+ORDERS = ("zxy", "xyz", "snake", "hilbert", "shuffle")
+
+
+def mae(mixer, order, **fields):
+    torch.manual_seed(1)
+    return create_model("mae_3d_vim_small_patch8", **SMALL, mixer=mixer, scan_order=order, **fields).eval()
+
+
+def outputs(model, volume):
+    noise = torch.rand(2, 24, generator=torch.Generator().manual_seed(2))
+    out = model(volume, noise=noise)
+    raster = out.ids_keep.argsort(dim=1)  # shuffle alone gives the visible tokens in another order
+    latent = out.latent.gather(1, raster.unsqueeze(-1).expand_as(out.latent))
+    tokens, states = model.forward_intermediates(volume)
+    return {"pred": out.pred, "removed": out.removed, "latent": latent, "tokens": tokens, "first": states[0],
+            "loss": out.loss, "ids_keep": out.ids_keep.sort(dim=1).values}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_mixer_that_does_not_read_order_gives_the_same_in_any_order(order, volume):
+    """Positions and rotations travel with their tokens, and every output comes back to raster order."""
+    plain, ordered = (outputs(mae("attention", name), volume) for name in ("raster", order))
+    for name, expected in plain.items():
+        torch.testing.assert_close(ordered[name], expected, msg=name)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_mamba_reads_the_order(order, volume):
+    plain, ordered = (outputs(mae("mamba", name), volume) for name in ("raster", order))
+    assert (ordered["latent"] - plain["latent"]).abs().max() > 1e-3
+    assert torch.equal(ordered["removed"], plain["removed"])
+    differs = (ordered["tokens"] - plain["tokens"]).abs().max() > 1e-3
+    assert differs == (order != "shuffle")  # which is an order of visible tokens only
+
+
+@pytest.mark.parametrize("order", ["yxz", "hilbert"])
+def test_a_scan_in_another_order_is_the_plain_scan_of_reordered_tokens(order):
+    plain, ordered = mae("mamba", "raster"), mae("mamba", order)
+    tokens, places = torch.randn(2, 24, 48), scan_places(order, (2, 3, 4))
+    rotation = torch.polar(torch.ones(1, 24, 24), torch.rand(1, 24, 24))
+    found = ordered.scan(ordered.blocks, ordered.norm_f, tokens, rotation)
+    expected = plain.blocks(tokens[:, places], plain.norm_f, rotation[:, places])
+    torch.testing.assert_close(found[:, places], expected)
+    ids = torch.tensor([[3, 7, 8, 20, 21], [0, 1, 2, 22, 23]])
+    kept = ordered.scan(ordered.blocks, ordered.norm_f, tokens[:, :5], None, ids_BN=ids)
+    for b in range(2):
+        by_scan = sorted(range(5), key=lambda i: places.tolist().index(int(ids[b, i])))
+        expected = plain.blocks(tokens[b : b + 1, by_scan], plain.norm_f)
+        torch.testing.assert_close(kept[b : b + 1, by_scan], expected)
+
+
+def test_orders_are_no_part_of_a_checkpoint_and_move_with_the_model():
+    raster, hilbert = mae("mamba", "raster"), mae("mamba", "hilbert")
+    assert raster.state_dict().keys() == hilbert.state_dict().keys()
+    assert hilbert.to("meta").scan_places.device.type == "meta"

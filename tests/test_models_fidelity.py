@@ -11,7 +11,7 @@ import models.mixers
 import models.trunk
 from models import create_model
 from models.fidelity import PARTS, put_back, put_back_shifted
-from models.masking import random_mask
+from models.masking import make_mask
 from ops import add_norm_fn, bimamba_fn
 from tests.conftest import FIXTURES
 
@@ -90,7 +90,7 @@ def test_constant_embeddings_of_the_paper_are_reproduced():
 
 @pytest.mark.parametrize(
     "fault",
-    [{"ascending": True},
+    [{"shuffles": False},
      {"arrange": CORRECTED.arrange, "extra_slots": 0, "decoder_rotation": CORRECTED.decoder_rotation},
      {"encoder_rotation": CORRECTED.encoder_rotation}, {"position_axes": (0, 1, 2)}],
     ids=["sorted tokens", "decoder layout", "rotary", "position axes"],
@@ -98,7 +98,8 @@ def test_constant_embeddings_of_the_paper_are_reproduced():
 def test_the_fixture_notices_a_planted_fault(fault):
     fixture = load("paper_mae_a.pt")
     mae = published_mae(fixture)
-    mae.parts = replace(mae.parts, **fault)
+    mae.shuffles = fault.get("shuffles", mae.shuffles)
+    mae.parts = replace(mae.parts, **{name: part for name, part in fault.items() if name != "shuffles"})
     if "extra_slots" in fault:
         mae.decoder_pos_embed = mae.decoder_pos_embed[:, 1:]
     if "position_axes" in fault:
@@ -128,10 +129,10 @@ def forgotten_rotary(monkeypatch):
 def other_token_order(monkeypatch):
     """Kept tokens of `corrected` in the order of their noise, those of `paper` in raster order."""
 
-    def other(noise, ratio, *, ascending):
-        return random_mask(noise, ratio, ascending=not ascending)
+    def other(*args, shuffle):
+        return make_mask(*args, shuffle=not shuffle)
 
-    monkeypatch.setattr(models.mae, "random_mask", other)
+    monkeypatch.setattr(models.mae, "make_mask", other)
 
 
 def shifted_decoder(monkeypatch):
@@ -196,7 +197,7 @@ def test_the_properties_notice(monkeypatch, plant):
 
 def test_visible_tokens_return_to_their_own_places():
     noise = torch.rand(2, 10)
-    mask = random_mask(noise, 0.6, ascending=True)
+    mask = make_mask("random", noise, 0.6, (1, 2, 5))
     tokens = torch.arange(10.0).view(1, 10, 1).expand(2, -1, 3) + 1
     visible = torch.stack([tokens[b, mask.ids_keep[b]] for b in range(2)])
     placed = put_back(visible, torch.zeros(1, 1, 3), mask)
@@ -204,6 +205,13 @@ def test_visible_tokens_return_to_their_own_places():
 
 
 def test_the_published_layout_shifts_by_one():
-    mask = random_mask(torch.tensor([[0.3, 0.9, 0.1, 0.8]]), 0.5, ascending=False)  # keeps 2, then 0
+    mask = make_mask("random", torch.tensor([[0.3, 0.9, 0.1, 0.8]]), 0.5, (1, 1, 4), shuffle=True)  # keeps 2, then 0
     placed = put_back_shifted(torch.tensor([[[10.0], [20.0]]]), torch.zeros(1, 1, 1), mask)
     assert placed.flatten().tolist() == [10.0, 0.0, 0.0, 20.0, 0.0]  # the second visible token, 0's, sits at 2's place
+
+
+def test_paper_scans_in_its_own_order_only():
+    assert create_model("mae_3d_vim_small_patch8", **MAE_SIZE, fidelity="paper").shuffles
+    assert not create_model("mae_3d_vim_small_patch8", **MAE_SIZE).shuffles
+    with pytest.raises(ValueError, match=r'scan_order="hilbert" does not go with fidelity="paper".*shuffle'):
+        create_model("mae_3d_vim_small_patch8", **MAE_SIZE, fidelity="paper", scan_order="hilbert")

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from models import create_model
+from models.masking import make_mask
 from models.patches import take_tokens
 from tests.conftest import SMALL
 
@@ -36,15 +37,6 @@ def test_the_prediction_cannot_see_removed_patches(volume):
     torch.testing.assert_close(mae(mae.unpatchify(hidden), noise=noise).pred, out.pred)
 
 
-def test_norm_pix_targets_and_their_inverse(volume):
-    mae = create_model(NAMES[0], **SMALL, norm_pix_loss=True)
-    patches = mae.patchify(volume * 3 + 1)
-    targets = mae.targets(patches)
-    torch.testing.assert_close(targets.mean(-1), torch.zeros(2, 24), atol=1e-5, rtol=0)
-    torch.testing.assert_close(targets.var(-1), torch.ones(2, 24), atol=1e-4, rtol=0)
-    torch.testing.assert_close(mae.denormalise(targets, patches), patches, atol=1e-4, rtol=1e-4)
-
-
 def test_the_encoder_sees_kept_tokens_at_their_true_places(volume):
     """Masking nothing but the order: the latent of kept tokens only depends on their own places and contents."""
     mae = create_model(NAMES[0], **SMALL).eval()
@@ -55,6 +47,24 @@ def test_the_encoder_sees_kept_tokens_at_their_true_places(volume):
     moved = mae.patchify(volume).roll(1, dims=1)  # same contents at other places
     shifted = mae(mae.unpatchify(moved), noise=noise.roll(1, dims=1)).latent
     assert (shifted - out.latent).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("masking", ["block", "grid"])
+def test_masking_decides_which_tokens_are_lost(masking, volume):
+    noise = torch.rand(2, 24)
+    plain, other = (create_model(NAMES[0], **SMALL, masking=m)(volume, 0.5, noise) for m in ("random", masking))
+    expected = make_mask(masking, noise, 0.5, (2, 3, 4))
+    assert torch.equal(other.ids_keep, expected.ids_keep)
+    assert torch.equal(other.removed, expected.removed())
+    assert not torch.equal(other.removed, plain.removed)
+
+
+def test_noise_or_a_generator_decides_the_mask(volume):
+    mae = create_model(NAMES[0], **SMALL).eval()
+    drawn = torch.rand(2, 24, generator=torch.Generator().manual_seed(3))
+    first, again = (mae(volume, generator=torch.Generator().manual_seed(3)).removed for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(first, mae(volume, noise=drawn).removed)
 
 
 def test_encode_gives_all_tokens_in_raster_order(volume):

@@ -63,6 +63,31 @@ def test_output_is_the_mean_of_the_directions():
     torch.testing.assert_close(m(tokens), F.linear((parts[0] + parts[1]).mT / 2, m.out_proj.weight))
 
 
+@pytest.mark.parametrize("backend", ["reference", "chunked", "auto"])
+def test_forward_only_is_the_first_scan_alone_and_causal(backend):
+    m, tokens = mixer(directions="forward", backend=backend).float(), torch.randn(1, 9, 12)
+    assert m.causal
+    assert not [name for name, _ in m.named_parameters() if "_b." in name or name.endswith("_b") or "_b_" in name]
+    part = one_direction(
+        reference.selective_scan, reference.causal_conv1d, m.in_proj(tokens), m.direction(""), reverse=False
+    )
+    torch.testing.assert_close(m(tokens), F.linear(part.mT, m.out_proj.weight), atol=1e-5, rtol=1e-4)
+    changed = tokens.clone()
+    changed[:, 4] += 1
+    difference = (m(changed) - m(tokens)).abs().amax(-1)[0]
+    assert (difference[:4] == 0).all()
+    assert (difference[4:] > 0).all()
+
+
+def test_causal_attention_sees_no_later_token():
+    attention, tokens = Attention(12, 3, causal=True), torch.randn(1, 9, 12)
+    changed = tokens.clone()
+    changed[:, 4] += 1
+    difference = (attention(changed) - attention(tokens)).abs().amax(-1)[0]
+    assert (difference[:4] == 0).all()
+    assert (difference[4:] > 1e-6).all()
+
+
 @pytest.mark.parametrize("name", ["mae_3d_vim_small_patch8", "vim_3d_small_patch8"])
 def test_step_sizes_start_in_range_in_both_directions_of_a_built_model(name):
     model = create_model(name, **SMALL)

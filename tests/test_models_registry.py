@@ -54,7 +54,7 @@ def test_every_name_builds_and_runs(name):
     patch, depth = next(p for p in (32, 16, 8, 4) if f"patch{p}" in name), 2 if "mha" in name else 1
     model = create_model(name, **{**small(name, depth), "img_size": 2 * patch, "decoder_depth": 1, "in_chans": 1})
     out = model(torch.randn(1, 1, *(2 * patch,) * 3))
-    (out.loss if name.startswith("mae") else out.sum()).backward()
+    (out.loss if name.startswith(("mae", "ar")) else out.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     found = describe(model.state_dict())
     assert {field: getattr(model.config, field) for field in found} == found  # the checkpoint names its model
@@ -124,4 +124,4 @@ def test_unknown_names_and_fields_name_the_nearest():
 
 def test_list_models_filters():
     assert list_models("vit_3d_tiny") == [f"vit_3d_tiny_patch{p}" for p in (16, 32, 4, 8)]
-    assert len(list_models()) == 192
+    assert len(list_models()) == 240

@@ -63,6 +63,58 @@ def test_foreign_checkpoints_and_unrecorded_grids_are_refused():
         classifier(img_size=(16, 16, 16)).adapt_state_dict(mae().state_dict())
 
 
+def ar(**fields):
+    return create_model("ar_3d_vim_small_patch8", **{**SMALL, **fields})
+
+
+def test_autoregressive_to_a_classifier_of_one_direction_is_exact():
+    source, target = ar(), classifier(directions="forward")
+    adapted = target.adapt_state_dict(source.state_dict())
+    assert set(target.state_dict()) - set(adapted.state) == {"head.weight", "head.bias"}
+    assert adapted.resized == []
+    target.load_state_dict(adapted.state, strict=False)
+    volume = torch.randn(1, 4, 16, 24, 32)
+    torch.testing.assert_close(target.eval().forward_features(volume), source.eval().forward_features(volume))
+
+
+def test_a_backward_direction_that_the_checkpoint_lacks_starts_as_a_copy_and_is_said():
+    source, target = ar(), classifier()
+    adapted = target.adapt_state_dict(source.state_dict())
+    assert set(target.state_dict()) - set(adapted.state) == {"head.weight", "head.bias"}
+    assert adapted.resized == [
+        "14 parameters of the backward direction: the checkpoint scans forward only, they start as copies of its "
+        "forward ones"
+    ]
+    target.load_state_dict(adapted.state, strict=False)
+    for block, own in zip(source.blocks, target.blocks, strict=True):
+        forward = block.mixer.direction("")
+        for name, value in own.mixer.direction("_b")._asdict().items():
+            assert torch.equal(value, getattr(forward, name)), name
+            assert torch.equal(value, getattr(own.mixer.direction(""), name)), name
+
+
+def test_a_backward_direction_that_the_model_lacks_is_an_error_with_the_fix():
+    with pytest.raises(ValueError, match="directions is both in the checkpoint and forward in the model"):
+        classifier(directions="forward").adapt_state_dict(mae().state_dict())
+
+
+def test_a_backward_direction_of_another_shape_is_not_copied():
+    state = ar().state_dict()
+    state["blocks.1.mixer.x_proj.weight"] = torch.zeros(3, 96)
+    with pytest.raises(ValueError, match="directions is forward in the checkpoint and both in the model"):
+        classifier().adapt_state_dict(state)
+
+
+def test_one_lost_parameter_of_a_backward_direction_is_not_made_up():
+    state = mae().state_dict()
+    del state["blocks.1.mixer.A_b_log"]
+    assert "blocks.1.mixer.A_b_log" not in classifier().adapt_state_dict(state).state
+
+
+def test_describe_tells_the_directions():
+    assert [describe(model.state_dict())["directions"] for model in (mae(), ar())] == ["both", "forward"]
+
+
 @pytest.mark.parametrize(
     ("family", "fields"),
     [("vim", {}), ("vit", {}), ("vim2", {}), ("bivim2", {"d_state": 6, "head_dim": 4}),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from vis_cases import SIZE, tiny_mae
+from vis_cases import SIZE, tiny_ar, tiny_mae
 
 from vis.reconstruct import GAP, reconstruct, reconstruction_picture
 
@@ -57,6 +57,22 @@ def test_loss_is_that_of_the_removed_patches(volume):
     result = reconstruct(tiny_mae(), volume)
     removed = result.removed_ZYX.unsqueeze(1).expand_as(volume)
     assert result.loss == pytest.approx(((result.prediction - volume)[removed] ** 2).mean().item(), rel=1e-4)
+
+
+def test_an_autoregressive_model_predicts_all_but_the_first_patch_of_its_scan(volume):
+    result = reconstruct(tiny_ar(scan_order="xyz"), volume, mask_ratio=None)
+    assert (~result.removed_ZYX).sum(dim=(1, 2, 3)).tolist() == [8**3, 8**3]
+    assert torch.equal(result.pasted[:, :, :8, :8, :8], volume[:, :, :8, :8, :8])
+    removed = result.removed_ZYX.unsqueeze(1).expand_as(volume)
+    assert result.loss == pytest.approx(((result.prediction - volume)[removed] ** 2).mean().item(), rel=1e-4)
+    assert reconstruction_picture(tiny_ar(), volume, mask_ratio=None).std() > 1
+
+
+def test_a_model_shown_in_its_own_order_is_not_the_same_in_another(volume):
+    """Weights do not say the order; the run's config does."""
+    first, other = (reconstruct(tiny_mae(scan_order=order), volume) for order in ("raster", "hilbert"))
+    assert torch.equal(first.removed_ZYX, other.removed_ZYX)
+    assert not torch.allclose(first.prediction, other.prediction, atol=1e-4)
 
 
 def test_seed_alone_decides_the_mask(volume):

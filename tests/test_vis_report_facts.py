@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from vis_cases import write_finetune_run, write_prepared, write_pretrain_run
+from vis_cases import write_autoregressive_run, write_finetune_run, write_prepared, write_pretrain_run
 
 import vis.report_facts as report_facts
 from vis.report_facts import NOTHING, find_runs, finetune_facts, fold_table, number, origin, pretrain_facts
@@ -34,6 +34,13 @@ def test_pretraining(runs):
     assert found["Speed"] == "2.0 minutes of training, 2.00 subjects per second"
     assert found["Code"] == "git abc123"
     assert "torch 2.14.1" in found["Versions"]
+
+
+def test_an_autoregressive_run_says_its_task_and_order(tmp_path):
+    data = write_prepared(tmp_path / "data", SUBJECTS)
+    found = details(pretrain_facts(write_autoregressive_run(tmp_path / "ar", data, scan_order="snake")))
+    assert found["Autoregressive"].startswith("each patch predicted")
+    assert found["Model"].endswith("scan order snake")
 
 
 def test_finetuning(runs):

@@ -5,7 +5,7 @@ from typing import get_args
 from util.data.folder import CONTRASTS
 from util.data.labels import CLASSES, LabelType
 from util.metrics import METRICS
-from vis.terms import CLASS_NAMES, CONTRAST_NAMES, METRIC_NAMES
+from vis.terms import CLASS_NAMES, CONTRAST_NAMES, METRIC_NAMES, task_words
 
 
 def test_every_contrast_metric_and_binary_task_has_a_name():
@@ -14,3 +14,8 @@ def test_every_contrast_metric_and_binary_task_has_a_name():
     binary = {label for label in get_args(LabelType) if len(CLASSES[label]) == 2}
     assert set(CLASS_NAMES) == binary
     assert all(len(names) == 2 for names in CLASS_NAMES.values())
+
+
+def test_the_task_of_pre_training_in_words():
+    assert task_words(0.75) == "75% of patches removed"
+    assert "before it in the scan" in task_words(None)

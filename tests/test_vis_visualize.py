@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from vis_cases import AFFINE, write_prepared, write_pretrain_run
+from vis_cases import AFFINE, write_autoregressive_run, write_prepared, write_pretrain_run
 
 import vis.outputs
 import vis.visualize
@@ -124,6 +124,17 @@ def test_unknown_subject_is_an_error_and_writes_nothing(show, tmp_path):
     with pytest.raises(ValueError, match='no "Z"'):
         show("none", "--subjects", "Z")
     assert not (tmp_path / "none").exists()
+
+
+def test_an_autoregressive_run_is_shown_without_a_mask(run, tmp_path):
+    ar_run = write_autoregressive_run(tmp_path / "ar", run.parent / "data", scan_order="hilbert")
+    main(["--run", str(ar_run), "--out", str(tmp_path / "out"), "--device", "cpu", "--subjects", "A"])
+    gone = load(tmp_path / "out", "A_removed.nii.gz")
+    assert gone.sum() == gone.size - 8**3  # all but the first patch
+    assert (tmp_path / "out" / "A" / "A_reconstruction.png").exists()
+    assert (tmp_path / "out" / "A" / "A_map-max.nii.gz").exists()
+    with pytest.raises(ValueError, match=r"--mask_ratio 0\.5.*autoregressive"):
+        main(["--run", str(ar_run), "--device", "cpu", "--mask_ratio", "0.5"])
 
 
 @pytest.mark.slow

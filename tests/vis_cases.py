@@ -25,6 +25,11 @@ def tiny_mae(**fields):
     return create_model("mae_3d_vim_tiny_patch8", **{**ENCODER, **DECODER, **fields})
 
 
+def tiny_ar(**fields):
+    torch.manual_seed(0)
+    return create_model("ar_3d_vim_tiny_patch8", **{**ENCODER, **DECODER, **fields})
+
+
 def tiny_classifier(**fields):
     torch.manual_seed(1)
     return create_model("vim_3d_tiny_patch8", **{**ENCODER, **fields})
@@ -105,6 +110,15 @@ def write_pretrain_run(folder: Path, data: Path, **fields) -> Path:
     losses = [0.9, 0.4]
     write_metrics(folder, [{"epoch": i, "train_loss": loss, "baseline_loss": 0.8, "seconds": 60.0, "samples_per_s": 2.0}
                            for i, loss in enumerate(losses)])  # fmt: skip
+    return folder
+
+
+def write_autoregressive_run(folder: Path, data: Path, **fields) -> Path:
+    """One checkpoint of an autoregressive model."""
+    model = tiny_ar(**fields)
+    write_run(folder, "pretrain", "ar_3d_vim_tiny_patch8", model, data, objective="ar", mask_ratio=None)
+    save_weights(folder / "checkpoint-0.pth", model)
+    write_metrics(folder, [{"epoch": 0, "train_loss": 0.9, "baseline_loss": 0.8}])
     return folder
 
 

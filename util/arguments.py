@@ -28,6 +28,12 @@ def add_model_options(parser: Parser, default_model: str) -> None:
     group.add_argument(
         "--fidelity", choices=("corrected", "paper"), default="corrected", help="see README, differences"
     )
+    group.add_argument(
+        "--scan_order",
+        metavar="ORDER",
+        help="in which order the tokens are read: raster, zxy, yzx, yxz, xzy, xyz (slowest axis first), snake, hilbert "
+        "or shuffle; default raster, with --fidelity paper shuffle",
+    )
     group.add_argument("--grad_checkpointing", action="store_true", help="recompute blocks in backward: less memory")
     group.add_argument("--model_kwargs", nargs="*", default=[], metavar="FIELD=VALUE", help="other ModelConfig fields")
     group.add_argument("--use_3d", action="store_true", help="accepted for the paper's commands; models are always 3D")
@@ -116,6 +122,7 @@ def model_fields(args: argparse.Namespace) -> dict[str, Any]:
         "img_size": image_size(args),
         "drop_path_rate": args.drop_path,
         "fidelity": args.fidelity,
+        "scan_order": args.scan_order,
         "grad_checkpointing": args.grad_checkpointing,
         **parse_model_kwargs(args.model_kwargs),
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 from util.checkpoint_files import Content
 
 Grid = tuple[int, int, int]
-Kind = Literal["masked autoencoder", "classifier", "encoder"]
+Kind = Literal["masked autoencoder", "autoregressive model", "classifier", "encoder"]
 FIDELITIES = ("corrected", "paper")
 OUR_CONFIG = "our config in the file"
 ROPE_BUFFER = re.compile(r"^(decoder_)?rope\.")
@@ -95,8 +95,8 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 
 def kind_of(state: Mapping[str, Tensor]) -> Kind:
-    if "mask_token" in state and "decoder_pred.weight" in state:
-        return "masked autoencoder"
+    if "decoder_pred.weight" in state:
+        return "masked autoencoder" if "mask_token" in state else "autoregressive model"
     return "classifier" if "head.weight" in state else "encoder"
 
 
@@ -113,8 +113,9 @@ def registry_name(content: Content) -> Known:
     if size and family and kind == "classifier":
         return Known(f"{family}_3d_{size}_patch{patch}", "shapes of the tensors")
     widths = fields.get("decoder_embed_dim"), fields.get("decoder_depth")
-    if size and family and kind == "masked autoencoder" and widths == decoder:
-        return Known(f"mae_3d_{family}_{size}_patch{patch}", "shapes of the tensors")
+    prefix = {"masked autoencoder": "mae_3d", "autoregressive model": "ar_3d"}.get(kind)
+    if size and family and prefix and widths == decoder:
+        return Known(f"{prefix}_{family}_{size}_patch{patch}", "shapes of the tensors")
     return Known(None, "not recorded, and no registered name has these shapes")
 
 

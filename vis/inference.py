@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from models import MaskedAutoencoder3D, VolumeClassifier
+from models import PatchPredictor, VolumeClassifier
 from vis.maps import MAPS
 
 
@@ -24,7 +24,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def latent_maps(
-    model: MaskedAutoencoder3D | VolumeClassifier, volume_BCZYX: Tensor, names: Iterable[str]
+    model: PatchPredictor | VolumeClassifier, volume_BCZYX: Tensor, names: Iterable[str]
 ) -> dict[str, Tensor]:
     """Maps (B, z, y, x) of an unmasked volume's tokens after the last block; one forward pass for all names."""
     with evaluating(model):

@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of a volume, in the intensities of its input."""
+"""What a pre-trained model, masked or autoregressive, makes of a volume, in the intensities of its input."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import MaskedAutoencoder3D
+from models import PatchPredictor
 from vis.display import REMOVED_TONE, Study, cut
 from vis.inference import evaluating
 from vis.maps import on_grid, upsample
@@ -24,27 +24,31 @@ class Reconstruction(NamedTuple):
     pasted: Tensor
     """Visible patches from the input, removed ones from the prediction: only the latter were asked for in training."""
     removed_ZYX: Tensor
-    """(B, Z, Y, X) bool, True where a patch was removed."""
+    """(B, Z, Y, X) bool, True where a patch was removed. An autoregressive model predicts every patch but the first of
+    its scan from those before it alone: there all but that one count as removed."""
     loss: float
     """As in training, over the removed patches."""
 
 
 def reconstruct(
-    mae: MaskedAutoencoder3D, volume_BCZYX: Tensor, *, mask_ratio: float = 0.75, seed: int = 0
+    model: PatchPredictor, volume_BCZYX: Tensor, *, mask_ratio: float | None = 0.75, seed: int = 0
 ) -> Reconstruction:
     """Remove patches of `volume_BCZYX` and predict them, the model in evaluation mode for the time being.
 
-    The seed alone decides which patches, on every device. With norm_pix_loss the model predicts patches of mean 0 and
+    mask_ratio: None for an autoregressive model, which takes no mask. The seed alone decides which patches are removed,
+    on every device. With norm_pix_loss the model predicts patches of mean 0 and
     variance 1; the true moments of each patch are put back, so brightness there is the input's, structure is predicted.
     """
-    tokens = mae.grid[0] * mae.grid[1] * mae.grid[2]
-    noise_BL = torch.rand(volume_BCZYX.shape[0], tokens, generator=torch.Generator().manual_seed(seed))
-    with evaluating(mae):
-        out = mae(volume_BCZYX, mask_ratio=mask_ratio, noise=noise_BL.to(volume_BCZYX.device), return_pred=True)
-        pred_BLP = mae.denormalise(out.pred.float(), mae.patchify(volume_BCZYX))
-        prediction = mae.unpatchify(pred_BLP)
+    mask = {}
+    if mask_ratio is not None:
+        noise_BL = torch.rand(volume_BCZYX.shape[0], model.config.tokens, generator=torch.Generator().manual_seed(seed))
+        mask = {"mask_ratio": mask_ratio, "noise": noise_BL.to(volume_BCZYX.device)}
+    with evaluating(model):
+        out = model(volume_BCZYX, **mask)
+        pred_BLP = model.denormalise(out.pred.float(), model.patchify(volume_BCZYX))
+        prediction = model.unpatchify(pred_BLP)
         size = (volume_BCZYX.shape[2], volume_BCZYX.shape[3], volume_BCZYX.shape[4])
-        removed_BZYX = upsample(on_grid(out.removed, mae.grid), size) > 0.5
+        removed_BZYX = upsample(on_grid(out.removed, model.grid), size) > 0.5
     removed = removed_BZYX.unsqueeze(1)
     return Reconstruction(
         masked=volume_BCZYX.masked_fill(removed, 0),
@@ -56,14 +60,14 @@ def reconstruct(
 
 
 def reconstruction_picture(
-    mae: MaskedAutoencoder3D, volume_BCZYX: Tensor, *, mask_ratio: float = 0.75, seed: int = 0
+    model: PatchPredictor, volume_BCZYX: Tensor, *, mask_ratio: float | None = 0.75, seed: int = 0
 ) -> np.ndarray:
     """uint8 (H, W, 3): middle axial slice of the first volume, a row per contrast, input | masked | reconstruction.
 
     For TensorBoard during training (dataformats="HWC"): one forward pass of one volume, no figure made. The
     reconstruction shows visible patches from the input and removed ones as predicted.
     """
-    result = reconstruct(mae, volume_BCZYX[:1], mask_ratio=mask_ratio, seed=seed)
+    result = reconstruct(model, volume_BCZYX[:1], mask_ratio=mask_ratio, seed=seed)
     volume_CZYX = volume_BCZYX[0].float().cpu().numpy()
     study = Study("", tuple(map(str, range(len(volume_CZYX)))), volume_CZYX)
     middle = volume_CZYX.shape[1] // 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from models import MaskedAutoencoder3D, VolumeClassifier
+from models import PatchPredictor, VolumeClassifier
 from util.data.dataset import PreparedVolumes
 from util.results import Prediction
 from util.runs import read_config
@@ -16,6 +16,7 @@ from vis.inference import latent_maps, probabilities
 from vis.maps import upsample
 from vis.reconstruct import reconstruct
 from vis.session import open_run
+from vis.terms import task_words
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def reconstruction_examples(run: Path, finetune: Path | None, count: int, device
         root, (_, others) = Path(read_config(finetune)["data"]["root"]), held_out_examples(finetune, count)
         if not trained_on & set(others) and root.is_dir() and PreparedVolumes(root).size == session.data.size:
             session, subjects = open_run(run, "pretrain", data=root, device=device), others
-    mae, mask_ratio = session.model, session.config["mask_ratio"]
-    assert isinstance(mae, MaskedAutoencoder3D)
+    model, mask_ratio = session.model, session.config["mask_ratio"]
+    assert isinstance(model, PatchPredictor)
     examples = []
     for subject in subjects:
         study = session.study(subject)
-        result = reconstruct(mae, session.batch(study), mask_ratio=mask_ratio)
+        result = reconstruct(model, session.batch(study), mask_ratio=mask_ratio)
         use = "seen in pre-training" if subject in trained_on else "not among the pre-training subjects"
-        line = f"{use} · {mask_ratio:.0%} of patches removed · loss {result.loss:.3f}"
+        line = f"{use} · {task_words(mask_ratio)} · loss {result.loss:.3f}"
         figure = reconstruction_figure(
             study, result.prediction[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), subtitle=line,
             planes=("axial",), panel=1.75,

@@ -12,7 +12,7 @@ from util.record import read_metrics
 from util.results import Prediction, read_predictions
 from util.runs import newest_run, read_config
 from vis.session import is_phantom
-from vis.terms import METRIC_NAMES
+from vis.terms import METRIC_NAMES, task_words
 
 NOTHING = "–"  # noqa: RUF001  what a table shows for a value that is not defined
 
@@ -65,7 +65,9 @@ def origin(config: Mapping[str, Any]) -> Path | None:
 def pretrain_facts(folder: Path) -> PretrainFacts:
     config = _config_of(folder, "pretrain")
     rows = read_metrics(folder)
-    details = [*_shared_details(folder, config), ("Mask ratio", f"{config['mask_ratio']:.0%} of patches removed")]
+    ratio = config["mask_ratio"]
+    task = ("Autoregressive" if ratio is None else "Mask ratio", task_words(ratio))
+    details = [*_shared_details(folder, config), task]
     return PretrainFacts(folder, config, [*details, *_speed(rows)], is_phantom(config, _root(config)), rows)
 
 
@@ -122,6 +124,8 @@ def _shared_details(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, 
         f"{config['model']['name']}: width {fields['embed_dim']}, {fields['depth']} blocks, "
         f"patch {fields['patch_size']}, volumes {' x '.join(map(str, sides))}"
     )
+    if fields.get("scan_order"):
+        model += f", scan order {fields['scan_order']}"
     versions = ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items() if version)
     written = max(path.stat().st_mtime for path in (folder / "config.json", *folder.glob("**/metrics.jsonl")))
     return [

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models import MaskedAutoencoder3D, VolumeClassifier, create_model
+from models import PatchPredictor, VolumeClassifier, create_model
 from models.config import Fidelity
 from util.checkpoint import load_pretrained, load_weights
 from util.cli import nearest
@@ -31,7 +31,7 @@ class Session:
     folder: Path
     config: dict[str, Any]
     checkpoint: Path
-    model: MaskedAutoencoder3D | VolumeClassifier
+    model: PatchPredictor | VolumeClassifier
     data: PreparedVolumes
     device: torch.device
 
@@ -84,7 +84,7 @@ def open_run(
     volumes = PreparedVolumes(root, contrasts=config["data"]["contrasts"], normalize=config["data"]["normalize"])
     fields = config["model"]["fields"]
     model = create_model(config["model"]["name"], **(fields if fidelity is None else {**fields, "fidelity": fidelity}))
-    assert isinstance(model, MaskedAutoencoder3D | VolumeClassifier)
+    assert isinstance(model, PatchPredictor | VolumeClassifier)
     if volumes.size != model.config.img_size:
         raise ValueError(
             f"volumes in {root} are {volumes.size} voxels, the run was trained on {model.config.img_size}; "

@@ -12,3 +12,10 @@ METRIC_NAMES = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
 }
+
+
+def task_words(mask_ratio: float | None) -> str:
+    """What a pre-trained model is asked for: patches that were removed, or (None) the next one of its scan."""
+    if mask_ratio is None:
+        return "each patch predicted from those before it in the scan"
+    return f"{mask_ratio:.0%} of patches removed"

@@ -1,0 +1,106 @@
+"""PatchPredictor: what the pre-training objectives share, an encoder with a lighter decoder that predicts patches."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import Grid, ModelConfig
+from models.encoder import VolumeEncoder
+from models.patches import patchify, unpatchify
+from models.positions import sincos_position_embedding
+from models.state import (
+    CLASS_TOKEN,
+    ENCODER_FIELDS,
+    HEAD,
+    ROTARY_BUFFER,
+    AdaptedState,
+    check_family,
+    drop,
+    fit_directions,
+    fit_positions,
+)
+from models.trunk import NORM_EPS, build_trunk
+from ops import patch_moments
+
+
+class MAEOutput(NamedTuple):
+    """loss (); pred (B, L, P) in raster order or None; removed (B, L), 1 = the encoder did not see it before predicting
+    it; latent (B, K, E) of the K tokens seen; ids_keep (B, K), their raster places."""
+
+    loss: Tensor
+    pred: Tensor | None
+    removed: Tensor
+    latent: Tensor
+    ids_keep: Tensor
+
+
+class PatchPredictor(VolumeEncoder):
+    """Encoder with fixed positions, the parts of a decoder, the targets, and how checkpoints fit."""
+
+    decoder_pos_embed: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        E, Ed, axes = config.embed_dim, config.decoder_embed_dim, self.parts.position_axes
+        self.register_buffer("pos_embed", sincos_position_embedding(config.grid, E, axes))
+        self.decoder_embed = nn.Linear(E, Ed)
+        places = sincos_position_embedding(config.grid, Ed, axes)
+        self.register_buffer("decoder_pos_embed", F.pad(places, (0, 0, self.parts.extra_slots, 0)))
+        self.decoder_blocks = build_trunk(config, Ed, config.decoder_depth, config.decoder_num_heads)
+        self.decoder_norm_f = nn.RMSNorm(Ed, eps=NORM_EPS)
+        self.decoder_pred = nn.Linear(Ed, config.patch_values)
+        for linear in (self.decoder_embed, self.decoder_pred):  # these two only: mixers have their own initialisation
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    @property
+    def norm_pix_loss(self) -> bool:
+        return self.config.norm_pix_loss
+
+    def encode(self, volume_BCZYX: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, L, E): every token of the unmasked volume, in raster order, after the final norm."""
+        return self.forward_features(volume_BCZYX)
+
+    def patchify(self, volume_BCZYX: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, L, P), values ordered (pz, py, px, c)."""
+        return patchify(volume_BCZYX, self.config.patch_size)
+
+    def unpatchify(self, patches_BLP: Tensor) -> Tensor:
+        """(B, L, P) -> (B, C, Z, Y, X)."""
+        return unpatchify(patches_BLP, self.config.patch_size, self.grid)
+
+    def targets(self, patches_BLP: Tensor) -> Tensor:
+        """What the decoder should predict: the patches, each normalised by its own moments if norm_pix_loss."""
+        if not self.config.norm_pix_loss:
+            return patches_BLP
+        mean, std = patch_moments(patches_BLP)
+        return (patches_BLP - mean) / std
+
+    def denormalise(self, pred_BLP: Tensor, patches_BLP: Tensor) -> Tensor:
+        """Undo `targets` for a prediction, given the true patches: intensities again, for pictures."""
+        if not self.config.norm_pix_loss:
+            return pred_BLP
+        mean, std = patch_moments(patches_BLP)
+        return pred_BLP * std + mean
+
+    def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> AdaptedState:
+        """The part of a checkpoint of the same objective that this model loads; source_grid as recorded in it."""
+        check_family(state, self.config, ENCODER_FIELDS)
+        if "decoder_pred.weight" not in state:
+            raise ValueError("the checkpoint is a classifier and has no decoder: an autoencoder cannot load it")
+        own = self.state_dict()
+        if ("mask_token" in state) != ("mask_token" in own):
+            found, wanted = ("mae", "ar") if "mask_token" in state else ("ar", "mae")
+            raise ValueError(
+                f"the checkpoint was pre-trained with --objective {found}, the model is of --objective {wanted}: pass "
+                f"--objective {found} (a classifier loads either)"
+            )
+        check_family(state, self.config, {"decoder_embed_dim"})
+        adapted = AdaptedState(dict(state))
+        for pattern in (ROTARY_BUFFER, CLASS_TOKEN, HEAD):
+            drop(adapted, pattern)
+        fit_directions(adapted, own)
+        fit_positions(adapted, "pos_embed", source_grid, self.grid)
+        fit_positions(adapted, "decoder_pos_embed", source_grid, self.grid, self.parts.extra_slots)
+        return adapted
