@@ -91,6 +91,19 @@ def test_a_run_of_ours_of_another_fidelity_is_refused_with_the_flag_to_pass(tmp_
             load_pretrained(target(fidelity=other), path, any_fidelity=True)
 
 
+@pytest.mark.parametrize(
+    ("trained", "wanted", "fix"), [("hilbert", None, "--scan_order hilbert"), (None, "snake", "leave out")]
+)
+def test_another_scan_order_is_warned_of(tmp_path, caplog, trained, wanted, fix):
+    source = mae(scan_order=trained)
+    config = {"model": {"name": "mae_3d_vim_small_patch8", "fields": asdict(source.config)}}
+    save_checkpoint(tmp_path / "m.pth", {"model": source.state_dict(), "config": config})
+    load_pretrained(classifier(scan_order=trained), tmp_path / "m.pth")
+    assert "scan order" not in caplog.text
+    load_pretrained(classifier(scan_order=wanted), tmp_path / "m.pth")
+    assert fix in caplog.text
+
+
 @pytest.mark.parametrize("write", [save_checkpoint, save_safetensors])
 def test_published_weights_load_at_either_fidelity_and_say_so(tmp_path, caplog, write):
     path = tmp_path / ("m.pth" if write is save_checkpoint else "m.safetensors")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from util.checkpoint_facts import OUR_CONFIG, fidelity_of, source_grid
+from util.checkpoint_facts import OUR_CONFIG, fidelity_of, recorded, source_grid
 from util.checkpoint_files import Content, read_checkpoint, save_checkpoint
 
 __all__ = ["LoadReport", "load_pretrained", "load_weights", "read_checkpoint", "save_checkpoint"]
@@ -40,6 +40,7 @@ def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = 
     """
     content = read_checkpoint(path)
     _check_fidelity(content, model.config.fidelity, path, any_fidelity)  # pyright: ignore[reportAttributeAccessIssue,reportArgumentType]
+    _compare_orders(content, model.config.scan_order, path)  # pyright: ignore[reportAttributeAccessIssue,reportArgumentType]
     grid = source_grid(content)
     if grid is None:
         logger.info("checkpoint %s does not record its img_size: taken to be the model's", path)
@@ -106,6 +107,22 @@ def _check_fidelity(content: Content, wanted: str, path: Path | str, any_fidelit
         wanted,
         found,
     )
+
+
+def _compare_orders(content: Content, wanted: str | None, path: Path | str) -> None:
+    """Warn where tokens were scanned in another order than `wanted` (None: the fidelity's own): allowed, but what was
+    learned of neighbours along the scan no longer holds."""
+    fields = recorded(content, "model", "fields")
+    if fields and fields.get("scan_order") != wanted:
+        found, default = fields.get("scan_order"), "the default"
+        fix = f"pass --scan_order {found}" if found else "leave out --scan_order"
+        logger.warning(
+            "checkpoint %s was trained with scan order %s, the model scans in %s: %s to keep it",
+            path,
+            found or default,
+            wanted or default,
+            fix,
+        )
 
 
 if __name__ == "__main__":
