@@ -95,7 +95,10 @@ def row(case: Case) -> list[object]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = begin(parse("step", "Training steps", argv, options_of))
+    args = parse("step", "Training steps", argv, options_of)
+    if args.models:
+        args.theme = "step_chosen"  # beside the table of the README, not in its place
+    options = begin(args)
     cases = cases_of(options.args)
     add_ceilings(options)
     options.report.section("Steps", NOTE)
