@@ -3,6 +3,8 @@
 python main_cr_finetune.py --model vim_3d_small_patch16 --finetune runs/pretrain/checkpoint-999.pth --label_type IDH
 python main_cr_finetune.py ... --folds 0,3      only these folds; results are gathered from all folds that exist
 python main_cr_finetune.py ... --eval           score the finished folds again
+python main_cr_finetune.py ... --repeats 3 --stratify_by Grade --val_fraction 0.2 --select best_val --patience 20
+python main_cr_finetune.py ... --control shuffled_labels        must fall to chance
 """
 
 import argparse
@@ -12,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
@@ -19,24 +23,29 @@ from torch import nn
 from engine_finetune import finetune_epoch, predict
 from models import VolumeClassifier, create_model
 from util import arguments, cli
+from util.calibration import Decision, fit_decision, scaled
 from util.checkpoint import load_pretrained, load_weights
 from util.data.cohort import Cohort, load_cohort
+from util.data.controls import controlled
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
 from util.data.folder import LABEL_SHEET
 from util.distributed import World
-from util.folds import Fold, load_folds, make_folds, save_folds
+from util.folds import Fold
+from util.gathering import Rivals, gather_results
 from util.launch import launch
 from util.loader import seed_all, train_loader
 from util.metrics import classification_metrics
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
+from util.protocol import Division, add_protocol_options, check_protocol, divide, protocol_facts
 from util.record import Record
-from util.results import Prediction, format_table, read_predictions, summarise, write_predictions, write_results
+from util.results import Prediction, write_predictions
 from util.runs import checkpoints, device_name, last_checkpoint, start_run
+from util.selection import BEST_FILE, BestEpoch
 from util.training import Training, average_of, fit
+from util.tta import FlipAveraged
 
 logger = logging.getLogger(__name__)
-FOLDS_FILE = "folds.json"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,7 +56,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     arguments.add_data_options(parser)
     parser.add_argument("--label_type", choices=("IDH", "1p19q"), default="IDH", help="column of the label sheet")
     parser.add_argument("--labels", type=Path, help=f"label sheet; default {LABEL_SHEET} in the data folder")
-    parser.add_argument("--k_fold", type=int, default=5)
+    add_protocol_options(parser)
     parser.add_argument("--folds", help="run only these, e.g. 0,3; default all")
     arguments.add_training_options(parser, epochs=100, blr=5e-4, warmup_epochs=5, weight_decay=0.05)
     parser.add_argument(
@@ -58,6 +67,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--smoothing", type=float, default=0.0, help="label smoothing")
     parser.add_argument("--mixup", type=float, default=0.0, help="mixup alpha, 0 for none")
+    parser.add_argument(
+        "--class_weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: rare classes weigh more",
+    )
     arguments.add_run_options(parser, "runs/finetune")
     parser.add_argument(
         "--eval_freq", type=arguments.positive, default=1, help="epochs between looks at the held-out curve"
@@ -75,22 +90,29 @@ def build_classifier(args: argparse.Namespace) -> VolumeClassifier:
     return model
 
 
-def selected_folds(option: str | None, k_fold: int) -> list[int]:
+def selected_folds(option: str | None, count: int) -> list[int]:
     """ "0,3" -> [0, 3]; None -> all."""
     if option is None:
-        return list(range(k_fold))
+        return list(range(count))
     try:
         folds = sorted({int(part) for part in option.split(",")})
     except ValueError:
         raise ValueError(f"--folds {option}: write fold numbers separated by commas, e.g. 0,3") from None
-    if not all(0 <= fold < k_fold for fold in folds):
-        raise ValueError(f"--folds {option}: with --k_fold {k_fold} folds are 0 to {k_fold - 1}")
+    if not all(0 <= fold < count for fold in folds):
+        raise ValueError(f"--folds {option}: with this --k_fold and --repeats folds are 0 to {count - 1}")
     return folds
 
 
-def loss_and_mixup(args: argparse.Namespace) -> tuple[Callable, Mixup | None]:
+def loss_and_mixup(args: argparse.Namespace, labels: list[int], device: torch.device) -> tuple[Callable, Mixup | None]:
+    """labels: of the training part, for --class_weights."""
     if args.mixup == 0:
-        return nn.CrossEntropyLoss(label_smoothing=args.smoothing), None
+        weights = None
+        if args.class_weights == "balanced":  # mean 1 over subjects, as scikit-learn's "balanced"
+            counts = torch.bincount(torch.tensor(labels), minlength=args.nb_classes).clamp_min(1)
+            weights = len(labels) / (args.nb_classes * counts.float().to(device))
+        return nn.CrossEntropyLoss(weights, label_smoothing=args.smoothing), None
+    if args.class_weights != "none":
+        raise ValueError("--mixup blends labels, which --class_weights cannot weigh: use one of them")
     if args.batch_size % 2:
         raise ValueError(f"--mixup mixes pairs: --batch_size {args.batch_size} must be even")
     mixup = Mixup(mixup_alpha=args.mixup, label_smoothing=args.smoothing, num_classes=args.nb_classes)
@@ -100,9 +122,10 @@ def loss_and_mixup(args: argparse.Namespace) -> tuple[Callable, Mixup | None]:
 def train_fold(
     args: argparse.Namespace, fold: int, subjects: Fold, volumes: PreparedVolumes, config: dict[str, Any], world: World
 ) -> VolumeClassifier:
-    """A fresh model, trained on the fold's training part; its state after the last epoch is returned."""
+    """A fresh model, trained on the fold's training part; the state that --select says is returned."""
     folder = args.output_dir / f"fold_{fold}"
     train_part, test_part = volumes.subset(subjects["train"]), volumes.subset(subjects["test"])
+    val_part = volumes.subset(subjects["val"]) if subjects.get("val") else None
     training_volumes, to_input = training_input(train_part, args.augment, augment=not args.no_augment)
     loader = train_loader(
         training_volumes,
@@ -124,9 +147,10 @@ def train_fold(
     stepper = Stepper(optimizer, world.device, args.precision, args.clip_grad)
     shape = "cosine" if args.use_scheduler else "constant"
     schedule = Schedule(lr, args.min_lr, args.warmup_epochs, args.epochs, shape)
-    criterion, mixup = loss_and_mixup(args)
+    criterion, mixup = loss_and_mixup(args, labels_of(train_part).tolist(), world.device)
     training = Training(model, stepper, folder, {**config, "fold": fold}, average_of(model, args.ema))
     first_epoch = training.resume(args.resume)
+    best = BestEpoch(folder, training.config, patience=args.patience, is_main=world.is_main, first_epoch=first_epoch)
     log_dir = (args.log_dir or args.output_dir) / f"fold_{fold}"
     record = Record(folder, log_dir, is_main=world.is_main, first_epoch=first_epoch)
     logger.info("fold %d: %d subjects to train on, %d held out", fold, len(train_part), len(test_part))
@@ -149,11 +173,12 @@ def train_fold(
             record=record,
         )
         if (epoch + 1) % args.eval_freq == 0 or epoch + 1 == args.epochs:
-            scored = predict(
-                training.best_known, test_part, world=world, batch_size=args.batch_size, precision=args.precision
-            )
-            labels = [volumes.labels[subject] for subject in scored]  # pyright: ignore[reportOptionalSubscript]
-            metrics = classification_metrics(labels, list(scored.values()))
+            if val_part is not None:
+                found = scores(args, training.best_known, val_part, world)
+                scalars |= best.look(epoch, training.best_known, labels_of(val_part), found)
+            metrics = classification_metrics(
+                labels_of(test_part), scores(args, training.best_known, test_part, world)
+            )  # to be watched only: nothing is chosen by it
             scalars |= {f"test_{name}": metrics[name] for name in ("auc", "accuracy")}
         return scalars
 
@@ -165,16 +190,55 @@ def train_fold(
         save_freq=args.save_freq,
         world=world,
         record=record,
+        is_over=best.is_over,
     )
     record.close()
+    if args.select == "best_val":
+        load_weights(training.best_known, best.path)
     return training.best_known
 
 
 def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeClassifier:
-    """The model of a fold's last checkpoint."""
-    model = build_classifier(args)
-    load_weights(model, last_checkpoint(args.output_dir / f"fold_{fold}"))
+    """The model of a fold's last or best checkpoint, as --select says."""
+    folder, model = args.output_dir / f"fold_{fold}", build_classifier(args)
+    load_weights(model, folder / BEST_FILE if args.select == "best_val" else last_checkpoint(folder))
     return model.to(world.device)
+
+
+def scores(args: argparse.Namespace, model: nn.Module, volumes: PreparedVolumes, world: World) -> np.ndarray:
+    """Probability of class 1 of every subject, in the order of `volumes`."""
+    seen = FlipAveraged(model) if args.tta == "flip" else model
+    found = predict(seen, volumes, world=world, batch_size=args.batch_size, precision=args.precision)
+    return np.array([found[subject] for subject in volumes.subjects])
+
+
+def labels_of(volumes: PreparedVolumes) -> np.ndarray:
+    return np.array([volumes.label(subject) for subject in volumes.subjects])
+
+
+def test_fold(
+    args: argparse.Namespace, model: nn.Module, fold: int, division: Division, volumes: PreparedVolumes, world: World
+) -> list[Prediction]:
+    """Held-out predictions of a fold; temperature and threshold, if asked for, come from its validation part."""
+    decision, subjects = Decision(), division.folds[fold]
+    if args.calibrate == "temperature" or args.threshold == "val":
+        val_part = volumes.subset(subjects["val"])
+        decision = fit_decision(
+            labels_of(val_part),
+            scores(args, model, val_part, world),
+            fit_temperature=args.calibrate == "temperature",
+            fit_threshold=args.threshold == "val",
+        )
+        logger.info("fold %d: temperature %.3f, threshold %.3f", fold, decision.temperature, decision.threshold)
+    part = volumes.subset(subjects["test"])
+    probabilities = scaled(scores(args, model, part, world), decision.temperature)
+    return [
+        Prediction(
+            subject, fold, volumes.label(subject), float(probability), fold // division.k_fold, decision.threshold,
+            division.patients.get(subject, ""),
+        )
+        for subject, probability in zip(part.subjects, probabilities)
+    ]  # fmt: skip
 
 
 def open_cohort(args: argparse.Namespace) -> Cohort:
@@ -184,21 +248,9 @@ def open_cohort(args: argparse.Namespace) -> Cohort:
     return cohort
 
 
-def load_or_make_folds(args: argparse.Namespace, labels: dict[str, int]) -> list[Fold]:
-    """The folds that the run folder keeps, or new ones."""
-    path = args.output_dir / FOLDS_FILE
-    kept = path.exists() and not args.overwrite
-    folds = load_folds(path, labels, args.label_type) if kept else make_folds(labels, args.k_fold, args.seed)
-    if len(folds) != args.k_fold:
-        raise ValueError(
-            f"{path} holds {len(folds)} folds, --k_fold says {args.k_fold}: take that or another --output_dir"
-        )
-    return folds
-
-
-def folds_to_run(args: argparse.Namespace) -> list[int]:
+def folds_to_run(args: argparse.Namespace, count: int) -> list[int]:
     """What --folds says; with --eval and without --folds, those that have checkpoints."""
-    folds = selected_folds(args.folds, args.k_fold)
+    folds = selected_folds(args.folds, count)
     if not args.eval or args.folds is not None:
         return folds
     trained = [fold for fold in folds if checkpoints(args.output_dir / f"fold_{fold}")]
@@ -207,29 +259,23 @@ def folds_to_run(args: argparse.Namespace) -> list[int]:
     return trained
 
 
-def gather_results(folder: Path, cohort: Cohort, label_type: str, k_fold: int) -> None:
-    """Tables from the predictions of all folds that exist, whichever job made them."""
-    files = sorted(folder.glob("fold_*/predictions.csv"))
-    predictions = [prediction for file in files for prediction in read_predictions(file)]
-    summary = summarise(predictions, label_type=label_type, n_unknown=cohort.n_unknown, k_fold=k_fold)
-    write_results(folder, predictions, summary)
-    logger.info("%s", format_table(summary))
-    logger.info("results: %s", folder / "results.json")
-
-
 def cross_validate(args: argparse.Namespace, world: World) -> None:
     if args.resume not in (None, "auto"):
         raise ValueError(f"--resume {args.resume}: every fold has its own checkpoints; use --resume auto")
     if args.nb_classes != 2:
         raise ValueError(f"--nb_classes {args.nb_classes}: {args.label_type} has 2 classes")
+    check_protocol(args)
     cohort = open_cohort(args)
-    folds, chosen = load_or_make_folds(args, cohort.labels), folds_to_run(args)
+    division = divide(args, cohort.labels, cohort.sheet)
+    chosen = folds_to_run(args, len(division.folds))
+    volumes = controlled(cohort.volumes, args.control, args.seed)
     config = {
         "kind": "finetune",
         "label_type": args.label_type,
         "k_fold": args.k_fold,
+        "repeats": division.repeats,
         "model": {"name": args.model, "fields": asdict(build_classifier(args).config)},
-        "data": {**cohort.volumes.describe(), "labels": str(cohort.sheet.resolve())},
+        "data": {**volumes.describe(), "labels": str(cohort.sheet.resolve())},
         "finetune": str(args.finetune.resolve()) if args.finetune else None,
         "n_unknown": cohort.n_unknown,
         "device": device_name(world.device),
@@ -239,21 +285,20 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
     if world.is_main and not args.eval:
         continues = args.resume is not None or args.folds is not None  # other folds may already be here
         start_run(args.output_dir, config, resume=continues, overwrite=args.overwrite)
-        save_folds(args.output_dir / FOLDS_FILE, folds, label_type=args.label_type, seed=args.seed)
+        division.save(args.output_dir, args.label_type, args.seed)
     world.barrier()
 
     for fold in chosen:
         if args.eval:
             model = finished_fold(args, fold, world)
         else:
-            model = train_fold(args, fold, folds[fold], cohort.volumes, config, world)
-        test_part = cohort.volumes.subset(folds[fold]["test"])
-        scored = predict(model, test_part, world=world, batch_size=args.batch_size, precision=args.precision)
+            model = train_fold(args, fold, division.folds[fold], volumes, config, world)
+        found = test_fold(args, model, fold, division, volumes, world)
         if world.is_main:
-            found = [Prediction(subject, fold, cohort.labels[subject], p) for subject, p in scored.items()]
             write_predictions(args.output_dir / f"fold_{fold}" / "predictions.csv", found)
     if world.is_main:
-        gather_results(args.output_dir, cohort, args.label_type, args.k_fold)
+        rivals = Rivals(cohort.volumes, volumes, cohort.sheet, division, args.baselines)
+        gather_results(args.output_dir, rivals, args.label_type, cohort.n_unknown, protocol_facts(args, division))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,43 +1,102 @@
-"""Stratified folds by subject, saved with a hash: made once, from labels and seed alone, the same on every rank."""
+"""Folds by subject, saved with a hash: made once, from labels and seed alone, the same on every rank.
+
+Stratified by label, on request by a second column too, with all subjects of a patient on one side, and repeated.
+"""
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sklearn.model_selection import StratifiedKFold
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
 from util.runs import write_json
 
-Fold = dict[str, list[str]]  # {"train": subjects, "test": subjects}
+logger = logging.getLogger(__name__)
+Fold = dict[str, list[str]]  # {"train": subjects, "test": subjects}, and "val" where --val_fraction set some aside
 
 
-def make_folds(labels: Mapping[str, int], k: int, seed: int) -> list[Fold]:
-    """k folds of the subjects of `labels` (all of known label), every subject tested exactly once.
+def make_folds(
+    labels: Mapping[str, int],
+    k: int,
+    seed: int,
+    *,
+    strata: Mapping[str, str] | None = None,
+    patients: Mapping[str, str] | None = None,
+    repeats: int = 1,
+) -> list[Fold]:
+    """repeats * k folds of the subjects of `labels` (all of known label); in every k of them each is tested once.
 
-    Raises ValueError where a class has fewer subjects than folds.
+    strata: what else each fold shall hold in equal shares, such as the grade; values too rare for k folds are put
+    together. patients: whose subject it is; a patient's subjects stay together. Raises ValueError where a class has
+    fewer patients than folds.
     """
     subjects = sorted(labels)
     classes = [labels[subject] for subject in subjects]
-    counts = Counter(classes)
+    owners = [(patients or {}).get(subject) or subject for subject in subjects]
     if k < 2:
         raise ValueError(f"--k_fold {k}: cross-validation needs at least 2 folds")
-    if len(counts) < 2:
+    if repeats < 1:
+        raise ValueError(f"--repeats {repeats}: at least 1")
+    if len(set(classes)) < 2:
         raise ValueError(
             f"all {len(subjects)} labelled subjects are of class {classes[0] if classes else '?'}: nothing to learn"
         )
+    counts = Counter(label for label, _ in set(zip(classes, owners)))
     rarest, count = min(counts.items(), key=lambda item: item[1])
     if count < k:
+        kind = "subjects" if patients is None else "patients"
         raise ValueError(
-            f"class {rarest} has {count} subjects, fewer than --k_fold {k}: use --k_fold {count} or add data"
+            f"class {rarest} has {count} {kind}, fewer than --k_fold {k}: use --k_fold {count} or add data"
         )
-    splitter = StratifiedKFold(k, shuffle=True, random_state=seed)
-    return [
-        {"train": [subjects[i] for i in train], "test": [subjects[i] for i in test]}
-        for train, test in splitter.split(subjects, classes)
-    ]
+    cells = classes if strata is None else _merged(classes, [strata.get(subject, "") for subject in subjects], k)
+    folds = []
+    for repeat in range(repeats):
+        state = seed if repeat == 0 else int(np.random.SeedSequence((seed, repeat)).generate_state(1)[0])
+        if patients is None:
+            parts = StratifiedKFold(k, shuffle=True, random_state=state).split(subjects, cells)
+        else:
+            parts = StratifiedGroupKFold(k, shuffle=True, random_state=state).split(subjects, cells, owners)
+        folds += [{"train": [subjects[i] for i in train], "test": [subjects[i] for i in test]} for train, test in parts]
+    return folds
+
+
+def set_aside(
+    folds: list[Fold], labels: Mapping[str, int], fraction: float, seed: int, patients: Mapping[str, str] | None = None
+) -> list[Fold]:
+    """The same folds with `fraction` of the patients of each training part as "val", stratified by label.
+
+    The test parts stay as they are: what is chosen on "val" was never near them.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"--val_fraction {fraction} must lie between 0 and 1, e.g. 0.2")
+    divided = []
+    for number, fold in enumerate(folds):
+        owner = {subject: (patients or {}).get(subject) or subject for subject in fold["train"]}
+        label_of: dict[str, int] = {}
+        for subject, name in owner.items():
+            label_of[name] = max(labels[subject], label_of.get(name, 0))
+        names = sorted(label_of)
+        state = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        try:
+            _, chosen = train_test_split(
+                names, test_size=fraction, random_state=state, stratify=[label_of[name] for name in names]
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"--val_fraction {fraction} cannot divide the {len(names)} patients of fold {number}'s training part "
+                f"by class: use another fraction, fewer folds or more data ({error})"
+            ) from None
+        kept_out = set(chosen)
+        val = {subject for subject, name in owner.items() if name in kept_out}
+        divided.append(
+            {"train": [s for s in fold["train"] if s not in val], "val": sorted(val), "test": fold["test"]}
+        )  # fmt: skip
+    return divided
 
 
 def fold_hash(folds: list[Fold]) -> str:
@@ -45,8 +104,12 @@ def fold_hash(folds: list[Fold]) -> str:
     return hashlib.sha256(json.dumps(folds, sort_keys=True).encode()).hexdigest()
 
 
-def save_folds(path: Path, folds: list[Fold], *, label_type: str, seed: int) -> None:
-    write_json(path, {"label_type": label_type, "seed": seed, "hash": fold_hash(folds), "folds": folds})
+def save_folds(
+    path: Path, folds: list[Fold], *, label_type: str, seed: int, design: Mapping[str, Any] | None = None
+) -> None:
+    """design: how the folds were made, for readers."""
+    content = {"label_type": label_type, "seed": seed, "design": dict(design or {}), "hash": fold_hash(folds)}
+    write_json(path, {**content, "folds": folds})
 
 
 def load_folds(
@@ -60,8 +123,31 @@ def load_folds(
         raise ValueError(f"{path} was edited: its hash does not match its folds; restore it, or {remedy}")
     if content["label_type"] != label_type:
         raise ValueError(f"{path} holds folds for {content['label_type']}, not {label_type}: {remedy}")
-    tested = sorted(subject for fold in folds for subject in fold["test"])
-    if tested != sorted(labels):
-        odd = sorted(set(tested) ^ set(labels))
-        raise ValueError(f"{path} and the labelled data differ in {len(odd)} subjects, e.g. {odd[:3]}: {remedy}")
+    check_folds(folds, labels, str(path), remedy)
     return folds
+
+
+def check_folds(folds: list[Fold], labels: Mapping[str, int], source: str, remedy: str) -> None:
+    """ValueError unless every subject of `labels`, and no other, is tested equally often and never trained on then."""
+    tested = Counter(subject for fold in folds for subject in fold["test"])
+    if odd := sorted(tested.keys() ^ set(labels)):
+        raise ValueError(f"{source} and the labelled data differ in {len(odd)} subjects, e.g. {odd[:3]}: {remedy}")
+    if len(set(tested.values())) > 1:
+        often = max(tested, key=lambda subject: tested[subject])
+        raise ValueError(f'{source} tests some subjects more often than others, e.g. "{often}": {remedy}')
+    for number, fold in enumerate(folds):
+        seen = Counter([*fold["train"], *fold.get("val", []), *fold["test"]])
+        if shared := [subject for subject, count in seen.items() if count > 1]:
+            raise ValueError(f'{source}: fold {number} has "{shared[0]}" in two of its parts: {remedy}')
+
+
+def _merged(classes: list[int], values: list[str], k: int) -> list[str]:
+    """(class, value) as text; values of fewer than k subjects of a class count as its most frequent one."""
+    counts = Counter(zip(classes, values))
+    commonest = {label: max((c for c in sorted(counts) if c[0] == label), key=lambda c: counts[c])[1]
+                 for label in set(classes)}  # fmt: skip
+    for label, value in sorted(cell for cell, count in counts.items() if count < k):
+        logger.info('--stratify_by: "%s" has %d subjects of class %d, put with "%s"',
+                    value, counts[label, value], label, commonest[label])  # fmt: skip
+    return [f"{label} {value if counts[label, value] >= k else commonest[label]}"
+            for label, value in zip(classes, values)]  # fmt: skip

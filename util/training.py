@@ -92,12 +92,18 @@ def fit(
     world: World,
     record: Record,
     after_epoch: Callable[[int], None] | None = None,
+    is_over: Callable[[int], bool] = lambda epoch: False,
 ) -> None:
-    """Run the epochs, record each, save every save_freq-th and the last one."""
+    """Run the epochs, record each, save every save_freq-th and the last one: the one after which `is_over`, if any."""
+    if first_epoch > 0 and is_over(first_epoch - 1):
+        return
     for epoch in range(first_epoch, epochs):
         record.epoch(epoch, run_epoch(epoch))
         if after_epoch is not None and world.is_main:
             after_epoch(epoch)
-        if world.is_main and ((epoch + 1) % save_freq == 0 or epoch + 1 == epochs):
+        is_last = epoch + 1 == epochs or is_over(epoch)
+        if world.is_main and ((epoch + 1) % save_freq == 0 or is_last):
             training.save(epoch)
         world.barrier()
+        if is_last:
+            return

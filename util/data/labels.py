@@ -53,6 +53,26 @@ def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str]
     return labels
 
 
+def read_columns(path: Path | str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """{column: {subject: text}}; "" where the cell is empty or -1. ValueError for a column that is not there."""
+    path = Path(path)
+    rows = _read_rows(path)
+    header = [_text(cell) for cell in rows[0]] if rows else []
+    subject_column = _column(header, "Subject", path)
+    found = {}
+    for name in names:
+        column = _column(header, name, path)
+        texts = {_text(row[subject_column]): _text(row[column]) for row in rows[1:]}
+        found[name] = {subject: "" if text == str(UNKNOWN) else text for subject, text in texts.items() if subject}
+    return found
+
+
+def column_names(path: Path | str) -> list[str]:
+    """What the sheet's first row holds."""
+    rows = _read_rows(Path(path))
+    return [_text(cell) for cell in rows[0]] if rows else []
+
+
 def _read_rows(path: Path) -> list[Sequence[Any]]:
     """Cells of the first sheet, row by row, all of the same length."""
     if not path.is_file():

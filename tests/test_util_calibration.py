@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from util.calibration import COLDEST, Decision, fit_decision, scaled
+from util.metrics import classification_metrics
+
+
+def overconfident(seed, count=400, factor=3.0):
+    """Labels drawn from calibrated probabilities, and those probabilities with their log-odds times `factor`."""
+    generator = np.random.default_rng(seed)
+    log_odds = generator.normal(0, 1.5, count)
+    labels = (generator.random(count) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    return labels, 1 / (1 + np.exp(-factor * log_odds))
+
+
+def test_temperature_undoes_overconfidence_on_other_subjects():
+    decision = fit_decision(*overconfident(0), fit_temperature=True, fit_threshold=False)
+    assert decision.temperature == pytest.approx(3, rel=0.3)
+    assert decision.threshold == 0.5
+    labels, probabilities = overconfident(1)
+    before = classification_metrics(labels, probabilities)
+    after = classification_metrics(labels, scaled(probabilities, decision.temperature))
+    assert after["brier"] < before["brier"]
+    assert after["ece"] < before["ece"] / 2
+    assert (after["auc"], after["accuracy"]) == (before["auc"], before["accuracy"])
+
+
+def test_scaling_by_one_changes_nothing_and_extremes_stay_finite():
+    values = np.array([0.0, 0.2, 1.0])
+    assert scaled(values, 1.0).tolist() == values.tolist()
+    assert np.isfinite(scaled(values, 2.0)).all()
+    np.testing.assert_allclose(scaled(np.array([0.8]), 2.0), 2 / 3)  # odds 4, their root 2
+
+
+def test_separated_validation_parts_stop_at_the_bound():
+    found = fit_decision(np.array([0, 0, 1, 1]), np.array([0.4, 0.45, 0.55, 0.6]), fit_temperature=True,
+                         fit_threshold=False)  # fmt: skip
+    assert found.temperature == pytest.approx(COLDEST, rel=0.01)
+
+
+def test_threshold_lies_midway_where_the_classes_part():
+    labels, values = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.15, 0.2, 0.3, 0.9])
+    assert fit_decision(labels, values, fit_temperature=False, fit_threshold=True) == Decision(1.0, 0.25)
+
+
+def test_of_equal_thresholds_the_one_nearest_a_half():
+    labels, values = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.8, 0.9])
+    assert fit_decision(labels, values, fit_temperature=False, fit_threshold=True).threshold == 0.5
+    one_class = fit_decision(np.ones(3), np.array([0.1, 0.2, 0.3]), fit_temperature=False, fit_threshold=True)
+    assert one_class.threshold == 0.5

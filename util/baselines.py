@@ -1,0 +1,128 @@
+"""What needs no image model: the majority class and logistic regressions on simple columns, in the model's own folds.
+
+A model is worth its training only where it is better than these; a confounder is a column that does as well.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from util.data.dataset import PreparedVolumes
+from util.data.image_features import intensity_features, tumour_features
+from util.data.labels import column_names, read_columns
+from util.folds import Fold
+from util.results import Prediction
+
+CONFOUNDERS = ("age", "sex", "gender", "grade")  # columns of a label sheet, in any case
+Table = dict[str, dict[str, float]]  # {subject: {feature: value or nan}}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Held-out predictions of a simple model. n_known: subjects with at least one feature that is not missing."""
+
+    name: str
+    features: list[str]
+    n_known: int
+    predictions: list[Prediction]
+
+
+def majority_baseline(labels: Mapping[str, int], predictions: Sequence[Prediction], folds: Sequence[Fold]) -> Baseline:
+    """Every held-out subject gets the class, 0 or 1, that most of its fold's training part has."""
+
+    def commonest(fold: Fold) -> dict[str, float]:
+        share = np.mean([labels[subject] for subject in training_subjects(fold)])
+        return dict.fromkeys(fold["test"], float(share > 0.5))
+
+    return Baseline("majority class", [], len(labels), _in_folds(predictions, folds, commonest))
+
+
+def logistic_baseline(
+    name: str, table: Table, labels: Mapping[str, int], predictions: Sequence[Prediction], folds: Sequence[Fold]
+) -> Baseline:
+    """L2 logistic regression (C = 1) on standardised features; a missing value is the training part's mean.
+
+    Everything is fitted on the fold's training part. predictions: of the model, for the folds to predict.
+    """
+    features = sorted({feature for row in table.values() for feature in row})
+
+    def matrix(subjects: Sequence[str]) -> np.ndarray:
+        rows = [[table.get(subject, {}).get(feature, math.nan) for feature in features] for subject in subjects]
+        return np.array(rows, dtype=float)
+
+    def fitted(fold: Fold) -> dict[str, float]:
+        training = training_subjects(fold)
+        imputer = SimpleImputer(keep_empty_features=True)
+        model = make_pipeline(imputer, StandardScaler(), LogisticRegression(max_iter=1000))
+        model.fit(matrix(training), [labels[subject] for subject in training])
+        return dict(zip(fold["test"], model.predict_proba(matrix(fold["test"]))[:, 1].tolist()))
+
+    n_known = int((~np.isnan(matrix(sorted(labels)))).any(1).sum())
+    return Baseline(name, features, n_known, _in_folds(predictions, folds, fitted))
+
+
+def sheet_tables(sheet_columns: Mapping[str, Mapping[str, str]]) -> dict[str, Table]:
+    """{name of a baseline: its features} from columns of a label sheet: each column alone, and all together.
+
+    Numbers are used as they are; of a column of words, every word but the first becomes a feature of 0 and 1.
+    """
+    alone = {name.lower(): _column_table(name.lower(), texts) for name, texts in sheet_columns.items()}
+    tables = {name: table for name, table in alone.items() if table}
+    if len(tables) > 1:
+        everyone = sorted({subject for table in tables.values() for subject in table})
+        together = {subject: {k: v for table in tables.values() for k, v in table.get(subject, {}).items()}
+                    for subject in everyone}  # fmt: skip
+        tables[", ".join(tables)] = together
+    return tables
+
+
+def image_tables(volumes: PreparedVolumes) -> dict[str, Table]:
+    """Tumour volume and location (where a subject has a segmentation) and intensity; reads every volume once each."""
+    tumour = {subject: tumour_features(volumes, subject) for subject in volumes.subjects}
+    intensity = {subject: intensity_features(volumes, subject) for subject in volumes.subjects}
+    known = any(not math.isnan(row["volume"]) for row in tumour.values())
+    return {**({"tumour volume and location": tumour} if known else {}), "intensity": intensity}
+
+
+def confounder_columns(sheet: Path) -> dict[str, dict[str, str]]:
+    """{column: {subject: text}} of those columns of a label sheet that CONFOUNDERS names."""
+    names = [name for name in column_names(sheet) if name.lower() in CONFOUNDERS]
+    return read_columns(sheet, names) if names else {}
+
+
+def training_subjects(fold: Fold) -> list[str]:
+    """Training and validation part: a baseline chooses nothing, so it may learn from both."""
+    return [*fold["train"], *fold.get("val", [])]
+
+
+def _column_table(name: str, texts: Mapping[str, str]) -> Table:
+    known = {subject: text for subject, text in texts.items() if text}
+    try:
+        values = {subject: {name: float(text)} for subject, text in known.items()}
+    except ValueError:
+        words = sorted({text.lower() for text in known.values()})
+        values = {subject: {f"{name} {word}": float(text.lower() == word) for word in words[1:]}
+                  for subject, text in known.items()}  # fmt: skip
+    features = {feature for row in values.values() for feature in row}
+    constant = {feature for feature in features if len({row[feature] for row in values.values()}) < 2}
+    return {} if features == constant else values
+
+
+def _in_folds(
+    predictions: Sequence[Prediction], folds: Sequence[Fold], of_fold: Callable[[Fold], Mapping[str, float]]
+) -> list[Prediction]:
+    """The model's predictions with probabilities of `of_fold` instead, and 0.5 as threshold."""
+    found: list[Prediction] = []
+    probability = {fold: of_fold(folds[fold]) for fold in sorted({p.fold for p in predictions})}
+    for p in predictions:
+        found.append(
+            Prediction(p.subject, p.fold, p.label, probability[p.fold][p.subject], p.repeat, patient=p.patient)
+        )
+    return found

@@ -1,0 +1,84 @@
+"""Control experiments: inputs or labels without the information that a model is believed to use.
+
+A model that scores above chance on a control has found a leak or a confounder: the head's outline, the site, the order.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from util.data.dataset import PreparedVolumes, Transform
+
+Control = Literal["none", "background", "no_tumour", "shuffled_labels"]
+MARGIN = 2  # voxels around the segmentation that are masked with it
+
+
+class MaskedVolumes(PreparedVolumes):
+    """Prepared volumes as a control shows them.
+
+    "background": every brain voxel is noise, so that only the outline, size and place of the head are left.
+    "no_tumour": the tumour and a margin are replaced by the tissue opposite, so that no hole keeps their outline.
+    """
+
+    def __init__(self, plain: PreparedVolumes, control: Literal["background", "no_tumour"]) -> None:
+        super().__init__(
+            plain.root, contrasts=plain.contrasts, normalize=plain.normalize, transform=plain.transform,
+            labels=plain.labels, subjects=plain.subjects,
+        )  # fmt: skip
+        self.plain: PreparedVolumes = plain
+        self.control: Literal["background", "no_tumour"] = control
+
+    def raw(self, subject: str) -> np.ndarray:
+        """uint8 (C, Z, Y, X), the same at every call."""
+        volume_CZYX = self.plain.raw(subject)
+        if self.control == "background":
+            return noise_brain(volume_CZYX, subject)
+        mask_ZYX = self.plain.segmentation(subject)
+        if mask_ZYX is None:
+            raise ValueError(f'--control no_tumour: subject "{subject}" has no segmentation in {self.root}/seg_mask')
+        return without_tumour(volume_CZYX, mask_ZYX > 0)
+
+    def subset(self, subjects: Sequence[str], *, transform: Transform | None = None) -> "MaskedVolumes":
+        return MaskedVolumes(self.plain.subset(subjects, transform=transform), self.control)
+
+
+def controlled(volumes: PreparedVolumes, control: Control, seed: int) -> PreparedVolumes:
+    """The volumes under a control; "shuffled_labels" deals the known labels out anew among the subjects."""
+    if control in ("background", "no_tumour"):
+        return MaskedVolumes(volumes, control)
+    if control == "shuffled_labels":
+        assert volumes.labels is not None
+        dealt = np.random.default_rng(seed).permutation([volumes.labels[subject] for subject in volumes.subjects])
+        labels = dict(zip(volumes.subjects, dealt.tolist(), strict=True))
+        return PreparedVolumes(
+            volumes.root, contrasts=volumes.contrasts, normalize=volumes.normalize, labels=labels,
+            subjects=volumes.subjects,
+        )  # fmt: skip
+    return volumes
+
+
+def noise_brain(volume_CZYX: np.ndarray, subject: str) -> np.ndarray:
+    """(C, Z, Y, X) with uniform noise, drawn from the subject's name alone, wherever any contrast is above 0."""
+    seed = int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], "little")
+    noise_CZYX = np.random.default_rng(seed).integers(1, 256, volume_CZYX.shape, dtype=np.uint8)
+    return np.where((volume_CZYX > 0).any(0), noise_CZYX, np.uint8(0))
+
+
+def without_tumour(volume_CZYX: np.ndarray, mask_ZYX: np.ndarray) -> np.ndarray:
+    """(C, Z, Y, X) with masked voxels taken from their mirror image across x; where that is tumour or air too, from the
+    mean of the brain outside the mask."""
+    mask_ZYX = binary_dilation(mask_ZYX, iterations=MARGIN)
+    brain_ZYX = (volume_CZYX > 0).any(0)
+    healthy_ZYX = brain_ZYX & ~mask_ZYX
+    mirrored_CZYX = volume_CZYX[..., ::-1]
+    usable_ZYX = healthy_ZYX[..., ::-1]
+    replaced_ZYX = mask_ZYX & brain_ZYX
+    found_CZYX = volume_CZYX.copy()
+    for found_ZYX, mirrored_ZYX in zip(found_CZYX, mirrored_CZYX):
+        mean = found_ZYX[healthy_ZYX].mean() if healthy_ZYX.any() else 0
+        found_ZYX[replaced_ZYX & usable_ZYX] = mirrored_ZYX[replaced_ZYX & usable_ZYX]
+        found_ZYX[replaced_ZYX & ~usable_ZYX] = np.uint8(mean)
+    return found_CZYX
