@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import numpy as np
 import openpyxl
 import pytest
 import torch
@@ -8,6 +10,7 @@ import main_cr_finetune
 import main_pretrain
 from main_cr_finetune import main, selected_folds
 from tests.prepared import TINY, make_prepared
+from util.checkpoint import read_checkpoint
 from util.record import read_metrics
 from util.results import read_predictions
 
@@ -69,9 +72,10 @@ def test_an_autoregressive_checkpoint_starts_a_classifier(data, tmp_path, capsys
 def test_results_files_agree(run):
     results = json.loads((run / "results.json").read_text())
     assert (results["n"], results["n_unknown"], len(results["per_fold"])) == (12, 1, 3)
-    sheet = openpyxl.load_workbook(run / "results.xlsx")["folds"]
-    assert sheet.cell(sheet.max_row, 1).value == "pooled"
-    assert sheet.cell(sheet.max_row, 5).value == pytest.approx(results["pooled"]["auc"])
+    rows = {row[0]: row for row in openpyxl.load_workbook(run / "results.xlsx")["summary"].values}
+    assert rows["auc"][1] == pytest.approx(results["pooled"]["auc"])
+    names = [entry["name"] for entry in results["baselines"]]  # age and grade are the same for everyone
+    assert names == ["majority class", "intensity"]
 
 
 def test_folds_have_their_own_logs_and_start_from_the_same_pretrained_weights(run, pretrained):
@@ -147,7 +151,8 @@ def weights(out):
     "options",
     [["--use_scheduler"], ["--layer_decay", "0.5"], ["--smoothing", "0.3"], ["--mixup", "1.0"], ["--ema", "0.9"],
      ["--drop_path", "0.6"], ["--no_augment"], ["--augment", "loader"], ["--clip_grad", "0.001"],
-     ["--weight_decay", "10"], ["--labels", "SWAPPED"], ["--scan_order", "hilbert"]],
+     ["--weight_decay", "10"], ["--labels", "SWAPPED"], ["--control", "background"], ["--control", "shuffled_labels"],
+     ["--val_fraction", "0.4"], ["--scan_order", "hilbert"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):
@@ -166,7 +171,15 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
     ("options", "message"),
     [(["--model", "mae_3d_vim_tiny_patch8"], "is an autoencoder"),
      (["--k_fold", "9"], "class 0 has 6 subjects, fewer than --k_fold 9"),
-     (["--folds", "7"], "folds are 0 to 2"), (["--folds", "a"], "separated by commas"),
+     (["--folds", "7"], "folds are 0 to 2"), (["--repeats", "2", "--folds", "6"], "folds are 0 to 5"),
+     (["--select", "best_val"], "--select best_val chooses on a validation part"),
+     (["--threshold", "val"], "--threshold val chooses"), (["--calibrate", "temperature"], "--calibrate temperature"),
+     (["--patience", "2", "--val_fraction", "0.3"], "use best_val"), (["--val_fraction", "2"], "--val_fraction 2.0"),
+     (["--stratify_by", "Site"], 'has no column "Site"'), (["--group_by", "Agee"], 'did you mean "Age"'),
+     (["--folds_csv", "no.csv"], "no.csv does not exist"),
+     (["--folds_csv", "no.csv", "--repeats", "2"], "drop --stratify_by and --repeats"),
+     (["--control", "no_tumour"], "has no segmentation"),
+     (["--mixup", "1", "--class_weights", "balanced"], "use one of them"), (["--folds", "a"], "separated by commas"),
      (["--nb_classes", "3"], "--nb_classes 3"),
      (["--resume", "x.pth"], "use --resume auto"),
      (["--eval"], "no fold of .* has a checkpoint"),
@@ -190,6 +203,146 @@ def test_a_checkpoint_of_another_model_is_refused(data, pretrained, tmp_path, fi
     options = ["--model_kwargs", "patch_size=8", "embed_dim=12", "depth=2", "d_state=2", *fields]
     with pytest.raises(ValueError, match=message):
         finetune(data, tmp_path, "--finetune", str(pretrained), *options)
+
+
+@pytest.fixture(scope="module")
+def uneven(data, tmp_path_factory):
+    """A label sheet with 4 of class 1 and 8 of class 0, a site, and patients of two subjects each."""
+    book = openpyxl.Workbook()
+    book.active.append(["Subject", "IDH", "Site", "Patient", "Age"])
+    for i in range(13):
+        book.active.append([f"sub-{i:02d}", int(i % 3 == 1) if i < 12 else -1, "A" if i % 4 < 2 else "B", f"p{i // 2}",
+                            40 + i])  # fmt: skip
+    path = tmp_path_factory.mktemp("sheet") / "uneven.xlsx"
+    book.save(path)
+    return path
+
+
+def folds_of(out):
+    return json.loads((out / "folds.json").read_text())["folds"]
+
+
+def test_repeats_test_everyone_again_and_folds_count_through(data, tmp_path):
+    finetune(data, tmp_path, "--repeats", "2", epochs=1, k=2)
+    found = read_predictions(tmp_path / "predictions.csv")
+    assert sorted((p.repeat, p.subject) for p in found) == sorted(
+        (r, s) for r in (0, 1) for s in {p.subject for p in found}
+    )
+    assert all(p.repeat == p.fold // 2 for p in found)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["n"], results["repeats"], results["statistics"]["repeats"]) == (12, 2, 2)
+    assert (results["missing_folds"], len(results["per_fold"])) == ([], 4)
+
+
+def test_design_of_the_folds_follows_the_sheet(data, tmp_path, uneven):
+    options = ("--labels", str(uneven), "--folds", "0")
+    finetune(data, tmp_path / "plain", *options, epochs=1, k=2)
+    finetune(data, tmp_path / "site", *options, "--stratify_by", "Site", epochs=1, k=2)
+    finetune(data, tmp_path / "patient", *options, "--group_by", "Patient", epochs=1, k=2)
+    sites = {f"sub-{i:02d}": "A" if i % 4 < 2 else "B" for i in range(13)}
+    for fold in folds_of(tmp_path / "site"):
+        assert sum(sites[s] == "A" for s in fold["test"]) == 3
+    for fold in folds_of(tmp_path / "patient"):
+        assert not {int(s[4:]) // 2 for s in fold["train"]} & {int(s[4:]) // 2 for s in fold["test"]}
+    assert {p.patient for p in read_predictions(tmp_path / "patient" / "predictions.csv")} < {f"p{i}" for i in range(7)}
+    assert folds_of(tmp_path / "plain") != folds_of(tmp_path / "site")
+
+
+def test_folds_come_from_a_file(data, tmp_path):
+    (tmp_path / "f.csv").write_text("subject,fold\n" + "".join(f"sub-{i:02d},{i // 6}\n" for i in range(12)))
+    finetune(data, tmp_path / "run", "--folds_csv", str(tmp_path / "f.csv"), "--folds", "1", epochs=1, k=2)
+    assert folds_of(tmp_path / "run")[1]["test"] == [f"sub-{i:02d}" for i in range(6, 12)]
+    with pytest.raises(ValueError, match="was made with --folds_csv"):
+        finetune(data, tmp_path / "run", "--folds", "0", epochs=1, k=2)
+
+
+CHOOSING = ("--val_fraction", "0.4", "--select", "best_val", "--calibrate", "temperature", "--threshold", "val",
+            "--batch_size", "2",             "--folds", "0", "--lr", "1e-2", "--no_augment")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chosen(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("chosen")
+    finetune(data, out, *CHOOSING, epochs=4, k=2)
+    return out
+
+
+def test_the_test_fold_is_never_used_to_choose(data, chosen, tmp_path):
+    """Replace every test volume by noise and swap every test label: weights, epoch, temperature and threshold stay."""
+    spoilt = tmp_path / "data"
+    shutil.copytree(data, spoilt)
+    test = folds_of(chosen)[0]["test"]
+    generator = np.random.default_rng(0)
+    for subject in test:
+        for path in spoilt.glob(f"*/{subject}_*.npy"):
+            np.save(path, generator.integers(1, 255, np.load(path).shape).astype(np.uint8))
+    book = openpyxl.load_workbook(spoilt / "Genetic_and_Histological_labels.xlsx")
+    for row in book.active.iter_rows(min_row=2):
+        if row[0].value in test:
+            row[3].value = 1 - row[3].value
+    book.save(spoilt / "Genetic_and_Histological_labels.xlsx")
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(chosen / "folds.json", out)  # as swapped labels would divide otherwise
+    finetune(spoilt, out, *CHOOSING, epochs=4, k=2)
+    kept, again = (read_checkpoint(folder / "fold_0" / "best.pth") for folder in (chosen, out))
+    assert (kept["epoch"], kept["val_score"]) == (again["epoch"], again["val_score"])
+    assert all(torch.equal(kept["model"][name], again["model"][name]) for name in kept["model"])
+    before, after = (read_predictions(folder / "predictions.csv") for folder in (chosen, out))
+    assert {p.threshold for p in before} == {p.threshold for p in after}
+    assert [p.subject for p in before] == [p.subject for p in after]
+    assert all(p.probability != q.probability and p.label != q.label for p, q in zip(before, after))
+
+
+def test_the_chosen_epoch_is_the_best_on_validation(chosen, data):
+    rows = read_metrics(chosen / "fold_0")
+    best = max(rows, key=lambda row: (row["val_auc"], -row["val_brier"]))
+    assert read_checkpoint(chosen / "fold_0" / "best.pth")["epoch"] == best["epoch"]
+    before = (chosen / "predictions.csv").read_text()
+    finetune(data, chosen, *CHOOSING, "--eval", epochs=4, k=2)
+    assert (chosen / "predictions.csv").read_text() == before
+    finetune(data, chosen, *CHOOSING, "--eval", "--select", "last", "--threshold", "fixed", "--calibrate", "none",
+             epochs=4, k=2)  # fmt: skip
+    last = read_predictions(chosen / "predictions.csv")
+    assert {p.threshold for p in last} == {0.5}
+    assert (chosen / "predictions.csv").read_text() != before
+
+
+def test_patience_stops_and_a_resumed_run_stays_stopped(data, tmp_path):
+    options = ("--val_fraction", "0.4", "--select", "best_val", "--patience", "1", "--folds", "0", "--lr", "0",
+               "--batch_size", "2",                "--weight_decay", "0", "--drop_path", "0")  # fmt: skip
+    finetune(data, tmp_path, *options, epochs=6, k=2)
+    assert [row["epoch"] for row in read_metrics(tmp_path / "fold_0")] == [0, 1]
+    finetune(data, tmp_path, *options, "--resume", "auto", epochs=6, k=2)
+    assert [row["epoch"] for row in read_metrics(tmp_path / "fold_0")] == [0, 1]
+
+
+def test_test_time_flips_change_predictions_but_no_weight(run, data, pretrained, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    finetune(data, tmp_path / "run", "--finetune", str(pretrained), "--eval", "--tta", "flip")
+    assert (tmp_path / "run" / "predictions.csv").read_text() != (run / "predictions.csv").read_text()
+
+
+def test_class_weights_matter_where_classes_are_uneven(data, tmp_path, uneven):
+    options = ("--labels", str(uneven), "--folds", "0", "--batch_size", "2")
+    finetune(data, tmp_path / "a", *options, k=2)
+    finetune(data, tmp_path / "b", *options, "--class_weights", "balanced", k=2)
+    assert not torch.equal(weights(tmp_path / "a")["head.weight"], weights(tmp_path / "b")["head.weight"])
+
+
+@pytest.mark.parametrize(("extent", "names"), [("none", []), ("sheet", ["majority class", "age"])])
+def test_baselines_as_far_as_asked(data, tmp_path, uneven, extent, names):
+    finetune(data, tmp_path, "--labels", str(uneven), "--folds", "0", "--baselines", extent, epochs=1, k=2)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [entry["name"] for entry in results["baselines"]] == names
+
+
+def test_shuffled_labels_are_what_is_learnt_and_scored(data, tmp_path):
+    finetune(data, tmp_path, "--control", "shuffled_labels", epochs=1, k=2)
+    found = read_predictions(tmp_path / "predictions.csv")
+    assert sum(p.label for p in found) == 6
+    assert any(p.label != int(p.subject[4:]) % 2 for p in found)
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"]["control"] == "shuffled_labels"
 
 
 def test_selected_folds():

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from score_cases import binormal, scores
 from scipy.stats import binom, norm
+from score_cases import binormal, scores
 
 from util.bootstrap import (
     bootstrap_differences,

@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 import pytest
-from score_cases import binormal, scores
 from scipy.stats import binom, mannwhitneyu, permutation_test, ttest_1samp
+from score_cases import binormal, scores
 
 from util.comparisons import compare, corrected_t_test, fold_test, holm, mcnemar, permutation_p
 from util.metrics import classification_metrics
@@ -82,9 +82,9 @@ def test_comparison_of_two_runs():
     first, second = scores(labels, a), scores(labels, np.where(np.arange(75) % 3 == 0, 0.5, b))
     found = compare(first, second, resamples=500)
     for name in ("auc", "accuracy", "brier"):
-        difference = classification_metrics(labels, a)[name] - classification_metrics(
-            labels, second.probabilities_RS[0]
-        )[name]
+        difference = (
+            classification_metrics(labels, a)[name] - classification_metrics(labels, second.probabilities_RS[0])[name]
+        )
         assert found["differences"][name]["value"] == pytest.approx(difference)
     assert found["differences"]["auc"]["value"] == pytest.approx(found["delong"]["difference"])
     assert found["n"] == 75

@@ -5,7 +5,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from util.data.labels import read_labels
+from util.data.labels import column_names, read_columns, read_labels
 
 HEADER = ["Subject", "IDH", "1p19q", "Grade"]
 
@@ -82,3 +82,19 @@ def test_unreadable_sheet(tmp_path):
 def test_label_type_is_checked(tmp_path):
     with pytest.raises(ValueError, match="choose one of IDH, 1p19q, Grade"):
         read_labels(sheet(tmp_path, ["A", 1, 0, 4]), "MGMT")  # pyright: ignore[reportArgumentType]
+
+
+def test_other_columns_are_read_as_text(tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["Subject", "Site", "Age"])
+    for row in (["a", "North", 61], ["b", None, -1], [1001, "South ", 40.5]):
+        book.active.append(row)
+    book.save(tmp_path / "s.xlsx")
+    found = read_columns(tmp_path / "s.xlsx", ["Site", "Age"])
+    assert found == {
+        "Site": {"a": "North", "b": "", "1001": "South"},
+        "Age": {"a": "61", "b": "", "1001": "40.5"},
+    }
+    assert column_names(tmp_path / "s.xlsx") == ["Subject", "Site", "Age"]
+    with pytest.raises(ValueError, match=r'has no column "Sight".*did you mean "Site"'):
+        read_columns(tmp_path / "s.xlsx", ["Sight"])

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from score_cases import binormal, scores
 from scipy.stats import mannwhitneyu, norm
+from score_cases import binormal, scores
 
 from util.delong import delong_difference, delong_interval, ordered_pairs
 from util.metrics import classification_metrics

@@ -1,10 +1,16 @@
-import json
-
-import openpyxl
 import pytest
 
 from util.metrics import classification_metrics
-from util.results import Prediction, format_table, read_predictions, summarise, write_predictions, write_results
+from util.results import (
+    Prediction,
+    aligned,
+    format_table,
+    pooled_metrics,
+    read_predictions,
+    summarise,
+    without_nan,
+    write_predictions,
+)
 
 PREDICTIONS = [
     Prediction("=1+1", 0, 1, 0.9), Prediction("b", 0, 0, 0.2), Prediction("c", 0, 0, 0.6),
@@ -25,27 +31,62 @@ def test_pooled_and_per_fold_metrics():
     assert found["missing_folds"] == [2]
 
 
+def test_repeats_are_averaged_and_subjects_counted_once():
+    again = [Prediction(p.subject, p.fold + 3, p.label, 1 - p.probability, 1) for p in PREDICTIONS]
+    found = summarise([*PREDICTIONS, *again], label_type="IDH", n_unknown=0, k_fold=3, repeats=2)
+    assert (found["n"], found["n_positive"], found["missing_folds"]) == (5, 2, [2, 5])
+    assert found["pooled"]["auc"] == pytest.approx(0.5)
+
+
+def test_thresholds_decide():
+    moved = [Prediction("a", 0, 1, 0.3, threshold=0.25), Prediction("b", 0, 0, 0.4, threshold=0.45)]
+    assert pooled_metrics(moved)["accuracy"] == 1
+
+
+def test_a_fold_of_one_class_says_na():
+    rows = [Prediction("a", 0, 0, 0.1), Prediction("b", 1, 1, 0.9)]
+    text = format_table(summarise(rows, label_type="IDH", n_unknown=0, k_fold=2))
+    assert "n/a" in text
+    assert "nan" not in text
+
+
 def test_predictions_survive_the_file(tmp_path):
-    write_predictions(tmp_path / "p.csv", PREDICTIONS)
-    assert read_predictions(tmp_path / "p.csv") == sorted(PREDICTIONS)
+    full = [*PREDICTIONS, Prediction("f", 4, 1, 0.25, 1, 0.4, "patient, 1")]
+    write_predictions(tmp_path / "p.csv", full)
+    assert read_predictions(tmp_path / "p.csv") == sorted(full)
 
 
-def test_results_are_numbers_in_json_and_excel(tmp_path):
-    one_class = [Prediction("a", 0, 0, 0.1)]
-    write_results(tmp_path, one_class, summarise(one_class, label_type="IDH", n_unknown=0, k_fold=1))
-    assert json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)["pooled"]["auc"] is None
-    write_results(tmp_path, PREDICTIONS, summary())
-    book = openpyxl.load_workbook(tmp_path / "results.xlsx")
-    rows = list(book["folds"].iter_rows(values_only=True))
-    assert rows[0][:3] == ("fold", "n", "accuracy")
-    assert rows[1][2] == pytest.approx(2 / 3)
-    assert rows[-1][:2] == ("pooled", 5)
-    names = [cell.value for cell in book["subjects"]["A"]]
-    assert names == ["subject", "=1+1", "b", "c", "d", "e"]
-    assert book["subjects"]["A2"].data_type == "s"
+def test_a_file_of_an_older_run_reads(tmp_path):
+    (tmp_path / "p.csv").write_text("subject,fold,label,probability\na,1,0,0.25\n")
+    assert read_predictions(tmp_path / "p.csv") == [Prediction("a", 1, 0, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("subject,fold,label\n", "no column probability"), ("", "no column subject, fold"),
+     ("subject,fold,label,probability\na,0,1,0.5\nb,0,x,0.5\n", "line 3: .*'x'"),
+     ("subject,fold,label,probability\na,0\n", "line 2")],
+)  # fmt: skip
+def test_bad_files_are_named(tmp_path, text, message):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"p\.csv.*{message}"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is missing: no fold of that run has finished"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_nan_becomes_none_everywhere():
+    assert without_nan({"a": [float("nan"), 1.0, {"b": float("nan")}]}) == {"a": [None, 1.0, {"b": None}]}
 
 
 def test_the_table_says_what_was_left_out():
     text = format_table(summary())
     assert "5 subjects (2 positive), 3 of unknown label left out" in text
     assert "folds that have not run: 2" in text
+
+
+def test_columns_line_up():
+    assert aligned([["a", "bbb"], ["cc", "1"]]) == ["a   bbb", "cc    1"]

@@ -26,11 +26,10 @@ Table = dict[str, dict[str, float]]  # {subject: {feature: value or nan}}
 
 @dataclass(frozen=True)
 class Baseline:
-    """Held-out predictions of a simple model. n_known: subjects with at least one feature that is not missing."""
+    """Held-out predictions of a simple model, of those subjects whose features are known."""
 
     name: str
     features: list[str]
-    n_known: int
     predictions: list[Prediction]
 
 
@@ -41,31 +40,35 @@ def majority_baseline(labels: Mapping[str, int], predictions: Sequence[Predictio
         share = np.mean([labels[subject] for subject in training_subjects(fold)])
         return dict.fromkeys(fold["test"], float(share > 0.5))
 
-    return Baseline("majority class", [], len(labels), _in_folds(predictions, folds, commonest))
+    return Baseline("majority class", [], _in_folds(predictions, folds, commonest))
 
 
 def logistic_baseline(
     name: str, table: Table, labels: Mapping[str, int], predictions: Sequence[Prediction], folds: Sequence[Fold]
 ) -> Baseline:
-    """L2 logistic regression (C = 1) on standardised features; a missing value is the training part's mean.
+    """L2 logistic regression (C = 1) on standardised features, fitted on each fold's training part.
 
-    Everything is fitted on the fold's training part. predictions: of the model, for the folds to predict.
+    Only subjects with a known feature take part; what they lack is the training part's mean. predictions: of the model,
+    for the folds and subjects to predict.
     """
     features = sorted({feature for row in table.values() for feature in row})
+    known = {subject for subject in labels if any(not math.isnan(value) for value in table.get(subject, {}).values())}
 
     def matrix(subjects: Sequence[str]) -> np.ndarray:
-        rows = [[table.get(subject, {}).get(feature, math.nan) for feature in features] for subject in subjects]
+        rows = [[table[subject].get(feature, math.nan) for feature in features] for subject in subjects]
         return np.array(rows, dtype=float)
 
     def fitted(fold: Fold) -> dict[str, float]:
-        training = training_subjects(fold)
+        training, test = ([s for s in part if s in known] for part in (training_subjects(fold), fold["test"]))
+        classes = [labels[subject] for subject in training]
+        if len(set(classes)) < 2:  # nothing to fit: the share of class 1
+            return dict.fromkeys(test, float(np.mean(classes)) if classes else 0.5)
         imputer = SimpleImputer(keep_empty_features=True)
         model = make_pipeline(imputer, StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(matrix(training), [labels[subject] for subject in training])
-        return dict(zip(fold["test"], model.predict_proba(matrix(fold["test"]))[:, 1].tolist()))
+        model.fit(matrix(training), classes)
+        return dict(zip(test, model.predict_proba(matrix(test))[:, 1].tolist())) if test else {}
 
-    n_known = int((~np.isnan(matrix(sorted(labels)))).any(1).sum())
-    return Baseline(name, features, n_known, _in_folds(predictions, folds, fitted))
+    return Baseline(name, features, _in_folds([p for p in predictions if p.subject in known], folds, fitted))
 
 
 def sheet_tables(sheet_columns: Mapping[str, Mapping[str, str]]) -> dict[str, Table]:
@@ -99,7 +102,7 @@ def confounder_columns(sheet: Path) -> dict[str, dict[str, str]]:
 
 def training_subjects(fold: Fold) -> list[str]:
     """Training and validation part: a baseline chooses nothing, so it may learn from both."""
-    return [*fold["train"], *fold.get("val", [])]
+    return sorted([*fold["train"], *fold.get("val", [])])
 
 
 def _column_table(name: str, texts: Mapping[str, str]) -> Table:

@@ -7,7 +7,8 @@ results.json, numbers or null where not defined:
     statistics          confidence, resamples, seed, n, n_positive, n_patients, repeats (those that the statistics use),
                         pooled {metric: value, low, high} (bootstrap), delong {auc, error, low, high}, permutation_p
     subgroups           [{name, statistics}] the same for part of the subjects
-    baselines           [{name, features, n_known, statistics, model_minus_baseline (util.comparisons.compare)}]
+    baselines           [{name, features, statistics, model_minus_baseline (util.comparisons.compare)}], over the
+                        subjects whose features are known
 results.xlsx, sheets: summary, per fold, per subject, comparisons, settings.
 """
 
@@ -61,9 +62,11 @@ def evaluate(
     model = arrange(predictions)
     beside = []
     for baseline in baselines:
+        if not baseline.predictions:
+            continue
         scores = arrange(baseline.predictions)
-        entry = {"name": baseline.name, "features": baseline.features, "n_known": baseline.n_known}
-        difference = compare(model, scores, seed=seed)
+        entry = {"name": baseline.name, "features": baseline.features}
+        difference = compare(model.restricted(scores.subjects), scores, seed=seed)
         beside.append({**entry, "statistics": statistics_of(scores, seed=seed), "model_minus_baseline": difference})
     parts = {name: model.restricted(subjects) for name, subjects in (subgroups or {}).items()}
     return {
@@ -106,17 +109,17 @@ def sheets(predictions: Sequence[Prediction], results: Mapping[str, Any]) -> dic
 def comparison_rows(results: Mapping[str, Any]) -> list[list[Any]]:
     """Header, then the model, its subgroups and every baseline: AUC, accuracy, and model minus baseline."""
     rows: list[list[Any]] = [
-        ["", "n", "n known", "AUC", "95% low", "95% high", "accuracy", "balanced accuracy", "model AUC minus this",
+        ["", "n", "AUC", "95% low", "95% high", "accuracy", "balanced accuracy", "model AUC minus this",
          "95% low", "95% high", "p (DeLong)", "p (McNemar)", "p (folds, corrected t)"]
     ]  # fmt: skip
-    rows.append(["this model", *_scores_cells(results["statistics"], results["statistics"]["n"]), *[None] * 6])
+    rows.append(["this model", *_scores_cells(results["statistics"]), *[None] * 6])
     for part in results["subgroups"]:
-        rows.append([part["name"], *_scores_cells(part["statistics"], part["statistics"]["n"]), *[None] * 6])
+        rows.append([part["name"], *_scores_cells(part["statistics"]), *[None] * 6])
     for entry in results["baselines"]:
         found = entry["model_minus_baseline"]
         area, folds = found["differences"]["auc"], found["folds"]
         tests = [found["delong"]["p"], found["mcnemar"]["p"], folds["p"] if folds else None]
-        cells = _scores_cells(entry["statistics"], entry["n_known"])
+        cells = _scores_cells(entry["statistics"])
         rows.append([entry["name"], *cells, area["value"], area["low"], area["high"], *tests])
     return rows
 
@@ -133,7 +136,7 @@ def format_statistics(results: Mapping[str, Any]) -> str:
     lines.append(f"AUC by DeLong {format_cell(delong['low'])} to {format_cell(delong['high'])}; "
                  f"against shuffled labels p = {format_p(statistics['permutation_p'])}")  # fmt: skip
     if results["baselines"] or results["subgroups"]:
-        lines += aligned([[format_cell(cell) for cell in row[:12]] for row in comparison_rows(results)])
+        lines += aligned([[format_cell(cell) for cell in row[:11]] for row in comparison_rows(results)])
     return "\n".join(lines)
 
 
@@ -144,10 +147,10 @@ def format_p(p: float | None) -> str:
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def _scores_cells(statistics: Mapping[str, Any], n_known: int) -> list[Any]:
+def _scores_cells(statistics: Mapping[str, Any]) -> list[Any]:
     area, pooled = statistics["pooled"]["auc"], statistics["pooled"]
     decided = [pooled[name]["value"] for name in ("accuracy", "balanced_accuracy")]
-    return [statistics["n"], n_known, area["value"], area["low"], area["high"], *decided]
+    return [statistics["n"], area["value"], area["low"], area["high"], *decided]
 
 
 def _settings(results: Mapping[str, Any]) -> list[list[Any]]:

@@ -47,7 +47,7 @@ def make_folds(
             f"all {len(subjects)} labelled subjects are of class {classes[0] if classes else '?'}: nothing to learn"
         )
     counts = Counter(label for label, _ in set(zip(classes, owners)))
-    rarest, count = min(counts.items(), key=lambda item: item[1])
+    rarest, count = min(counts.items(), key=lambda item: (item[1], item[0]))
     if count < k:
         kind = "subjects" if patients is None else "patients"
         raise ValueError(
