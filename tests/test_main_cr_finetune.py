@@ -310,7 +310,7 @@ def test_the_chosen_epoch_is_the_best_on_validation(chosen, data):
 
 def test_patience_stops_and_a_resumed_run_stays_stopped(data, tmp_path):
     options = ("--val_fraction", "0.4", "--select", "best_val", "--patience", "1", "--folds", "0", "--lr", "0",
-               "--batch_size", "2",                "--weight_decay", "0", "--drop_path", "0")  # fmt: skip
+               "--batch_size", "2", "--weight_decay", "0", "--drop_path", "0")  # fmt: skip
     finetune(data, tmp_path, *options, epochs=6, k=2)
     assert [row["epoch"] for row in read_metrics(tmp_path / "fold_0")] == [0, 1]
     finetune(data, tmp_path, *options, "--resume", "auto", epochs=6, k=2)
