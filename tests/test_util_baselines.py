@@ -26,7 +26,7 @@ PREDICTIONS = of_model(FOLDS, LABELS)
 
 
 def test_majority_is_the_larger_class_and_ranks_nobody():
-    found = pooled_metrics(majority_baseline(LABELS, PREDICTIONS, FOLDS).predictions)
+    found = pooled_metrics(majority_baseline(LABELS, PREDICTIONS).predictions)
     assert found["accuracy"] == pytest.approx(20 / 30)
     assert found["auc"] == found["balanced_accuracy"] == 0.5
 
@@ -90,7 +90,7 @@ def test_egd_counts_and_what_grade_alone_does(tmp_path, label_type, known, posit
     assert (len(names), len(labels), sum(labels.values())) == (774, known, positives)
     folds = make_folds(labels, 5, seed=0, repeats=2)
     predictions = of_model(folds, labels)
-    found = pooled_metrics(majority_baseline(labels, predictions, folds).predictions)
+    found = pooled_metrics(majority_baseline(labels, predictions).predictions)
     assert found["accuracy"] == pytest.approx(majority, abs=5e-4)
     table = sheet_tables(confounder_columns(tmp_path / "egd.xlsx"))["grade"]
     scores = arrange(logistic_baseline("grade", table, labels, predictions, folds).predictions)

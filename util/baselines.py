@@ -5,7 +5,7 @@ A model is worth its training only where it is better than these; a confounder i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from util.data.dataset import PreparedVolumes
 from util.data.image_features import intensity_features, tumour_features
 from util.data.labels import column_names, read_columns
 from util.folds import Fold
+from util.metrics import THRESHOLD
 from util.results import Prediction
 
 CONFOUNDERS = ("age", "sex", "gender", "grade")  # columns of a label sheet, in any case
@@ -33,14 +34,10 @@ class Baseline:
     predictions: list[Prediction]
 
 
-def majority_baseline(labels: Mapping[str, int], predictions: Sequence[Prediction], folds: Sequence[Fold]) -> Baseline:
-    """Every held-out subject gets the class, 0 or 1, that most of its fold's training part has."""
-
-    def commonest(fold: Fold) -> dict[str, float]:
-        share = np.mean([labels[subject] for subject in training_subjects(fold)])
-        return dict.fromkeys(fold["test"], float(share > 0.5))
-
-    return Baseline("majority class", [], _in_folds(predictions, folds, commonest))
+def majority_baseline(labels: Mapping[str, int], predictions: Sequence[Prediction]) -> Baseline:
+    """Every subject gets the class, 0 or 1, that most of the cohort has: the same in every fold, so it ranks nobody."""
+    constant = float(sum(labels.values()) > len(labels) / 2)
+    return Baseline("majority class", [], [replace(p, probability=constant, threshold=THRESHOLD) for p in predictions])
 
 
 def logistic_baseline(
@@ -122,10 +119,5 @@ def _in_folds(
     predictions: Sequence[Prediction], folds: Sequence[Fold], of_fold: Callable[[Fold], Mapping[str, float]]
 ) -> list[Prediction]:
     """The model's predictions with probabilities of `of_fold` instead, and 0.5 as threshold."""
-    found: list[Prediction] = []
     probability = {fold: of_fold(folds[fold]) for fold in sorted({p.fold for p in predictions})}
-    for p in predictions:
-        found.append(
-            Prediction(p.subject, p.fold, p.label, probability[p.fold][p.subject], p.repeat, patient=p.patient)
-        )
-    return found
+    return [replace(p, probability=probability[p.fold][p.subject], threshold=THRESHOLD) for p in predictions]

@@ -55,6 +55,7 @@ def setup_logging(level: int = logging.INFO) -> None:
         "main_cr_finetune",
         "prepare_data",
         "probe",
+        "compare",
     ):
         logging.getLogger(ours).setLevel(level)
 

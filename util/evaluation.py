@@ -136,7 +136,10 @@ def format_statistics(results: Mapping[str, Any]) -> str:
     lines.append(f"AUC by DeLong {format_cell(delong['low'])} to {format_cell(delong['high'])}; "
                  f"against shuffled labels p = {format_p(statistics['permutation_p'])}")  # fmt: skip
     if results["baselines"] or results["subgroups"]:
-        lines += aligned([[format_cell(cell) for cell in row[:11]] for row in comparison_rows(results)])
+        unpaired = {"this model", *(part["name"] for part in results["subgroups"])}
+        header, *rows = comparison_rows(results)
+        shown = [[*map(format_cell, row[:10]), "" if row[0] in unpaired else format_p(row[10])] for row in rows]
+        lines += aligned([header[:11], *shown])
     return "\n".join(lines)
 
 

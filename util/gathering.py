@@ -67,7 +67,7 @@ def baselines_beside(predictions: Sequence[Prediction], rivals: Rivals) -> list[
     if rivals.extent == "all":
         tables |= image_tables(rivals.images)
     folds = rivals.division.folds
-    beside = [majority_baseline(labels, predictions, folds)]
+    beside = [majority_baseline(labels, predictions)]
     return beside + [logistic_baseline(name, table, labels, predictions, folds) for name, table in tables.items()]
 
 

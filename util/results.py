@@ -140,7 +140,7 @@ def format_cell(cell: Any) -> str:
     if cell is None:
         return ""
     if isinstance(cell, float):
-        return "n/a" if math.isnan(cell) else f"{cell:.3f}"
+        return "n/a" if math.isnan(cell) else f"{cell:z.3f}"
     return str(cell)
 
 

@@ -7,13 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+from sklearn.metrics import confusion_matrix, roc_curve
 
+from util.bootstrap import point_metrics
+from util.curves import GRID, roc_band
 from util.results import Prediction
+from util.scores import arrange
 from vis.style import BLUE, GREEN, INK, MUTED, ORANGE, RULE, styled
 
 Rows = Sequence[Mapping[str, Any]]  # of a metrics.jsonl, one per epoch
-THRESHOLD = 0.5  # as in util.metrics
 PAGE = 10.58  # inches of the report's text width
 
 
@@ -61,7 +63,8 @@ def fold_chart(rows_of_fold: Mapping[int, Rows]) -> Figure:
 
 @styled
 def roc_chart(predictions: Sequence[Prediction]) -> Figure:
-    """ROC of each fold (thin), of all folds pooled (thick) and of chance (dotted). Folds with one class have none."""
+    """ROC of each fold (thin), of all folds pooled (thick, with the middle 95% over resampled patients) and of chance
+    (dotted). Folds with one class have none; repeats of a cross-validation are averaged."""
     figure = Figure(figsize=(4.4, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.2, label="chance")
@@ -70,10 +73,14 @@ def roc_chart(predictions: Sequence[Prediction]) -> Figure:
         if len(set(labels.tolist())) == 2:
             false_rate, true_rate, _ = roc_curve(labels, scores)
             axes.plot(false_rate, true_rate, color=BLUE, linewidth=0.9, alpha=0.45)
-    labels, scores = _arrays(predictions)
-    if len(set(labels.tolist())) == 2:
-        false_rate, true_rate, _ = roc_curve(labels, scores)
-        area = roc_auc_score(labels, scores)
+    everyone = arrange(predictions)
+    if len(set(everyone.labels_S.tolist())) == 2:
+        band, area = roc_band(everyone), point_metrics(everyone)["auc"]
+        label = "95% band over resampled patients"
+        axes.fill_between(GRID, band.low_G, band.high_G, color=BLUE, alpha=0.13, linewidth=0, label=label)
+        false_rate, true_rate = [0, *GRID], [0, *band.values_G]
+        if len(everyone.probabilities_RS) == 1:  # the exact steps
+            false_rate, true_rate, _ = roc_curve(everyone.labels_S, everyone.probabilities_RS[0])
         axes.plot(false_rate, true_rate, color=BLUE, linewidth=2.6, label=f"all folds pooled, AUC {area:.3f}")
     axes.plot([], [], color=BLUE, linewidth=0.9, alpha=0.45, label="single folds")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="1 - specificity", ylabel="sensitivity")
@@ -83,9 +90,10 @@ def roc_chart(predictions: Sequence[Prediction]) -> Figure:
 
 @styled
 def confusion_chart(predictions: Sequence[Prediction], names: Sequence[str]) -> Figure:
-    """Counts of the pooled held-out decisions at threshold 0.5, shaded by share of the true class."""
+    """Counts of the pooled held-out decisions, each at its fold's threshold, shaded by share of the true class."""
     labels, scores = _arrays(predictions)
-    counts = confusion_matrix(labels, scores >= THRESHOLD, labels=[0, 1])
+    called = scores >= np.array([p.threshold for p in predictions])
+    counts = confusion_matrix(labels, called, labels=[0, 1])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -112,7 +120,8 @@ def probability_chart(predictions: Sequence[Prediction], names: Sequence[str]) -
     """Every held-out subject as a dot: predicted probability of class 1, a row per true class."""
     figure = Figure(figsize=(PAGE, 2.0), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(THRESHOLD, color=MUTED, linestyle=":", linewidth=1.2)
+    for threshold in sorted({p.threshold for p in predictions}):
+        axes.axvline(threshold, color=MUTED, linestyle=":", linewidth=1.2)
     for label, colour in ((0, BLUE), (1, ORANGE)):
         scores = np.array([p.probability for p in sorted(predictions) if p.label == label])
         spread = (np.arange(len(scores)) * 0.618034) % 1 - 0.5  # even, without randomness

@@ -88,21 +88,25 @@ def finetune_facts(folder: Path) -> FinetuneFacts:
 
 
 def fold_table(results: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Header, and rows (kind, cells): one per fold, then the mean with its SD, then all folds pooled."""
-    header = ["Fold", "Subjects", *METRIC_NAMES.values()]
+    """Header, and rows (kind, cells): one per fold, then the mean with its SD, then all folds pooled.
+
+    Metrics that an older run did not record are left out.
+    """
+    names = [name for name in METRIC_NAMES if name in results["pooled"]]
+    header = ["Fold", "Subjects", *(METRIC_NAMES[name] for name in names)]
     rows = [
-        ("fold", [str(row["fold"]), str(row["n"]), *(number(row[name]) for name in METRIC_NAMES)])
+        ("fold", [str(row["fold"]), str(row["n"]), *(number(row[name]) for name in names)])
         for row in results["per_fold"]
     ]
     for kind, label in (("mean", "Mean of folds"), ("sd", "SD of folds")):
-        rows.append((kind, [label, "", *(number(results[kind][name]) for name in METRIC_NAMES)]))
-    pooled = [number(results["pooled"][name]) for name in METRIC_NAMES]
+        rows.append((kind, [label, "", *(number(results[kind][name]) for name in names)]))
+    pooled = [number(results["pooled"][name]) for name in names]
     return header, [*rows, ("pooled", ["All folds pooled", str(results["n"]), *pooled])]
 
 
 def number(value: float | None) -> str:
     """Three decimals; a dash for a value that is not defined."""
-    return NOTHING if value is None or value != value else f"{value:.3f}"
+    return NOTHING if value is None or value != value else f"{value:z.3f}"
 
 
 def _config_of(folder: Path, kind: str) -> dict[str, Any]:

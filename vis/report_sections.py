@@ -1,12 +1,17 @@
 """The parts of a report as plain values for its template: sentences, tables, encoded figures."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from util.results import Prediction
+from util.scores import arrange
 from vis.charts import confusion_chart, fold_chart, pretraining_chart, probability_chart, roc_chart
+from vis.evaluation_charts import calibration_chart, fold_dots_chart, precision_recall_chart
 from vis.report_facts import FinetuneFacts, PretrainFacts, fold_table, number
+from vis.report_statistics import baseline_table, interval_table, methods_text, warnings_of
 from vis.style import png_bytes
 from vis.terms import CLASS_NAMES, METRIC_NAMES
 
@@ -53,6 +58,7 @@ def finetune_section(facts: FinetuneFacts, examples: dict[str, Any]) -> dict[str
         "names": names,
         "table": None,
         "missing": "",
+        "statistics": None,
         "predictions": predictions,
         "curve": drawn(fold_chart(facts.rows_of_fold)) if facts.rows_of_fold else None,
         "details": facts.details,
@@ -69,8 +75,29 @@ def finetune_section(facts: FinetuneFacts, examples: dict[str, Any]) -> dict[str
             "roc": drawn(roc_chart(predictions)),
             "confusion": drawn(confusion_chart(predictions, names)),
             "dots": drawn(probability_chart(predictions, names)),
+            **statistics_part(results, predictions, names),
         }
     return section
+
+
+def statistics_part(
+    results: dict[str, Any], predictions: Sequence[Prediction], names: tuple[str, str]
+) -> dict[str, Any]:
+    """Intervals, curves, baselines and the methods paragraph; nothing for a run older than they are."""
+    if "statistics" not in results:
+        return {}
+    scores = arrange(predictions)
+    return {
+        "statistics": {
+            "intervals": interval_table(results),
+            "baselines": baseline_table(results),
+            "methods": methods_text(results, names),
+            "warnings": warnings_of(results),
+            "precision": drawn(precision_recall_chart(scores)),
+            "calibration": drawn(calibration_chart(scores, names[1])),
+            "folds": drawn(fold_dots_chart(results)),
+        }
+    }
 
 
 def tiles(pretrain: PretrainFacts | None, finetune: FinetuneFacts | None) -> list[tuple[str, str]]:
@@ -78,7 +105,10 @@ def tiles(pretrain: PretrainFacts | None, finetune: FinetuneFacts | None) -> lis
     found = []
     if finetune is not None and finetune.results is not None:
         results = finetune.results
-        found.append((number(results["pooled"]["auc"]), f"pooled held-out AUC, {finetune.config['label_type']}"))
+        area = results.get("statistics", {}).get("pooled", {}).get("auc")
+        interval = f", 95% interval {number(area['low'])} to {number(area['high'])}" if area else ""
+        title = f"pooled held-out AUC, {finetune.config['label_type']}{interval}"
+        found.append((number(results["pooled"]["auc"]), title))
         for name in ("auc", "accuracy"):
             spread = f"{number(results['mean'][name])} ± {number(results['sd'][name])}"
             found.append((spread, f"{METRIC_NAMES[name]}, mean ± SD of {len(results['per_fold'])} folds"))

@@ -7,10 +7,14 @@ CLASS_NAMES = {
 }
 METRIC_NAMES = {
     "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
     "f1": "F1",
     "auc": "AUC",
+    "average_precision": "Average precision",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
+    "brier": "Brier score",
+    "ece": "Calibration error",
 }
 
 
