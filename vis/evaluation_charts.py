@@ -55,7 +55,7 @@ def calibration_chart(scores: Scores, positive: str) -> Figure:
     predicted, observed = [g.predicted for g in groups], [g.observed for g in groups]
     bars = [[g.observed - g.low for g in groups], [g.high - g.observed for g in groups]]
     axes.errorbar(predicted, observed, bars, color=BLUE, marker="o", markersize=5, linewidth=1.6, elinewidth=1,
-                  capsize=2.5, label=f"groups of {groups[0].count} subjects")  # fmt: skip
+                  capsize=2.5, label=f"{len(groups)} groups of equal size")  # fmt: skip
     axes.set(xlim=SHARE, ylim=SHARE, ylabel=f"observed share of {positive}")
     axes.legend(loc="upper left", fontsize=8)
     counts.hist(scores.probabilities_RS.mean(0), bins=np.linspace(0, 1, 21).tolist(), color=BLUE, alpha=0.6)

@@ -97,7 +97,8 @@ def warnings_of(results: Mapping[str, Any]) -> list[str]:
             )
         else:
             found.append(
-                f"The model is not shown to be better than {name} alone: the interval of their difference in AUC holds 0."
+                f"The model is not shown to be better than {name} alone: the interval of their difference in AUC "
+                "holds 0."
             )
     return found
 
