@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import PatchPredictor, VolumeClassifier
-from vis.maps import MAPS
+from vis.maps import latent_map
 
 
 @contextmanager
@@ -24,15 +24,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def latent_maps(
-    model: PatchPredictor | VolumeClassifier, volume_BCZYX: Tensor, names: Iterable[str]
+    model: PatchPredictor | VolumeClassifier, volume_BCZYX: Tensor, names: Iterable[str], block: int = -1
 ) -> dict[str, Tensor]:
-    """Maps (B, z, y, x) of an unmasked volume's tokens after the last block; one forward pass for all names."""
+    """Maps (B, z, y, x) of an unmasked volume's tokens after a block, the last unless given; one forward pass for all.
+
+    ValueError for a name or block that does not exist.
+    """
+    maps = {name: latent_map(name) for name in names}
     with evaluating(model):
-        state_BLE = model.forward_intermediates(volume_BCZYX, [-1], intermediates_only=True)[0]
+        state_BLE = model.forward_intermediates(volume_BCZYX, [block], intermediates_only=True)[0]
         assert isinstance(state_BLE, Tensor)
         normed_BLE = model.norm_f(state_BLE)
         return {
-            name: MAPS[name](state_BLE if MAPS[name].before_norm else normed_BLE, model.grid).float() for name in names
+            name: found(state_BLE if found.before_norm else normed_BLE, model.grid).float()
+            for name, found in maps.items()
         }
 
 

@@ -3,8 +3,10 @@
 A scan keeps one token per place, so tokens (B, L, E) in raster order become a volume (B, z, y, x) of the token grid.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,11 +24,12 @@ class LatentMap:
     reduce: Callable[[Tensor], Tensor]
     """(B, L, E) -> (B, L)."""
     title: str
-    """Of the colour bar; a map has no unit."""
+    """Of the colour bar."""
     signed: bool = False
     """Values around 0, where both ends mean something."""
     before_norm: bool = False
     """Wants tokens before the final RMSNorm, which gives every token nearly the same length."""
+    unit: str = "no unit"
 
     def __call__(self, tokens_BLE: Tensor, grid: Grid) -> Tensor:
         return on_grid(self.reduce(tokens_BLE), grid)
@@ -35,6 +38,11 @@ class LatentMap:
 def maximum(tokens_BLE: Tensor) -> Tensor:
     """(B, L, E) -> (B, L): the largest feature of each token, as in the paper."""
     return tokens_BLE.amax(dim=-1)
+
+
+def mean(tokens_BLE: Tensor) -> Tensor:
+    """(B, L, E) -> (B, L): the mean feature of each token."""
+    return tokens_BLE.mean(dim=-1)
 
 
 def norm(tokens_BLE: Tensor) -> Tensor:
@@ -57,9 +65,28 @@ def first_component(tokens_BLE: Tensor) -> Tensor:
 
 MAPS: dict[str, LatentMap] = {
     "max": LatentMap(maximum, "maximum over features"),
+    "mean": LatentMap(mean, "mean over features", signed=True),
     "norm": LatentMap(norm, "L2 norm over features", before_norm=True),
     "pca": LatentMap(first_component, "first principal component", signed=True),
 }
+FEATURE = re.compile(r"feature-(\d+)")
+
+
+def latent_map(name: str) -> LatentMap:
+    """The map of that name: one of MAPS, or "feature-K" for feature K (from 0) of each token. ValueError otherwise."""
+    if name in MAPS:
+        return MAPS[name]
+    if match := FEATURE.fullmatch(name):
+        number = int(match[1])
+        return LatentMap(partial(feature, number=number), f"feature {number}", signed=True)
+    raise ValueError(f'there is no latent map "{name}": choose {", ".join(MAPS)} or feature-K for a single feature')
+
+
+def feature(tokens_BLE: Tensor, number: int) -> Tensor:
+    """(B, L, E) -> (B, L): one feature of each token. ValueError if tokens have fewer."""
+    if number >= tokens_BLE.shape[-1]:
+        raise ValueError(f"feature-{number} does not exist: tokens have features 0 to {tokens_BLE.shape[-1] - 1}")
+    return tokens_BLE[..., number]
 
 
 def on_grid(values_BL: Tensor, grid: Grid) -> Tensor:

@@ -1,0 +1,52 @@
+"""Tokens of a masked encoder at every place: the mean over many random masks, each of which shows few places."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from models import MaskedAutoencoder3D
+from vis.inference import evaluating
+
+
+def covering_noise(tokens: int, keep: int, rounds: int, seed: int) -> Tensor:
+    """(M, L) noise whose `keep` smallest per row are kept: M = rounds * ceil(L / keep) masks.
+
+    A round deals out all places in random order, `keep` at a time; its last mask is filled up with places dealt before.
+    So every place is visible at least `rounds` times, whatever the mask ratio.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(rounds):
+        order_L = torch.randperm(tokens, generator=generator)
+        for start in range(0, tokens, keep):
+            dealt = order_L.roll(-start)
+            rows.append(torch.empty(tokens).scatter_(0, dealt, torch.arange(tokens) / tokens))
+    return torch.stack(rows)
+
+
+def visible_tokens(
+    mae: MaskedAutoencoder3D, volume_BCZYX: Tensor, *, mask_ratio: float, rounds: int = 4, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Final tokens (B, L, E) of the encoder when it sees 1 - mask_ratio of the patches, and how often it saw each (L,).
+
+    A place's token is the mean over the masks in which it was visible. ValueError for a mask ratio outside (0, 1), one
+    that keeps no patch, and less than one round.
+    """
+    places = mae.grid[0] * mae.grid[1] * mae.grid[2]
+    keep = int(places * (1 - mask_ratio))  # the float product decides, as in the model
+    if not 1 <= keep < places:
+        raise ValueError(f"--mask_ratio {mask_ratio} keeps {keep} of {places} patches; choose a ratio between 0 and 1")
+    if rounds < 1:
+        raise ValueError(f"--rounds {rounds}: give 1 or more")
+    noise_ML = covering_noise(places, keep, rounds, seed).to(volume_BCZYX.device)
+    batch = volume_BCZYX.shape[0]
+    total_BLE = volume_BCZYX.new_zeros(batch, places, mae.config.embed_dim)
+    seen_L = volume_BCZYX.new_zeros(places)
+    with evaluating(mae):
+        for noise_L in noise_ML:
+            out = mae(volume_BCZYX, mask_ratio=mask_ratio, noise=noise_L.expand(batch, -1), return_pred=False)
+            total_BLE.scatter_add_(1, out.ids_keep.unsqueeze(-1).expand_as(out.latent), out.latent.to(total_BLE.dtype))
+            seen_L[out.ids_keep[0]] += 1
+    assert len(noise_ML) == rounds * math.ceil(places / keep)
+    return total_BLE / seen_L[:, None], seen_L
