@@ -6,7 +6,7 @@ from vis_cases import texts
 
 from util.data.folder import CONTRASTS
 from vis.display import Study, cut
-from vis.figures import REMOVED_COLOUR, map_figure, reconstruction_figure
+from vis.figures import REMOVED_COLOUR, map_figure, peak, reconstruction_figure
 from vis.maps import MAPS
 from vis.style import NOTICE, png_bytes
 
@@ -114,3 +114,22 @@ def test_tumour_outline_is_drawn_and_explained_where_there_is_one(study):
 
     assert outlines(study) == (15, True)
     assert outlines(Study("S", CONTRASTS, study.volume_CZYX)) == (0, False)
+
+
+def test_planes_go_through_the_places_named(study):
+    values = np.random.default_rng(1).normal(size=(16, 16, 16))
+    figure = map_figure(study, values, "occlusion", subtitle="", centres={"here": study.focus, "there": (3, 4, 5)})
+    assert {"Axial\nhere", "Coronal\nhere", "Sagittal\nthere"} <= set(texts(figure))
+    for row, (axis, index) in zip((3, 4, 5), ((0, 3), (1, 4), (2, 5)), strict=True):
+        np.testing.assert_array_equal(images(figure.axes[5 * row + 4])[0], cut(values, axis, index))
+    assert any("fall when occluded (log-odds of the class)" in text for text in texts(figure))
+
+
+def test_peak_is_inside_the_brain_and_in_the_middle_of_a_patch(study):
+    values = np.zeros((16, 16, 16))
+    values[0, 0, 0] = 99  # air
+    values[4:8, 4:8, 4:8] = 2
+    values[10, 5, 5] = -3
+    z, y, x = peak(study, values, signed=False)
+    assert {z, y, x} <= {5, 6}
+    assert peak(study, values, signed=True) == (10, 5, 5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vis.maps import MAPS, first_component, on_grid, upsample
+from vis.maps import MAPS, first_component, latent_map, on_grid, upsample
 
 GRID = (2, 3, 4)  # no two sides alike, so that exchanged axes show
 
@@ -67,3 +67,13 @@ def test_trilinear_meets_the_tokens_at_patch_centres(tokens):
     large = upsample(small, (6, 9, 12), "trilinear")
     torch.testing.assert_close(large[:, 1::3, 1::3, 1::3], small)
     assert not torch.equal(large, upsample(small, (6, 9, 12), "nearest"))
+
+
+def test_mean_and_single_features(tokens):
+    np.testing.assert_allclose(latent_map("mean")(tokens, GRID).flatten(1), tokens.numpy().mean(-1), atol=1e-6)
+    assert torch.equal(latent_map("feature-4")(tokens, GRID).flatten(1), tokens[..., 4])
+    assert latent_map("feature-4").title == "feature 4"
+    with pytest.raises(ValueError, match="feature-6 does not exist: tokens have features 0 to 5"):
+        latent_map("feature-6")(tokens, GRID)
+    with pytest.raises(ValueError, match='no latent map "median"'):
+        latent_map("median")

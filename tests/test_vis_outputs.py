@@ -4,12 +4,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from vis_cases import AFFINE
+from vis_cases import AFFINE, ORIGINAL_SHAPE, TO_PREPARED, manifest_row, write_prepared
 
 from util.cli import Parser
 from vis.display import Study
 from vis.maps import MAPS
-from vis.outputs import add_options, write_map
+from vis.outputs import add_options, spaces, write_map
+from vis.patient_space import PatientSpace
 
 
 @pytest.fixture
@@ -45,4 +46,26 @@ def test_options_offer_every_map():
     add_options(parser)
     assert parser.parse_args(["--map", *MAPS]).map == list(MAPS)
     with pytest.raises(SystemExit):
-        parser.parse_args(["--map", "mean"])
+        parser.parse_args(["--map", "median"])
+
+
+def test_patients_grid_is_written_beside_the_prepared_one(tmp_path, study):
+    tokens, space = torch.arange(12.0).reshape(2, 3, 2), PatientSpace.of(manifest_row("S", AFFINE))
+    write_map(tmp_path, study, AFFINE, "pca", tokens, upsampling="nearest", subtitle="", space=space, mosaic=True)
+    written = {path.name.removeprefix("S_map-pca") for path in (tmp_path / "S").iterdir()}
+    assert written == {".nii.gz", ".npy", ".png", "_patient.nii.gz", "_mosaic.png"}
+    image = nibabel.load(tmp_path / "S" / "S_map-pca_patient.nii.gz")
+    assert list(image.shape) == ORIGINAL_SHAPE
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_allclose(image.affine, AFFINE @ TO_PREPARED, atol=1e-5)
+    prepared = np.asanyarray(nibabel.load(tmp_path / "S" / "S_map-pca.nii.gz").dataobj)
+    np.testing.assert_allclose(np.asanyarray(image.dataobj)[::-1, 3:], prepared, atol=1e-5)
+
+
+def test_spaces_come_from_the_manifest_unless_unwanted(tmp_path, caplog):
+    root = write_prepared(tmp_path, ["A", "B"])
+    assert set(spaces(root, "patient")) == {"A", "B"}
+    assert spaces(root, "prepared") == {}
+    (root / "manifest.csv").unlink()
+    assert spaces(root, "patient") == {}
+    assert "no manifest.csv" in caplog.text

@@ -9,9 +9,9 @@ from raw_studies import write_nifti
 
 from util.data.folder import CONTRASTS
 from util.data.layouts import Study
-from util.data.manifest import ManifestRow
+from util.data.manifest import ManifestRow, write_manifest
 from util.data.prepare import Settings, prepare_study
-from vis.patient_space import PatientSpace
+from vis.patient_space import PatientSpace, patient_spaces
 
 SHAPE = (40, 48, 30)  # x, y, z as stored
 LESION = (slice(12, 20), slice(14, 26), slice(9, 17))  # asymmetric in every axis and off the middle
@@ -154,5 +154,12 @@ def test_left_stays_left(tmp_path):
 def test_manifest_that_does_not_know_the_way_is_an_error(tmp_path):
     _, row, _ = prepared(tmp_path, AFFINES["LPS"], (32, 32, 32))
     lost = ManifestRow(**{**row.__dict__, "crop": []})
-    with pytest.raises(ValueError, match="prepare it again"):
+    with pytest.raises(ValueError, match="where A came from; prepare the subject again"):
         PatientSpace.of(lost)
+
+
+def test_spaces_of_a_prepared_folder(tmp_path):
+    assert patient_spaces(tmp_path) == {}
+    _, row, _ = prepared(tmp_path, AFFINES["oblique"], (32, 32, 32))
+    write_manifest(tmp_path, {"A": row})
+    np.testing.assert_allclose(patient_spaces(tmp_path)["A"].affine, AFFINES["oblique"], atol=1e-5)

@@ -14,6 +14,7 @@ import vis.outputs
 import vis.visualize
 from util import cli
 from util.data.folder import CONTRASTS
+from vis.session import open_run
 from vis.visualize import main
 
 VIS = Path(__file__).resolve().parents[1] / "vis"
@@ -68,9 +69,10 @@ def test_everything_is_written_in_the_place_of_the_volume(show):
     folder = show("out", "--map", "max", "norm", "pca")
     names = {path.name for path in (folder / "A").iterdir()}
     maps = {f"A_map-{name}{suffix}" for name in ("max", "norm", "pca") for suffix in (".npy", ".nii.gz", ".png")}
+    patient = {f"A_map-{name}_patient.nii.gz" for name in ("max", "norm", "pca")}
     images = {f"A_{contrast}_{kind}.nii.gz" for contrast in CONTRASTS for kind in ("input", "reconstruction")}
-    assert names == maps | images | {"A_prediction.npy", "A_removed.nii.gz", "A_reconstruction.png"}
-    for path in (folder / "A").glob("*.nii.gz"):
+    assert names == maps | patient | images | {"A_prediction.npy", "A_removed.nii.gz", "A_reconstruction.png"}
+    for path in {*(folder / "A").glob("*.nii.gz")} - {folder / "A" / name for name in patient}:
         image = nibabel.load(path)
         assert image.get_data_dtype() == np.float32
         np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
@@ -145,3 +147,36 @@ def test_program_starts_in_its_own_folder_and_writes_into_the_run(run):
     assert (run / "vis" / "A" / "A_map-max.png").exists()
     assert str(run / "vis") in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_masked_encoder_is_averaged_over_masks_that_cover_every_place(show, run, monkeypatch):
+    said = []
+    monkeypatch.setattr(vis.visualize, "write_map", lambda *_, subtitle, **__: said.append(subtitle))
+    show("all")
+    show("masked", "--rounds", "3", "--mask_ratio", "0.75")
+    assert "all patches visible" in said[0]
+    assert "mean over 12 random masks, each patch visible in 3 to" in said[1]
+    monkeypatch.undo()
+    session = open_run(run, "pretrain", device="cpu")
+    study = session.study("A")
+    seen, masked = (vis.visualize.encoder_maps(session, study, ["max"], -1, 0.75, n, 0)[0]["max"] for n in (0, 3))
+    assert not np.allclose(seen, masked)
+    for names, block, flag in ((["norm"], -1, "--map norm"), (["max"], 0, "--block 0")):
+        with pytest.raises(ValueError, match=flag):
+            vis.visualize.encoder_maps(session, study, names, block, 0.75, 3, 0)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_block_space_and_viewer_have_an_effect(show):
+    plain, first = show("plain"), show("first", "--block", "0", "--space", "prepared", "--viewer")
+    assert not np.array_equal(load(plain, "A_map-max.nii.gz"), load(first, "A_map-max.nii.gz"))
+    assert (plain / "A" / "A_map-max_patient.nii.gz").exists()
+    assert not (first / "A" / "A_map-max_patient.nii.gz").exists()
+    assert (first / "A" / "A_viewer.html").exists()
+    assert not (plain / "A" / "A_viewer.html").exists()
+
+
+def test_map_of_a_class_needs_a_class(show):
+    with pytest.raises(ValueError, match="--map gradient explains a class"):
+        show("none", "--map", "gradient")

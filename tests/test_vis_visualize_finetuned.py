@@ -7,7 +7,7 @@ from vis_cases import texts, tiny_classifier, write_finetune_run, write_prepared
 
 import vis.outputs
 from util import cli
-from vis.inference import latent_maps
+from vis.inference import latent_maps, probabilities
 from vis.session import open_run
 from vis.visualize_finetuned import main
 
@@ -84,3 +84,65 @@ def test_checkpoint_flag_is_used(run, tmp_path):
     show(run, "--out", str(tmp_path / "given"), "--subjects", "A", "--checkpoint", str(tmp_path / "checkpoint-9.pth"))
     own, given = (np.load(tmp_path / place / "A" / "A_map-max.npy") for place in ("own", "given"))
     assert not np.allclose(own, given)
+
+
+def maps(folder, name):
+    return np.load(folder / "A" / f"A_map-{name}.npy")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(vis.outputs, "save_png", lambda path, figure: None)
+    for name in ("map_figure", "mosaic_figure"):
+        monkeypatch.setattr(vis.outputs, name, lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_every_option_of_class_specific_maps_has_an_effect(run, tmp_path, monkeypatch):
+    def shown(place, *flags):
+        show(run, "--out", str(tmp_path / place), "--subjects", "A", "--map", *flags)
+        return tmp_path / place
+
+    plain = shown("plain", "gradient", "integrated", "occlusion", "influence")
+    session = open_run(run, "finetune", fold=0, device="cpu")
+    predicted = probabilities(session.model, session.batch(session.study("A")))[0].argmax().item()
+    same, other = (shown(f"target{t}", "gradient", "--target", str(t)) for t in (predicted, 1 - predicted))
+    np.testing.assert_allclose(maps(same, "gradient"), maps(plain, "gradient"))
+    np.testing.assert_allclose(maps(other, "gradient"), -maps(plain, "gradient"), atol=1e-6)
+    changed = {"gradient": ("--block", "0"), "integrated": ("--steps", "2"), "occlusion": ("--window", "2")}
+    for name, flags in changed.items():
+        assert not np.allclose(maps(shown(name, name, *flags), name), maps(plain, name), atol=1e-7)
+    sizes = []
+    monkeypatch.setattr(session.model.__class__, "forward", record_batches(sizes, session.model.__class__.forward))
+    shown("batch", "occlusion", "--batch_size", "3")
+    assert max(sizes) == 3
+
+
+def record_batches(sizes, forward):
+    def recorded(self, volume):
+        sizes.append(len(volume))
+        return forward(self, volume)
+
+    return recorded
+
+
+def test_mosaic_viewer_and_the_patients_grid_are_written_on_demand(run, tmp_path):
+    show(run, "--out", str(tmp_path / "more"), "--subjects", "A", "--mosaic", "--viewer")
+    show(run, "--out", str(tmp_path / "less"), "--subjects", "A", "--space", "prepared")
+    more, less = ({path.name for path in (tmp_path / place / "A").iterdir()} for place in ("more", "less"))
+    assert more - less == {"A_map-max_mosaic.png", "A_map-max_patient.nii.gz", "A_viewer.html"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--map", "gradient", "--target", "2"), "--target 2"), (("--map", "gradient", "--block", "7"), "--block 7")],
+)
+def test_bad_values_name_the_flag(run, tmp_path, flags, words):
+    with pytest.raises(ValueError, match=words):
+        show(run, "--out", str(tmp_path), "--subjects", "A", *flags)
+
+
+def test_unknown_map_is_refused_with_a_hint(run, capsys):
+    with pytest.raises(SystemExit):
+        show(run, "--map", "occlusoin")
+    assert 'did you mean "occlusion"' in capsys.readouterr().err

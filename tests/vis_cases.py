@@ -16,6 +16,9 @@ from util.data.manifest import ManifestRow, write_manifest
 
 SIZE = (16, 24, 16)
 AFFINE = np.array([[2.0, 0.1, 0, -10], [-0.1, 2.0, 0, -20], [0, 0, 2.5, -30], [0, 0, 0, 1]])
+# The file that was prepared: flipped left to right, 3 voxels of air on the low side of y, and voxels of the same size.
+ORIGINAL_SHAPE, ORIGINAL_CROP = [16, 27, 16], [[0, 16], [3, 27], [0, 16]]
+TO_PREPARED = np.array([[-1.0, 0, 0, 15], [0, 1, 0, -3], [0, 0, 1, 0], [0, 0, 0, 1]])
 ENCODER = {"img_size": SIZE, "embed_dim": 24, "depth": 2}
 DECODER = {"decoder_embed_dim": 24, "decoder_depth": 1}
 
@@ -60,10 +63,10 @@ def manifest_row(subject: str, affine: np.ndarray) -> ManifestRow:
     return ManifestRow(
         subject=subject,
         sources={},
-        original_shape=[1, 1, 1],
-        original_affine=np.eye(4).tolist(),
-        orientation="RAS",
-        crop=[],
+        original_shape=ORIGINAL_SHAPE,
+        original_affine=(affine @ TO_PREPARED).tolist(),
+        orientation="LAS",
+        crop=ORIGINAL_CROP,
         affine=affine.tolist(),
         window={},
         contrasts=list(CONTRASTS),

@@ -1,12 +1,21 @@
 """Tokens of a masked encoder at every place: the mean over many random masks, each of which shows few places."""
 
-import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models import MaskedAutoencoder3D
 from vis.inference import evaluating
+
+
+class VisibleTokens(NamedTuple):
+    """Final tokens of a masked encoder, averaged over masks."""
+
+    tokens_BLE: Tensor
+    seen_L: Tensor
+    """In how many masks each place was visible."""
+    masks: int
 
 
 def covering_noise(tokens: int, keep: int, rounds: int, seed: int) -> Tensor:
@@ -27,8 +36,8 @@ def covering_noise(tokens: int, keep: int, rounds: int, seed: int) -> Tensor:
 
 def visible_tokens(
     mae: MaskedAutoencoder3D, volume_BCZYX: Tensor, *, mask_ratio: float, rounds: int = 4, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Final tokens (B, L, E) of the encoder when it sees 1 - mask_ratio of the patches, and how often it saw each (L,).
+) -> VisibleTokens:
+    """What the encoder makes of each place when it sees 1 - mask_ratio of the patches.
 
     A place's token is the mean over the masks in which it was visible. ValueError for a mask ratio outside (0, 1), one
     that keeps no patch, and less than one round.
@@ -48,5 +57,4 @@ def visible_tokens(
             out = mae(volume_BCZYX, mask_ratio=mask_ratio, noise=noise_L.expand(batch, -1), return_pred=False)
             total_BLE.scatter_add_(1, out.ids_keep.unsqueeze(-1).expand_as(out.latent), out.latent.to(total_BLE.dtype))
             seen_L[out.ids_keep[0]] += 1
-    assert len(noise_ML) == rounds * math.ceil(places / keep)
-    return total_BLE / seen_L[:, None], seen_L
+    return VisibleTokens(total_BLE / seen_L[:, None], seen_L.int(), len(noise_ML))

@@ -1,15 +1,16 @@
 """Figures of one subject: what the autoencoder reconstructs, and where a latent map is high."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from vis.display import LEFT_LETTER, PLANES, REMOVED_TONE, Study, cut
-from vis.maps import MAPS
+from vis.methods import method
 from vis.style import MUTED, NOTICE, PHANTOM_NOTICE, SKY, panel_page, styled
 from vis.terms import CONTRAST_NAMES
 
@@ -22,6 +23,7 @@ SIGNED = LinearSegmentedColormap.from_list("sky-black-orange", [SKY, "#0072B2", 
 MAP_BACKGROUNDS = ("t1ce", "flair")
 CAPTIONS = {"input": "input", "masked": "masked", "prediction": "decoder output", "pasted": "reconstruction",
             "error": "|error|"}  # fmt: skip
+Place = tuple[int, int, int]  # (z, y, x)
 BAR_WIDTH = 1.05  # inches kept free at the right for a colour bar and its text
 
 
@@ -49,7 +51,7 @@ def reconstruction_figure(
 
     rows, columns = len(study.contrasts), len(planes) * len(kinds)
     figure, axes = panel_page(rows, columns, panel=panel, title=study.subject, subtitle=subtitle, left=0.75,
-                              right=BAR_WIDTH, notice=_notice(study))  # fmt: skip
+                              right=BAR_WIDTH, notice=figure_notice(study))  # fmt: skip
     for column in range(columns):
         plane, kind = planes[column // len(kinds)], kinds[column % len(kinds)]
         axis, index = PLANES[plane], study.focus[PLANES[plane]]
@@ -71,43 +73,70 @@ def reconstruction_figure(
                                      xycoords="axes fraction", fontsize=9, fontweight="bold", color=MUTED)  # fmt: skip
     for line, contrast in zip(axes, study.contrasts, strict=True):
         line[0].set_ylabel(CONTRAST_NAMES[contrast], rotation=0, ha="right", va="center", labelpad=6)
-    _colour_bar(figure, axes, scale, ERROR_MAP, "absolute error (normalised intensity)")
+    colour_bar(figure, axes, scale, ERROR_MAP, "absolute error (normalised intensity)")
     return figure
 
 
 @styled
-def map_figure(study: Study, map_ZYX: np.ndarray, name: str, *, subtitle: str, panel: float = 1.9) -> Figure:
+def map_figure(
+    study: Study,
+    map_ZYX: np.ndarray,
+    name: str,
+    *,
+    subtitle: str,
+    panel: float = 1.9,
+    centres: Mapping[str, Place] | None = None,
+) -> Figure:
     """A row per plane: t1ce and flair (those present, else the first contrast), the same under the map, the map alone.
 
+    centres: (z, y, x) that planes go through, by what stands there; default the tumour's centre or the brain's middle.
     The colours span the map's values inside the brain; outside the brain the overlay is left out, the map alone is not.
     """
     backgrounds = [c for c in MAP_BACKGROUNDS if c in study.contrasts] or [study.contrasts[0]]
-    signed = MAPS[name].signed
-    scale, colours = _map_scale(map_ZYX[study.brain_ZYX], signed), SIGNED if signed else SEQUENTIAL
+    shown = method(name)
+    scale, colours = map_colours(map_ZYX[study.brain_ZYX], shown.signed)
     grey_CZYX = study.grey(study.volume_CZYX)
     columns = [*((c, False) for c in backgrounds), *((c, True) for c in backgrounds), (None, True)]
-    notice = _notice(study, outline=study.segmentation_ZYX is not None)
-    figure, axes = panel_page(len(PLANES), len(columns), panel=panel, title=study.subject, subtitle=subtitle, left=0.85,
+    notice = figure_notice(study, outline=study.segmentation_ZYX is not None)
+    places = centres or {"": study.focus}
+    lines = [(what, plane, place[PLANES[plane]]) for what, place in places.items() for plane in PLANES]
+    figure, axes = panel_page(len(lines), len(columns), panel=panel, title=study.subject, subtitle=subtitle,
+                              left=1.25 if centres else 0.85,
                               right=BAR_WIDTH, notice=notice)  # fmt: skip
-    for line, (plane, axis) in zip(axes, PLANES.items(), strict=True):
-        index = study.focus[axis]
+    for line, (what, plane, index) in zip(axes, lines, strict=True):
+        axis = PLANES[plane]
         values = cut(map_ZYX, axis, index)
         outside = cut(~study.brain_ZYX, axis, index)
         for target, (contrast, mapped) in zip(line, columns, strict=True):
             if contrast is not None:
                 _show_grey(target, cut(grey_CZYX[study.contrasts.index(contrast)], axis, index))
             if mapped:
-                shown = values if contrast is None else np.ma.masked_where(outside, values)
+                shown_values = values if contrast is None else np.ma.masked_where(outside, values)
                 alpha = 1.0 if contrast is None else OVERLAY_ALPHA
-                target.imshow(shown, cmap=colours, norm=scale, alpha=alpha, interpolation="nearest")
-            _outline(target, study, axis, index)
+                target.imshow(shown_values, cmap=colours, norm=scale, alpha=alpha, interpolation="nearest")
+            draw_outline(target, study, axis, index)
         _letter(line[0], plane, study)
-        line[0].set_ylabel(plane.capitalize(), rotation=0, ha="right", va="center", labelpad=6)
+        label = f"{plane.capitalize()}\n{what}" if what else plane.capitalize()
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6, fontsize=8 if what else None)
     for target, (contrast, mapped) in zip(axes[0], columns, strict=True):
         text = "map alone" if contrast is None else CONTRAST_NAMES[contrast] + (" + map" if mapped else "")
         target.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=4)
-    _colour_bar(figure, axes, scale, colours, f"{MAPS[name].title} (no unit)")
+    colour_bar(figure, axes, scale, colours, f"{shown.title} ({shown.unit})")
     return figure
+
+
+def peak(study: Study, map_ZYX: np.ndarray, signed: bool) -> Place:
+    """(z, y, x) of the brain's voxel where the map is largest (a signed one: farthest from 0); of several equal ones,
+    as in a patch, the one nearest their centre."""
+    values = np.where(study.brain_ZYX, np.abs(map_ZYX) if signed else map_ZYX, -np.inf)
+    largest = np.argwhere(values == values.max())
+    z, y, x = largest[((largest - largest.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    return int(z), int(y), int(x)
+
+
+def map_colours(values: np.ndarray, signed: bool) -> tuple[Normalize, Colormap]:
+    """Scale and colours for a map, from its values inside the brain."""
+    return _map_scale(values, signed), SIGNED if signed else colormaps[SEQUENTIAL]
 
 
 def _map_scale(values: np.ndarray, signed: bool) -> Normalize:
@@ -122,7 +151,7 @@ def _show_grey(target: Axes, image: np.ndarray) -> None:
     target.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
-def _outline(target: Axes, study: Study, axis: int, index: int) -> None:
+def draw_outline(target: Axes, study: Study, axis: int, index: int) -> None:
     if study.segmentation_ZYX is None:
         return
     tumour = cut(study.segmentation_ZYX > 0, axis, index)
@@ -135,7 +164,7 @@ def _letter(target: Axes, plane: str, study: Study) -> None:
         target.text(0.03, 0.5, LEFT_LETTER[plane], transform=target.transAxes, color="white", fontsize=7, va="center")
 
 
-def _colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize, colours, label: str) -> None:
+def colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize, colours, label: str) -> None:
     """A bar beside the lowest right panel, drawn opaque."""
     width, height = figure.get_size_inches()
     beside = axes[-1][-1].get_position()
@@ -146,7 +175,7 @@ def _colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize
     bar.set_label(label, fontsize=7.5)
 
 
-def _notice(study: Study, *, outline: bool = False) -> str:
+def figure_notice(study: Study, *, outline: bool = False) -> str:
     sides = "Radiological view: R = patient's right, A = anterior. " if study.oriented else ""
     mask = "White outline: tumour mask. " if outline else ""
     return sides + mask + (PHANTOM_NOTICE if study.phantom else "") + NOTICE

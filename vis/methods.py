@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models import MaskedAutoencoder3D, VolumeClassifier
+from models import PatchPredictor, VolumeClassifier
 from util.cli import nearest
 from vis.explaining import targets
 from vis.gradients import direction_difference, gradient_activation, integrated_gradients, scan_influence
@@ -104,7 +104,7 @@ def map_name(text: str) -> str:
 
 
 def compute_maps(
-    model: MaskedAutoencoder3D | VolumeClassifier,
+    model: PatchPredictor | VolumeClassifier,
     volume_BCZYX: Tensor,
     names: Iterable[str],
     options: MapOptions = MapOptions(),  # noqa: B008  (frozen)

@@ -1,12 +1,13 @@
-"""From the prepared grid back to the patient's own: the grid, orientation and affine of the files that were prepared."""
+"""From the prepared grid back to the patient's own: grid, orientation and affine of the files that were prepared."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel.orientations as orientations
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from util.data.manifest import ManifestRow
+from util.data.manifest import ManifestRow, read_manifest
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])  # nibabel's code of the canonical orientation
 
@@ -24,16 +25,14 @@ class PatientSpace:
     prepared_affine: np.ndarray
     """(4, 4) from index (x, y, z) of the prepared volume to world mm."""
 
-    def __post_init__(self) -> None:
-        if len(self.shape) != 3 or len(self.crop) != 3:
-            raise ValueError("the manifest names no original grid and crop for this subject; prepare it again")
-
     @classmethod
     def of(cls, row: ManifestRow) -> "PatientSpace":
         """As the manifest tells. ValueError where it does not."""
-        sides = [int(side) for side in row.original_shape[:3]]
-        crop = tuple((int(start), int(stop)) for start, stop in row.crop)
-        return cls(tuple(sides), np.array(row.original_affine, dtype=np.float64), crop, row.prepared_affine)  # pyright: ignore[reportArgumentType]
+        if len(row.original_shape) < 3 or len(row.crop) != 3:
+            raise ValueError(f"the manifest does not say where {row.subject} came from; prepare the subject again")
+        x, y, z = row.original_shape[:3]  # a fourth dimension, where there is one, has length 1
+        crop = tuple((start, stop) for start, stop in row.crop)
+        return cls((x, y, z), np.array(row.original_affine, dtype=np.float64), crop, row.prepared_affine)
 
     def to_patient(self, volume_ZYX: np.ndarray, *, order: int = 1) -> np.ndarray:
         """(Z, Y, X) on the prepared grid -> (X, Y, Z) on the original one, 0 outside the crop.
@@ -62,3 +61,11 @@ class PatientSpace:
         for side, (axis, _) in zip(self.shape, stored, strict=True):
             sides[int(axis)] = side
         return tuple(sides)
+
+
+def patient_spaces(root: Path) -> dict[str, PatientSpace]:
+    """Of every subject of a prepared folder; empty for a folder made by hand, which says nothing of the originals.
+
+    ValueError names a subject whose row does not lead back.
+    """
+    return {subject: PatientSpace.of(row) for subject, row in read_manifest(root).items()}

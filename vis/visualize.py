@@ -9,26 +9,31 @@ Per subject, in RUN/vis/SUBJECT: reconstruction (.npy, .nii.gz per contrast, .pn
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
-from models import PatchPredictor
+from models import MaskedAutoencoder3D, PatchPredictor
 from util import cli
 from util.runs import newest_run
+from vis.coverage import visible_tokens
 from vis.display import Study
 from vis.figures import reconstruction_figure
-from vis.inference import latent_maps
+from vis.maps import latent_map
+from vis.methods import MapOptions, compute_maps
 from vis.nifti import write_nifti
-from vis.outputs import add_options, file_stem, say_written, write_array, write_map
+from vis.outputs import add_options, file_stem, say_written, spaces, write_array, write_map
 from vis.reconstruct import reconstruct
 from vis.session import Session, choose_subjects, open_run
 from vis.style import save_png
 from vis.terms import task_words
+from vis.viewer import write_viewer
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +43,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--mask_ratio", type=float, help="part of the patches that is removed; default as in training")
     parser.add_argument("--seed", type=int, default=0, help="which patches are removed")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="0: maps of an encoder that sees all patches; N: mean over random masks that show each N times or more",
+    )
     return parser.parse_args(argv)
 
 
@@ -65,6 +76,29 @@ def mask_ratio_of(run: Path, recorded: float | None, asked: float | None) -> flo
     return recorded if asked is None else asked
 
 
+def encoder_maps(
+    session: Session, study: Study, names: Sequence[str], block: int, mask_ratio: float | None, rounds: int, seed: int
+) -> tuple[dict[str, Tensor], str]:
+    """Maps (z, y, x) by name and how they were made: of all tokens at once, or as the masked encoder saw them."""
+    model, volume_BCZYX = session.model, session.batch(study)
+    assert isinstance(model, PatchPredictor)
+    if rounds == 0:
+        found = compute_maps(model, volume_BCZYX, names, MapOptions(block=block))
+        return {name: map_Bzyx[0] for name, map_Bzyx in found.items()}, "all patches visible"
+    if mask_ratio is None or not isinstance(model, MaskedAutoencoder3D):
+        raise ValueError(f"--rounds {rounds} averages over masks, which an autoregressive run has not: drop the flag")
+    if block not in (-1, model.config.depth - 1):
+        raise ValueError(f"--rounds {rounds} gives the encoder's final tokens: drop --block {block}")
+    maps = {name: latent_map(name) for name in names}
+    if needy := [name for name, found in maps.items() if found.before_norm]:
+        raise ValueError(
+            f"--map {needy[0]} wants tokens before the final norm, which --rounds has not: drop one of both"
+        )
+    tokens_BLE, seen_L, masks = visible_tokens(model, volume_BCZYX, mask_ratio=mask_ratio, rounds=rounds, seed=seed)
+    how = f"mean over {masks} random masks, each patch visible in {int(seen_L.min())} to {int(seen_L.max())}"
+    return {name: found(tokens_BLE, model.grid)[0].float() for name, found in maps.items()}, how
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     cli.setup_logging()
@@ -75,14 +109,18 @@ def main(argv: list[str] | None = None) -> None:
     subjects = choose_subjects(args.subjects, session.data.subjects)
     mask_ratio = mask_ratio_of(run, session.config["mask_ratio"], args.mask_ratio)
     folder = args.out or run / "vis"
+    patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         write_reconstruction(session, study, folder, mask_ratio=mask_ratio, seed=args.seed)
-        maps = latent_maps(session.model, session.batch(study), args.map)
-        for name, map_Bzyx in maps.items():
-            subtitle = f"Latent map of the pre-trained encoder · {session.checkpoint.stem}"
-            write_map(folder, study, session.data.affine(subject), name, map_Bzyx[0],
-                      upsampling=args.upsample, subtitle=subtitle)  # fmt: skip
+        maps, how = encoder_maps(session, study, args.map, args.block, mask_ratio, args.rounds, args.seed)
+        subtitle = f"Latent map of the pre-trained encoder · {how} · {session.checkpoint.stem}"
+        for name, map_zyx in maps.items():
+            write_map(folder, study, session.data.affine(subject), name, map_zyx, upsampling=args.upsample,
+                      subtitle=subtitle, space=patients.get(subject), mosaic=args.mosaic)  # fmt: skip
+        if args.viewer:
+            path = file_stem(folder, subject, "viewer.html")
+            write_viewer(path, study, session.data.affine(subject), maps, subtitle=subtitle)
     say_written(folder, subjects)
 
 

@@ -1,9 +1,9 @@
-"""Show where the last block of a fine-tuned classifier looks, on subjects that the shown fold did not train on.
+"""Show where a fine-tuned classifier looks and what speaks for its class, on subjects that the fold did not train on.
 
     python vis/visualize_finetuned.py                           the newest fine-tuning run, fold 0, two subjects
-    python vis/visualize_finetuned.py --run runs/finetune --fold 3 --subjects EGD-0101 --map max pca
+    python vis/visualize_finetuned.py --run runs/finetune --fold 3 --subjects EGD-0101 --map max gradient --viewer
 
-Per subject, in RUN/vis/fold_K/SUBJECT: latent maps (.npy, .nii.gz, .png).
+Per subject, in RUN/vis/fold_K/SUBJECT: maps (.npy, .nii.gz on the prepared and the patient's own grid, .png).
 """
 
 import argparse
@@ -20,16 +20,18 @@ from models import VolumeClassifier
 from util import cli
 from util.runs import newest_run
 from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
-from vis.inference import latent_maps, probabilities
-from vis.outputs import add_options, say_written, write_map
+from vis.inference import probabilities
+from vis.methods import MapOptions, compute_maps
+from vis.outputs import add_options, file_stem, say_written, spaces, write_map
 from vis.session import choose_subjects, open_run
+from vis.viewer import write_viewer
 
 logger = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Latent maps of a fine-tuned classifier on held-out subjects.")
-    add_options(parser)
+    parser = cli.Parser(description="Latent and class-specific maps of a fine-tuned classifier on held-out subjects.")
+    add_options(parser, classes=True)
     parser.add_argument("--fold", type=int, default=0, help="whose model, and so whose held-out subjects")
     return parser.parse_args(argv)
 
@@ -54,14 +56,20 @@ def main(argv: list[str] | None = None) -> None:
     model, labels = session.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
     folder = args.out or run / "vis" / f"fold_{args.fold}"
+    options = MapOptions(args.block, args.target, args.steps, args.window, args.batch_size)
+    patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         volume_BCZYX = session.batch(study)
         probability = probabilities(model, volume_BCZYX)[0, 1].item()
         subtitle = verdict(session.config["label_type"], labels.get(subject), probability, args.fold)
-        for name, map_Bzyx in latent_maps(model, volume_BCZYX, args.map).items():
-            write_map(folder, study, session.data.affine(subject), name, map_Bzyx[0],
-                      upsampling=args.upsample, subtitle=subtitle)  # fmt: skip
+        maps = {name: found[0] for name, found in compute_maps(model, volume_BCZYX, args.map, options).items()}
+        for name, map_zyx in maps.items():
+            write_map(folder, study, session.data.affine(subject), name, map_zyx, upsampling=args.upsample,
+                      subtitle=subtitle, space=patients.get(subject), mosaic=args.mosaic)  # fmt: skip
+        if args.viewer:
+            path = file_stem(folder, subject, "viewer.html")
+            write_viewer(path, study, session.data.affine(subject), maps, subtitle=subtitle)
     say_written(folder, subjects)
 
 

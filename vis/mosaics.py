@@ -1,0 +1,75 @@
+"""Many slices at a glance: one subject's whole map, and the mean map of each class."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vis.display import PLANES, Study, cut
+from vis.figures import BAR_WIDTH, OVERLAY_ALPHA, colour_bar, draw_outline, figure_notice, map_colours
+from vis.methods import method
+from vis.style import panel_page, styled
+from vis.terms import CONTRAST_NAMES
+
+COLUMNS = 6
+PREFERRED = ("flair", "t1ce", "t2")  # what lies under a mosaic's map: the first of these that a study has
+
+
+def background(contrasts: tuple[str, ...]) -> str:
+    """The contrast shown under a map where there is room for one."""
+    return next((name for name in PREFERRED if name in contrasts), contrasts[0])
+
+
+@styled
+def mosaic_figure(
+    study: Study, map_ZYX: np.ndarray, name: str, *, subtitle: str, rows: int = 4, panel: float = 1.25
+) -> Figure:
+    """Axial slices from the brain's bottom to its top, evenly spaced, each under the map with the tumour's outline."""
+    shown, contrast = method(name), background(study.contrasts)
+    scale, colours = map_colours(map_ZYX[study.brain_ZYX], shown.signed)
+    grey_ZYX = study.grey(study.volume_CZYX)[study.contrasts.index(contrast)]
+    occupied = np.flatnonzero(study.brain_ZYX.any(axis=(1, 2)))
+    count = rows * COLUMNS
+    slices = np.linspace(occupied[0], occupied[-1], count + 2).round().astype(int)[1:-1]  # the ends are nearly empty
+    figure, axes = panel_page(
+        rows, COLUMNS, panel=panel, title=study.subject, left=0.3, right=BAR_WIDTH,
+        subtitle=f"{subtitle} · {CONTRAST_NAMES[contrast]} under the map",
+        notice=figure_notice(study, outline=study.segmentation_ZYX is not None),
+    )  # fmt: skip
+    for target, index in zip([axis for line in axes for axis in line], slices, strict=True):
+        index = int(index)
+        target.imshow(cut(grey_ZYX, 0, index), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        values = np.ma.masked_where(cut(~study.brain_ZYX, 0, index), cut(map_ZYX, 0, index))
+        target.imshow(values, cmap=colours, norm=scale, alpha=OVERLAY_ALPHA, interpolation="nearest")
+        draw_outline(target, study, 0, index)
+        target.text(0.03, 0.04, f"z {index}", transform=target.transAxes, color="white", fontsize=6)
+    colour_bar(figure, axes, scale, colours, f"{shown.title} ({shown.unit})")
+    return figure
+
+
+@styled
+def group_figure(
+    groups: Mapping[str, tuple[Study, np.ndarray]], name: str, *, subtitle: str, panel: float = 1.9
+) -> Figure:
+    """A row per class: the mean map (Z, Y, X) over the class's mean volume, in the three planes through the middle.
+
+    The classes share one colour scale. Brains are aligned by their bounding boxes only, as preparation leaves them.
+    """
+    shown = method(name)
+    everything = np.concatenate([map_ZYX[study.brain_ZYX] for study, map_ZYX in groups.values()])
+    scale, colours = map_colours(everything, shown.signed)
+    first = next(iter(groups.values()))[0]
+    figure, axes = panel_page(len(groups), len(PLANES), panel=panel, title="Mean map per class", subtitle=subtitle,
+                              left=1.5, right=BAR_WIDTH, notice=figure_notice(first))  # fmt: skip
+    for line, (label, (study, map_ZYX)) in zip(axes, groups.items(), strict=True):
+        grey_ZYX = study.grey(study.volume_CZYX)[study.contrasts.index(background(study.contrasts))]
+        for target, (plane, axis) in zip(line, PLANES.items(), strict=True):
+            index = study.focus[axis]
+            target.imshow(cut(grey_ZYX, axis, index), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            values = np.ma.masked_where(cut(~study.brain_ZYX, axis, index), cut(map_ZYX, axis, index))
+            target.imshow(values, cmap=colours, norm=scale, alpha=OVERLAY_ALPHA, interpolation="nearest")
+            if line is axes[0]:
+                target.set_title(plane.capitalize(), fontsize=9, fontweight="normal", loc="center", pad=4)
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+    colour_bar(figure, axes, scale, colours, f"{shown.title} ({shown.unit})")
+    return figure
