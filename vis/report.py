@@ -25,6 +25,7 @@ from util.atomic import atomic_write
 from vis.report_examples import Example, map_examples, reconstruction_examples
 from vis.report_facts import find_runs, finetune_facts, pretrain_facts
 from vis.report_sections import drawn, finetune_section, phantom_text, pretrain_section, tiles
+from vis.report_truth import truth_section
 
 logger = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -57,13 +58,14 @@ def write_report(
         raise ValueError(f"--examples {examples}: give 0 for none, or more")
     pretrained = pretrain_facts(pretrain) if pretrain is not None else None
     finetuned = finetune_facts(finetune) if finetune is not None else None
-    context: dict[str, Any] = {"pretrain": None, "finetune": None}
+    context: dict[str, Any] = {"pretrain": None, "finetune": None, "truth": None}
     if pretrain is not None and pretrained is not None:
         pictures = attempt(lambda: reconstruction_examples(pretrain, finetune, examples, device) if examples else [])
         context["pretrain"] = pretrain_section(pretrained, pictures)
     if finetune is not None and finetuned is not None:
         pictures = attempt(lambda: map_examples(finetune, examples, device) if examples else [])
         context["finetune"] = finetune_section(finetuned, pictures)
+        context["truth"] = truth_section(finetune)
     machine = f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores"
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     html = environment.get_template("report.html").render(

@@ -1,0 +1,146 @@
+"""Are the maps of a fine-tuned run true? Scores on held-out subjects, sanity checks, and a verdict per kind of map.
+
+    python vis/check_maps.py                                    the newest fine-tuning run, every fold and subject
+    python -m vis.check_maps --run runs/idh --subjects 4 --map max gradient occlusion --shuffled runs/idh_shuffled
+
+In RUN/vis/truth: scores.csv (per subject), table.csv and truth.json (means with intervals, verdicts), truth.png,
+group-NAME.png (mean map per class). vis/report.py puts the table into the report of the run.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # started as a script, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from tqdm import tqdm
+
+from models import VolumeClassifier
+from util import cli
+from util.arguments import positive
+from util.runs import newest_run, read_config, write_json
+from vis.groups import Groups
+from vis.heldout import held_out, read_folds, recorded
+from vis.methods import CLASS_SPECIFIC, MapOptions, map_name
+from vis.session import Session, open_run
+from vis.style import save_png
+from vis.terms import CLASS_NAMES
+from vis.truth_charts import truth_chart
+from vis.truth_subject import Check, score_subject
+from vis.truth_table import LEVEL, RESAMPLES, Scored, summarise, write_scores, write_table
+
+logger = logging.getLogger(__name__)
+DEFAULT = ("max", "norm", "pca", *CLASS_SPECIFIC)
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(description="Whether the maps of a fine-tuned run are true, on held-out subjects.")
+    parser.add_argument("--run", type=Path, help="run folder; default the newest fine-tuning run")
+    parser.add_argument("--data", type=Path, help="prepared folder; default the one that the run was trained on")
+    parser.add_argument("--folds", type=int, nargs="+", metavar="K", help="default every fold that has a checkpoint")
+    parser.add_argument("--subjects", type=positive, metavar="N", help="held-out subjects per fold; default all")
+    parser.add_argument(
+        "--map", nargs="+", type=map_name, default=list(DEFAULT), metavar="NAME", help="what is checked"
+    )
+    parser.add_argument("--shuffled", type=Path, metavar="RUN", help="a run whose labels were shuffled before training")
+    parser.add_argument("--sanity", type=int, default=2, metavar="N", help="subjects per fold for randomised weights")
+    parser.add_argument("--block", type=int, default=-1, help="maps after this block, from 0; -1 is the last")
+    parser.add_argument("--steps", type=positive, default=16, help="of integrated gradients")
+    parser.add_argument("--window", type=positive, default=2, help="side in patches of what is occluded at once")
+    parser.add_argument("--batch_size", type=positive, default=8, help="volumes computed at a time")
+    parser.add_argument("--out", type=Path, help="where files go; default RUN/vis/truth")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser.parse_args(argv)
+
+
+def folds_to_check(run: Path, wanted: list[int] | None) -> dict[int, list[str]]:
+    """Held-out subjects by fold. ValueError for a fold that does not exist and where no fold has a checkpoint."""
+    folds = read_folds(run)
+    ready = [fold for fold in range(len(folds)) if any((run / f"fold_{fold}").glob("checkpoint-*.pth"))]
+    if not (wanted or ready):
+        raise ValueError(f"no fold of {run} has a checkpoint; finish the fine-tuning first")
+    try:
+        return {fold: held_out(folds, fold) for fold in (ready if wanted is None else wanted)}
+    except ValueError as error:
+        raise ValueError(str(error).replace("--fold ", "--folds ")) from error
+
+
+class ShuffledRun:
+    """The run with shuffled labels: for each subject the model of the fold that did not train on it."""
+
+    def __init__(self, run: Path, data: Path, device: str) -> None:
+        folds = read_folds(run)
+        self.run, self.data, self.device = run, data, device
+        self.fold_of = {subject: number for number, fold in enumerate(folds) for subject in fold["test"]}
+        self.opened: dict[int, VolumeClassifier] = {}
+
+    def model(self, subject: str) -> VolumeClassifier | None:
+        """None for a subject that it trained on in every fold, or does not know."""
+        fold = self.fold_of.get(subject)
+        if fold is None:
+            return None
+        if fold not in self.opened:
+            session = open_run(self.run, "finetune", fold=fold, data=self.data, device=self.device)
+            assert isinstance(session.model, VolumeClassifier)
+            self.opened[fold] = session.model
+        return self.opened[fold]
+
+
+def check_fold(session: Session, fold: int, subjects: list[str], check: Check, shuffled: ShuffledRun | None,
+               labels: dict[str, int], sanity: int, groups: Groups) -> tuple[list[Scored], list[dict]]:  # fmt: skip
+    """Scores of the fold's subjects, and the similarities of its randomised models' maps."""
+    rows, similarities = [], []
+    for position, subject in enumerate(tqdm(subjects, desc=f"fold {fold}", disable=not sys.stderr.isatty())):
+        found = score_subject(
+            session, session.study(subject), check, fold=fold, label=labels.get(subject, -1),
+            shuffled=None if shuffled is None else shuffled.model(subject), randomise=position < sanity,
+        )  # fmt: skip
+        rows += found.rows
+        similarities += found.similarities
+        groups.add(found)
+    return rows, similarities
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    cli.setup_logging()
+    if args.sanity < 0:
+        raise ValueError(f"--sanity {args.sanity}: give 0 for none, or more")
+    run = args.run or newest_run(kind="finetune")
+    folds = folds_to_check(run, args.folds)
+    labels = {name: found.label for name, found in recorded(run).items()}
+    check = Check(tuple(args.map), MapOptions(args.block, None, args.steps, args.window, args.batch_size))
+    groups, rows, similarities, shuffled = Groups(), [], [], None
+    trivial, phantom = (), False
+    config = read_config(run)
+    for fold, subjects in folds.items():
+        session = open_run(run, "finetune", fold=fold, data=args.data, device=args.device)
+        if args.shuffled is not None and shuffled is None:
+            shuffled = ShuffledRun(args.shuffled, session.data.root, args.device)
+        trivial, phantom = check.trivial(session.data.contrasts), session.phantom
+        more = check_fold(session, fold, subjects[: args.subjects], check, shuffled, labels, args.sanity, groups)
+        rows, similarities = rows + more[0], similarities + more[1]
+    table = summarise(rows, trivial)
+    folder = args.out or run / "vis" / "truth"
+    write_scores(folder / "scores.csv", rows)
+    write_table(folder / "table.csv", table)
+    write_json(folder / "truth.json", {
+        "run": str(run), "folds": list(folds), "subjects": len({row.subject for row in rows}),
+        "with_tumour": len({row.subject for row in rows if row.auc == row.auc}), "phantom": phantom,
+        "shuffled": None if args.shuffled is None else str(args.shuffled), "command": sys.argv,
+        "interval": f"{LEVEL:.0%} percentile bootstrap over subjects, {RESAMPLES} resamples",
+        "cascade": similarities, "table": table,
+    })  # fmt: skip
+    save_png(folder / "truth.png", truth_chart(table, similarities, phantom=phantom))
+    for name in (name for name in args.map if groups.has(name)):
+        save_png(folder / f"group-{name}.png", groups.figure(name, CLASS_NAMES[config["label_type"]], phantom=phantom))
+    for entry in table:
+        score = "n/a" if entry["auc"] is None else "{:.3f} ({:.3f} to {:.3f})".format(*entry["auc"])
+        logger.info("%-28s tumour AUC %s  %s", entry["method"], score, entry["verdict"])
+    logger.info("written to %s", folder)
+
+
+if __name__ == "__main__":
+    cli.run(main)

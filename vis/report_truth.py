@@ -1,0 +1,54 @@
+"""The report's section on whether maps are true, from what vis/check_maps.py left in a run folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vis.report_facts import NOTHING
+from vis.report_sections import drawn
+from vis.truth_charts import truth_chart
+
+COLUMNS = {"auc": "Tumour AUC", "pointing": "Pointing", "mass": "Mass inside", "dice": "Best Dice",
+           "deletion": "Deletion", "insertion": "Insertion"}  # fmt: skip
+
+
+def truth_section(run: Path) -> dict[str, Any] | None:
+    """Values for the template; None for a run whose maps were not checked."""
+    path = run / "vis" / "truth" / "truth.json"
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    table = facts["table"]
+    return {
+        "header": ["Map", *COLUMNS.values(), "Verdict"],
+        "rows": [_row(entry) for entry in table],
+        "chart": drawn(truth_chart(table, facts["cascade"], phantom=facts["phantom"])),
+        "scope": f"{facts['subjects']} held-out subjects, {facts['with_tumour']} of them with a tumour mask; brackets: "
+        f"{facts['interval']}.",
+        "conclusion": conclusion(table),
+        "shuffled": facts["shuffled"] is not None,
+    }
+
+
+def conclusion(table: Sequence[Mapping[str, Any]]) -> str:
+    """In one sentence: which kinds of maps pass."""
+    checked = [entry for entry in table if not entry["trivial"]]
+    passed = [entry["method"] for entry in checked if entry["verdict"] == "passes"]
+    if not passed:
+        return (
+            f"None of the {len(checked)} readings of maps passes every check: none of them may be trusted in this run."
+        )
+    rest = len(checked) - len(passed)
+    return f"Every check is passed by: {', '.join(passed)}. The other {rest} fail at least one and may not be trusted."
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """(kind, cells) as the template's tables take them."""
+    cells = [cell(entry[score]) for score in COLUMNS]
+    return "trivial" if entry["trivial"] else "map", [entry["method"], *cells, entry["verdict"] or "without a model"]
+
+
+def cell(found: Sequence[float] | None) -> str:
+    """Mean with its interval in two decimals; a dash where there is none."""
+    return NOTHING if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)

@@ -1,0 +1,112 @@
+"""One held-out subject put to the test: scores of every map, of trivial ones, of randomised and shuffled models."""
+
+import dataclasses
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from models import VolumeClassifier
+from vis.display import Study
+from vis.erasure import erasure_areas
+from vis.explaining import targets
+from vis.methods import MapOptions, compute_maps
+from vis.sanity import cascade, similarity
+from vis.session import Session
+from vis.truth import Places, Reading, readings, token_places, trivial_maps, tumour_scores, voxel_flair
+from vis.truth_table import CHANCE, VOXELWISE, Scored
+
+
+@dataclass(frozen=True)
+class Check:
+    """Which maps are checked, and how they are computed; the class is each subject's predicted one."""
+
+    names: tuple[str, ...]
+    options: MapOptions
+
+    @staticmethod
+    def trivial(contrasts: tuple[str, ...]) -> tuple[str, str]:
+        """Rows that a map must beat."""
+        return ("flair" if "flair" in contrasts else contrasts[-1]), "centre"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Of one subject."""
+
+    study: Study
+    label: int
+    target: int
+    maps: dict[str, Tensor]
+    """(z, y, x) by name."""
+    rows: list[Scored]
+    similarities: list[dict[str, Any]]
+    """{subject, stage, method, similarity} of maps of partly randomised models."""
+
+
+def score_subject(
+    session: Session,
+    study: Study,
+    check: Check,
+    *,
+    fold: int,
+    label: int,
+    shuffled: VolumeClassifier | None = None,
+    randomise: bool = False,
+) -> Found:
+    """All scores of one subject by the session's model, which must not have trained on it.
+
+    shuffled: a model trained on shuffled labels. randomise: also draw the weights anew, part by part.
+    """
+    model, volume_1CZYX = session.model, session.batch(study)
+    assert isinstance(model, VolumeClassifier)
+    target = int(targets(model, volume_1CZYX, None)[0])
+    options = dataclasses.replace(check.options, target=target)
+    places = token_places(study, model.config.patch_size)
+
+    def read(of: VolumeClassifier) -> tuple[dict[str, Tensor], dict[str, Reading]]:
+        maps = {name: found[0] for name, found in compute_maps(of, volume_1CZYX, check.names, options).items()}
+        found: dict[str, Reading] = {}
+        for name, map_zyx in maps.items():
+            found |= readings(name, map_zyx.flatten().cpu().double().numpy(), places.occupied)
+        return maps, found
+
+    maps, read_here = read(model)
+    generator = np.random.default_rng(zlib.crc32(study.subject.encode()))
+    rows: dict[str, Reading] = {CHANCE: Reading(generator.random(len(places.brain)), 0.0)}
+    rows |= {name: Reading(values, 0.0) for name, values in trivial_maps(study, model.config.patch_size).items()}
+    rows |= read_here
+    scores: dict[str, dict[str, float]] = {}
+    for name, reading in rows.items():
+        areas = erasure_areas(model, volume_1CZYX, reading.values, places.occupied, target, batch=check.options.batch)
+        scores[name] = {**_against_mask(reading, places), **areas}
+    intensity, _ = check.trivial(study.contrasts)
+    scores[f"{intensity}{VOXELWISE}"] = _against_mask(*voxel_flair(study))
+
+    similarities = []
+    if randomise:
+        fields = session.config["model"]
+        for stage, randomised in cascade(model, fields["name"], fields["fields"]):
+            for name, reading in read(randomised)[1].items():
+                alike = similarity(read_here[name].values, reading.values, places.occupied)
+                similarities.append({"subject": study.subject, "stage": stage, "method": name, "similarity": alike})
+                if stage == "everything":
+                    scores[name]["random_similarity"] = alike
+                    scores[name] |= _named("random_auc", reading, places)
+    if shuffled is not None:
+        for name, reading in read(shuffled)[1].items():
+            scores[name] |= _named("shuffled_auc", reading, places)
+    scored = [Scored(study.subject, fold, label, name, **found) for name, found in scores.items()]
+    return Found(study, label, target, maps, scored, similarities)
+
+
+def _against_mask(reading: Reading, places: Places) -> dict[str, float]:
+    """Nothing where the subject has no tumour mask."""
+    return tumour_scores(reading, places) if places.tumour.any() else {}
+
+
+def _named(name: str, reading: Reading, places: Places) -> dict[str, float]:
+    scores = _against_mask(reading, places)
+    return {name: scores["auc"]} if scores else {}
