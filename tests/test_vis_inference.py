@@ -4,7 +4,7 @@ import pytest
 import torch
 from vis_cases import SIZE, tiny_classifier, tiny_mae
 
-from vis.inference import evaluating, latent_maps, probabilities
+from vis.inference import block_number, evaluating, latent_maps, probabilities
 
 
 @pytest.fixture
@@ -60,3 +60,11 @@ def test_probabilities_are_the_softmax_of_the_logits(volume):
     torch.testing.assert_close(found.sum(-1), torch.ones(2))
     with torch.no_grad():
         torch.testing.assert_close(found, model(volume).softmax(-1))
+
+
+def test_block_is_counted_from_either_end():
+    mae = tiny_mae()
+    assert [block_number(mae, block) for block in (-2, -1, 0, 1)] == [0, 1, 0, 1]
+    for block in (2, -3):
+        with pytest.raises(ValueError, match=f"--block {block} does not exist: the model has blocks 0 to 1"):
+            block_number(mae, block)

@@ -71,11 +71,11 @@ def test_table_pairs_by_subject_and_judges_maps_only():
 def test_files_hold_every_row_and_no_nan(tmp_path):
     write_scores(tmp_path / "scores.csv", rows())
     write_table(tmp_path / "table.csv", summarise(rows(), ("flair",)))
-    scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    scores = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert len(scores) == 60
     assert scores[2]["random_similarity"] == "-0.1"
     assert scores[2]["dice"] == ""
-    table = list(csv.DictReader((tmp_path / "table.csv").open()))
+    table = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [row["method"] for row in table][:3] == ["random", "flair", "good"]
     assert float(table[2]["auc minus flair low"]) > 0
     assert table[3]["verdict"].startswith("fails")

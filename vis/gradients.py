@@ -8,6 +8,7 @@ from models.encoder import VolumeEncoder
 from models.influence import frozen_scan
 from models.mixers import BiMamba
 from vis.explaining import empty_volume, explaining, log_odds, replacing, to_raster
+from vis.inference import block_number
 
 
 def gradient_activation(model: VolumeClassifier, volume_BCZYX: Tensor, target_B: Tensor, block: int = -1) -> Tensor:
@@ -18,7 +19,7 @@ def gradient_activation(model: VolumeClassifier, volume_BCZYX: Tensor, target_B:
     map adds up to the log-odds minus the head's bias; before that norm the product vanishes at every place, because a
     norm does not change with the length of a token.
     """
-    number = _block(model, block)
+    number = block_number(model, block)
     leaf: list[Tensor] = []
     activation: list[Tensor] = []
 
@@ -49,7 +50,7 @@ def scan_influence(model: VolumeClassifier, volume_BCZYX: Tensor, target_B: Tens
     models/influence.py, deltas, B, C and gates held constant. One forward and one backward pass: linear in tokens.
     ValueError where the block's mixer is no bidirectional Mamba.
     """
-    number = _block(model, block)
+    number = block_number(model, block)
     mixer = model.blocks.get_submodule(f"{number}.mixer")
     if not isinstance(mixer, BiMamba):
         raise ValueError(
@@ -98,7 +99,7 @@ def direction_difference(model: VolumeEncoder, volume_BCZYX: Tensor, block: int 
 
     Not class-specific; for any encoder. ValueError where the block has no two directions.
     """
-    number = _block(model, block)
+    number = block_number(model, block)
     mixer = model.blocks.get_submodule(f"{number}.mixer")
     found: list[Tensor] = []
 
@@ -111,10 +112,3 @@ def direction_difference(model: VolumeEncoder, volume_BCZYX: Tensor, block: int 
     with explaining(model), replacing(mixer, look):
         model.forward_features(volume_BCZYX)
     return to_raster(model, (found[0] - found[1]).float())
-
-
-def _block(model: VolumeEncoder, block: int) -> int:
-    depth = model.config.depth
-    if not -depth <= block < depth:
-        raise ValueError(f"--block {block} does not exist: the model has blocks 0 to {depth - 1}, -1 is the last")
-    return block % depth

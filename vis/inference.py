@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models import PatchPredictor, VolumeClassifier
+from models.encoder import VolumeEncoder
 from vis.maps import latent_map
 
 
@@ -23,6 +24,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
+def block_number(model: VolumeEncoder, block: int) -> int:
+    """A block counted from 0, given from 0 or, negative, from the end. ValueError for one that does not exist."""
+    depth = model.config.depth
+    if not -depth <= block < depth:
+        raise ValueError(f"--block {block} does not exist: the model has blocks 0 to {depth - 1}, -1 is the last")
+    return block % depth
+
+
 def latent_maps(
     model: PatchPredictor | VolumeClassifier, volume_BCZYX: Tensor, names: Iterable[str], block: int = -1
 ) -> dict[str, Tensor]:
@@ -32,7 +41,8 @@ def latent_maps(
     """
     maps = {name: latent_map(name) for name in names}
     with evaluating(model):
-        state_BLE = model.forward_intermediates(volume_BCZYX, [block], intermediates_only=True)[0]
+        number = block_number(model, block)
+        state_BLE = model.forward_intermediates(volume_BCZYX, [number], intermediates_only=True)[0]
         assert isinstance(state_BLE, Tensor)
         normed_BLE = model.norm_f(state_BLE)
         return {

@@ -17,7 +17,7 @@ STAGES = ("trained", "head", "last block", "upper half", "everything")
 def truth_chart(
     table: Sequence[Mapping[str, Any]], similarities: Sequence[Mapping[str, Any]], *, phantom: bool = False
 ) -> Figure:
-    """Left: tumour AUC per map with intervals. Middle: erasure against random order. Right: cascade of randomisation."""
+    """Left: tumour AUC per map with intervals. Middle: erasure against random order. Right: randomised weights."""
     height = 1.6 + 0.27 * len(table)
     figure = Figure(figsize=(PAGE, height), layout="constrained")
     auc, gain, cascade = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
@@ -55,13 +55,11 @@ def _cascade(axes: Axes, similarities: Sequence[Mapping[str, Any]]) -> None:
     """Mean absolute rank correlation with the trained model's map by stage, a line per reading of a map."""
     axes.set_title("Similarity, weights randomised")
     for name in dict.fromkeys(found["method"] for found in similarities):
-        by_stage = [
-            [abs(found["similarity"]) for found in similarities if (found["method"], found["stage"]) == (name, stage)]
-            for stage in STAGES[1:]
-        ]
-        axes.plot(
-            range(len(STAGES)), [1.0, *(np.mean(values) for values in by_stage)], marker=".", linewidth=1, label=name
-        )
+        means = [1.0]
+        for stage in STAGES[1:]:
+            mine = [found for found in similarities if (found["method"], found["stage"]) == (name, stage)]
+            means.append(float(np.mean([abs(found["similarity"]) for found in mine])))
+        axes.plot(range(len(STAGES)), means, marker=".", linewidth=1, label=name)
     axes.set_xticks(range(len(STAGES)), STAGES, rotation=35, ha="right")
     axes.set_ylim(0, 1.02)
     if similarities:
