@@ -5,6 +5,7 @@ from pathlib import Path
 
 from util.cli import nearest
 
+MAX_BYTES = 64 * 1024  # config.ini holds a few paths
 QUOTES = "\"'“”‘’"  # noqa: RUF001  people paste the paper's README, quotes included
 
 
@@ -17,6 +18,8 @@ def read_base_path(ini_path: Path | str, section: str = "brats_160", key: str = 
     ini_path = Path(ini_path)
     if not ini_path.is_file():
         raise ValueError(f"{ini_path} is missing; create it with a section [{section}] holding {key} = FOLDER")
+    if ini_path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{ini_path} is larger than {MAX_BYTES >> 10} KiB; it should hold a few paths and nothing else")
     parser = configparser.ConfigParser(interpolation=None)  # a "%" in a path is only a "%"
     try:
         parser.read_string(ini_path.read_text(encoding="utf-8-sig"))
@@ -31,8 +34,12 @@ def read_base_path(ini_path: Path | str, section: str = "brats_160", key: str = 
     value = parser.get(section, key).strip().strip(QUOTES).strip()
     if not value:
         raise ValueError(f"{key} in [{section}] of {ini_path} is empty; write the folder of the prepared data there")
-    path = Path(value).expanduser()
-    path = path if path.is_absolute() else ini_path.resolve().parent / path
-    if not path.is_dir():
+    try:
+        path = Path(value).expanduser()
+        path = path if path.is_absolute() else ini_path.resolve().parent / path
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, no possible name
+        raise ValueError(f"{key} in [{section}] of {ini_path} is no path: {error}; correct {key}") from error
+    if not is_folder:
         raise ValueError(f"{key} in [{section}] of {ini_path} names {path}, which is not a folder; correct {key}")
     return path

@@ -15,6 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from util.atomic import atomic_write
 from util.data.folder import open_volume, segmentation_path, volume_path
 from util.data.layouts import Study
+from util.data.names import name_problem
 from util.data.manifest import ManifestRow, read_manifest, write_manifest
 from util.data.prepare import Prepared, Settings, prepare_study
 from util.data.qc import qc_picture
@@ -66,8 +67,8 @@ def prepare_cohort(
 
 def prepare_one(study: Study, destination: Path, settings: Settings) -> ManifestRow:
     """Prepare one study and write its files, all of them or, if anything is wrong with it, none."""
-    if "/" in study.subject or study.subject.startswith("."):
-        raise ValueError(f'"{study.subject}" cannot be part of a file name; rename the subject')
+    if problem := name_problem(study.subject):
+        raise ValueError(problem)
     prepared = prepare_study(study, settings)
     files = {
         volume_path(destination, study.subject, contrast): _npy(volume) for contrast, volume in prepared.volumes.items()

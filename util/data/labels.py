@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
-from zipfile import BadZipFile
-
-import openpyxl
-from openpyxl.utils.exceptions import InvalidFileException
 
 from util.cli import nearest
+from util.data.names import name_problem
+from util.data.sheet import MAX_COLUMNS, read_rows, text_of
 
 LabelType = Literal["IDH", "1p19q", "Grade"]
 UNKNOWN = -1
@@ -18,6 +16,7 @@ CLASSES: dict[str, dict[int, int]] = {
     "1p19q": {0: 0, 1: 1},
     "Grade": {2: 0, 3: 1, 4: 2},
 }
+SHOWN = 20  # column names that an error lists
 
 
 def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str] = ()) -> dict[str, int]:
@@ -29,18 +28,20 @@ def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str]
     path = Path(path)
     if label_type not in CLASSES:
         raise ValueError(f'label type "{label_type}" is unknown; choose one of {", ".join(get_args(LabelType))}')
-    rows = _read_rows(path)
-    header = [_text(cell) for cell in rows[0]] if rows else []
+    rows = read_rows(path)
+    header = [text_of(cell) for cell in next(rows, ())]
     subject_column = _column(header, "Subject", path)
     label_column = _column(header, label_type, path)
     labels: dict[str, int] = {}
     row_of: dict[str, int] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        subject = _text(row[subject_column])
+    for number, row in enumerate(rows, start=2):
+        subject = text_of(row[subject_column])
         if not subject:
-            if any(_text(cell) for cell in row):
+            if any(text_of(cell) for cell in row):
                 raise ValueError(f"{path}, row {number}: no Subject; fill it in or delete the row")
             continue
+        if problem := name_problem(subject):
+            raise ValueError(f"{path}, row {number}: {problem}")
         if subject in row_of:
             raise ValueError(f'{path}, rows {row_of[subject]} and {number}: subject "{subject}" twice; keep one')
         row_of[subject] = number
@@ -56,66 +57,49 @@ def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str]
 def read_columns(path: Path | str, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """{column: {subject: text}}; "" where the cell is empty or -1. ValueError for a column that is not there."""
     path = Path(path)
-    rows = _read_rows(path)
-    header = [_text(cell) for cell in rows[0]] if rows else []
+    rows = read_rows(path)
+    header = [text_of(cell) for cell in next(rows, ())]
+    places = {name: _column(header, name, path) for name in names}
     subject_column = _column(header, "Subject", path)
-    found = {}
-    for name in names:
-        column = _column(header, name, path)
-        texts = {_text(row[subject_column]): _text(row[column]) for row in rows[1:]}
-        found[name] = {subject: "" if text == str(UNKNOWN) else text for subject, text in texts.items() if subject}
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for row in rows:
+        if subject := text_of(row[subject_column]):
+            for name, column in places.items():
+                text = text_of(row[column])
+                found[name][subject] = "" if text == str(UNKNOWN) else text
     return found
 
 
 def column_names(path: Path | str) -> list[str]:
     """What the sheet's first row holds."""
-    rows = _read_rows(Path(path))
-    return [_text(cell) for cell in rows[0]] if rows else []
+    return [text_of(cell) for cell in next(read_rows(Path(path)), ())]
 
 
-def _read_rows(path: Path) -> list[Sequence[Any]]:
-    """Cells of the first sheet, row by row, all of the same length."""
-    if not path.is_file():
-        raise ValueError(f"label sheet {path} is missing; copy the Excel file there")
-    try:
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (BadZipFile, InvalidFileException, KeyError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable .xlsx file ({error}); save it from Excel again") from error
-    try:
-        rows = [tuple(row) for row in workbook.worksheets[0].iter_rows(values_only=True)]
-    finally:
-        workbook.close()
-    width = max((len(row) for row in rows), default=0)
-    return [row + (None,) * (width - len(row)) for row in rows]
-
-
-def _column(header: list[str], name: str, path: Path) -> int:
+def _column(header: Sequence[str], name: str, path: Path) -> int:
     if header.count(name) == 1:
         return header.index(name)
     if name in header:
         raise ValueError(f'{path}, row 1: column "{name}" appears {header.count(name)} times; keep one')
-    found = ", ".join(cell for cell in header if cell) or "nothing"
+    filled = [cell[:40] for cell in header if cell]
+    found = ", ".join(filled[:SHOWN]) or "nothing"
+    more = f" and {len(filled) - SHOWN} more" if len(filled) > SHOWN else ""
     raise ValueError(
-        f'{path} has no column "{name}" in row 1, which holds {found}{nearest(name, header)}; name the column {name}'
+        f'{path} has no column "{name}" in row 1, which holds {found}{more}{nearest(name, filled)}; '
+        f"name the column {name}, among the first {MAX_COLUMNS}"
     )
 
 
 def _label(cell: Any, label_type: str, place: str) -> int:
     allowed = CLASSES[label_type]
+    text = text_of(cell)
     try:
-        value = float(_text(cell))
+        value = float(text)
     except ValueError:
         value = float("nan")
     if value == UNKNOWN:
         return UNKNOWN
     if value not in allowed:
         choices = ", ".join(str(known) for known in allowed)
-        raise ValueError(f"{place}: {cell!r} is not one of {choices}; write one of them, or -1 if unknown")
+        found = f'"{text[:40]}"' if text else "an empty cell, or a formula that Excel has not calculated,"
+        raise ValueError(f"{place}: {found} is not one of {choices}; write one of them, or -1 if unknown")
     return allowed[int(value)]
-
-
-def _text(cell: Any) -> str:
-    """A cell as text; Excel's 1001.0 for a typed 1001 becomes "1001"."""
-    if isinstance(cell, float) and cell.is_integer():
-        cell = int(cell)
-    return "" if cell is None else str(cell).strip()

@@ -1,7 +1,6 @@
 """Reading NIfTI files in canonical orientation, and refusing what cannot be trusted."""
 
 import dataclasses
-import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
-GZIP_MAGIC = b"\x1f\x8b"
+from util.data.nifti_file import open_nifti
+
+MIN_SIDE_MM, MAX_SIDE_MM, MAX_SHIFT_MM = 1e-3, 1e3, 1e6  # of a voxel, and of the first one from the scanner's centre
 GRID_TOLERANCE = 0.1  # voxels by which corners of two contrasts of one study may differ
 
 
@@ -71,37 +73,25 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
         )
 
 
-def _open(path: Path) -> nibabel.Nifti1Image:
-    """The image in memory. Decompressed to the end: only there is the checksum, which nibabel.load never reaches."""
-    content = path.read_bytes()
-    if content.startswith(GZIP_MAGIC):
-        content = gzip.decompress(content)
-    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
-        if kind.header_class.may_contain_header(content[: kind.header_class.sizeof_hdr]):
-            return kind.from_bytes(content)
-    raise ImageFileError("no NIfTI header")
-
-
 def _read(path: Path) -> Volume:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
-        image = _open(path)
-        stored = np.dtype(image.get_data_dtype())
-        if stored.fields is not None or stored.kind == "c":
-            raise ValueError(f"{path} holds colours or complex numbers; a scan has one real number per voxel")
+        image = open_nifti(path)
         shape = image.shape
-        if len(shape) != 3 and (len(shape) != 4 or shape[3] != 1):
-            raise ValueError(f"{path} has {len(shape)} dimensions {shape}; extract one 3-D volume from it")
-        data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes Inf, and is refused as such
+            data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
     except ImageFileError as error:
         raise ValueError(f"{path} is not a NIfTI file; convert it, for instance with dcm2niix") from error
     except (EOFError, OSError, zlib.error, HeaderDataError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); copy or convert it again") from error
     stored_affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(stored_affine).all() or abs(np.linalg.det(stored_affine[:3, :3])) < 1e-9:
+    try:
+        canonical = _canonical(data, stored_affine)
+    except (np.linalg.LinAlgError, OrientationError, HeaderDataError):
+        canonical = None
+    if canonical is None:
         raise ValueError(f"{path} has no usable affine in its header; convert it again from the original scan")
-    canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(data, stored_affine))
     return Volume(
         path=path,
         data=np.asarray(canonical.dataobj),
@@ -110,3 +100,15 @@ def _read(path: Path) -> Volume:
         stored_affine=stored_affine,
         orientation="".join(nibabel.aff2axcodes(stored_affine)),
     )
+
+
+def _canonical(data: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image | None:
+    """The image with axes to the right, front and top; None if `affine` cannot place voxels in millimetres."""
+    if not np.isfinite(affine).all():
+        return None
+    sides_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if (sides_mm < MIN_SIDE_MM).any() or (sides_mm > MAX_SIDE_MM).any() or abs(affine[:3, 3]).max() > MAX_SHIFT_MM:
+        return None
+    if abs(np.linalg.det(affine[:3, :3] / sides_mm)) < 1e-3:  # axes in one plane
+        return None
+    return nibabel.as_closest_canonical(nibabel.Nifti1Image(data, affine))

@@ -47,7 +47,8 @@ def qc_picture(
             transform=axes[axis, 0].transAxes,
             fontsize=8,
         )
-    figure.suptitle(f"{subject}  {notes}".strip(), color="white", fontsize=10)
+    # parse_math: a subject named "A_$1$" is a name, not a formula
+    figure.suptitle(f"{subject}  {notes}".strip(), color="white", fontsize=10, parse_math=False)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()

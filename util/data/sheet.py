@@ -1,0 +1,86 @@
+"""Rows of an Excel sheet, read within bounds: an .xlsx file is a zip archive of XML, and both can be bombs."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import openpyxl
+from openpyxl.utils.exceptions import InvalidFileException
+
+MAX_BYTES = 32 * 2**20
+"""Decompressed, all parts. The published sheet of 774 subjects has some tens of KB. openpyxl keeps the strings of a
+sheet in memory, so this bounds what is kept to a few times as much."""
+MAX_ROWS = 50_000  # blank ones included: cohorts have thousands, and so many are read in seconds
+MAX_COLUMNS = 200
+_DOCTYPE = b"<!DOCTYPE"  # declares entities, which can unfold to gigabytes; Excel writes none
+_DAMAGE = (BadZipFile, InvalidFileException, zlib.error, ArithmeticError, AttributeError, EOFError, LookupError,
+           NotImplementedError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
+"""What zipfile, the XML parser and openpyxl raise on files that are damaged; a password is a RuntimeError."""
+
+
+def read_rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    """MAX_COLUMNS cells of every row of the first sheet, from row 1 on, blank rows included.
+
+    Formulas give the value that Excel stored, never anything calculated here. ValueError names the file and the fix.
+    """
+    if not path.is_file():
+        raise ValueError(f"label sheet {path} is missing; copy the Excel file there")
+    try:
+        _check_archive(path)
+        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    except _Refused:
+        raise
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+    try:
+        yield from _rows(workbook, path)
+    finally:
+        workbook.close()
+
+
+def text_of(cell: Any) -> str:
+    """A cell as text; Excel's 1001.0 for a typed 1001 becomes "1001"."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell).strip()
+
+
+class _Refused(ValueError):
+    """Our own words, which need no others around them."""
+
+
+def _rows(workbook: Any, path: Path) -> Iterator[tuple[Any, ...]]:
+    try:
+        sheet = workbook.worksheets[0]
+        sheet.reset_dimensions()  # what the file says of its size is not believed
+        rows = sheet.iter_rows(max_col=MAX_COLUMNS, values_only=True)
+        for number, row in enumerate(rows, start=1):
+            if number > MAX_ROWS:
+                raise _Refused(
+                    f"{path} has more than {MAX_ROWS:,} rows; delete the empty ones below the table, or split the sheet"
+                )
+            yield row
+    except _Refused:
+        raise
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Sizes first, as stated; zipfile never reads more of a part than it states."""
+    with ZipFile(path) as archive:
+        if (total := sum(part.file_size for part in archive.infolist())) > MAX_BYTES:
+            raise _Refused(
+                f"{path} unpacks to {total / 2**20:.0f} MiB, where at most {MAX_BYTES >> 20} are read; keep the columns "
+                "that are needed in a new sheet"
+            )
+        for part in archive.infolist():
+            if _DOCTYPE in archive.read(part).replace(b"\0", b""):  # in UTF-16 every other byte is 0
+                raise _Refused(f"{path} declares XML entities in {part.filename}; save it from Excel again")
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ValueError(f"{path} is not a readable .xlsx file ({reason}); save it from Excel again")
