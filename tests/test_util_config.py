@@ -29,9 +29,22 @@ def test_relative_path_starts_at_the_ini_file(tmp_path, monkeypatch):
     assert read_base_path("../config.ini", key="TEST_BASE_PATH").resolve() == ini.parent / "data"
 
 
-def test_percent_is_only_a_percent(tmp_path):
-    (tmp_path / "50%").mkdir()
-    assert read_base_path(write_ini(tmp_path, "[brats_160]\nBASE_PATH = 50%\n")).name == "50%"
+@pytest.mark.parametrize("name", ["50%", "%(TEST_BASE_PATH)s", "${HOME}", "$HOME", "%%"])
+def test_nothing_is_interpolated(tmp_path, name):
+    (tmp_path / name).mkdir()
+    ini = write_ini(tmp_path, f"[brats_160]\nTEST_BASE_PATH = elsewhere\nBASE_PATH = {name}\n")
+    assert read_base_path(ini) == tmp_path / name
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000, "~nobody-of-this-name/data"])
+def test_impossible_path_is_explained(tmp_path, value):
+    with pytest.raises(ValueError, match=r"BASE_PATH in \[brats_160\] of .* is no path: .*; correct BASE_PATH"):
+        read_base_path(write_ini(tmp_path, f"[brats_160]\nBASE_PATH = {value}\n"))
+
+
+def test_size_is_bounded(tmp_path):
+    with pytest.raises(ValueError, match="is larger than 64 KiB; it should hold a few paths"):
+        read_base_path(write_ini(tmp_path, "[brats_160]\n" + "# filler\n" * 10_000))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from util.data.folder import CONTRASTS
 from util.data.qc import qc_picture
 
 
-def picture(volumes, segmentation=None):
-    return imread(BytesIO(qc_picture("A", volumes, segmentation)))[..., :3]
+def picture(volumes, segmentation=None, subject="A"):
+    return imread(BytesIO(qc_picture(subject, volumes, segmentation)))[..., :3]
 
 
 def make_volumes():
@@ -35,6 +35,10 @@ def test_slices_go_through_the_tumour():
     for volume in volumes.values():
         volume[11, 4, 4] = 255
     assert (picture(volumes, segmentation)[80:] == 1).all(2).sum() > 4 * 3 * 10
+
+
+def test_name_with_dollars_is_no_formula():
+    assert picture(make_volumes(), subject=r"A$\nonsense{$").shape == picture(make_volumes()).shape
 
 
 def test_patients_left_is_on_the_right():

@@ -19,7 +19,7 @@ def read_base_path(ini_path: Path | str, section: str = "brats_160", key: str = 
     if not ini_path.is_file():
         raise ValueError(f"{ini_path} is missing; create it with a section [{section}] holding {key} = FOLDER")
     if ini_path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{ini_path} is larger than {MAX_BYTES >> 10} KiB; it should hold a few paths and nothing else")
+        raise ValueError(f"{ini_path} is larger than {MAX_BYTES >> 10} KiB; it should hold a few paths only")
     parser = configparser.ConfigParser(interpolation=None)  # a "%" in a path is only a "%"
     try:
         parser.read_string(ini_path.read_text(encoding="utf-8-sig"))

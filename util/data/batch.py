@@ -15,8 +15,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from util.atomic import atomic_write
 from util.data.folder import open_volume, segmentation_path, volume_path
 from util.data.layouts import Study
-from util.data.names import name_problem
 from util.data.manifest import ManifestRow, read_manifest, write_manifest
+from util.data.names import name_problem
 from util.data.prepare import Prepared, Settings, prepare_study
 from util.data.qc import qc_picture
 from util.data.tasks import run_tasks

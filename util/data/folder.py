@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from util.data.names import name_problem
+
 CONTRASTS = ("t1", "t2", "t1ce", "flair")  # the order of the channels
 LABEL_SHEET = "Genetic_and_Histological_labels.xlsx"
 
@@ -74,5 +76,8 @@ def _names_in(folder: Path, contrast: str) -> set[str]:
     for path in folder.glob("*.npy"):
         if not path.stem.endswith(suffix) or path.stem == suffix:
             raise ValueError(f"{path} should be named NAME{suffix}.npy; rename or remove it")
-        names.add(path.stem.removesuffix(suffix))
+        name = path.stem.removesuffix(suffix)
+        if problem := name_problem(name):
+            raise ValueError(f"{folder}: {problem}")
+        names.add(name)
     return names

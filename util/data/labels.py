@@ -37,7 +37,7 @@ def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str]
     for number, row in enumerate(rows, start=2):
         subject = text_of(row[subject_column])
         if not subject:
-            if any(text_of(cell) for cell in row):
+            if row.count(None) < len(row) and any(text_of(cell) for cell in row):
                 raise ValueError(f"{path}, row {number}: no Subject; fill it in or delete the row")
             continue
         if problem := name_problem(subject):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from util.data.folder import CONTRASTS
+from util.data.names import name_problem
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ def _collect(root: Path, files: Iterable[Path], expression: re.Pattern[str], exa
             "%d files below %s are no known contrast and are left out, the first is %s", len(ignored), root, ignored[0]
         )
     for study in studies.values():
+        study.problem = study.problem or name_problem(study.subject)
         missing = [contrast for contrast in CONTRASTS if contrast not in study.files]
         if missing and study.problem is None:
             beside = next(iter(study.files.values()))

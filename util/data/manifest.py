@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from util.atomic import atomic_write
+from util.data.folder import CONTRASTS, segmentation_path, volume_path
+from util.data.names import name_problem
 
 NAME = "manifest.csv"
+MAX_BYTES = 64 * 2**20  # a row takes about 2 KB, so this is 30,000 subjects
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,13 @@ def write_manifest(root: Path, rows: Mapping[str, ManifestRow]) -> None:
 
 
 def read_manifest(root: Path) -> dict[str, ManifestRow]:
-    """Rows by subject; empty if there is no manifest. ValueError names the row that cannot be used and the fix."""
+    """Rows by subject; empty if there is no manifest. ValueError names the row that cannot be used and the fix: nothing
+    in a row may name a file outside `root` or of another subject, not even through a link."""
     path = root / NAME
     if not path.exists():
         return {}
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} is larger than {MAX_BYTES >> 20} MiB; remove it and prepare again")
     rows: dict[str, ManifestRow] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -75,17 +81,48 @@ def read_manifest(root: Path) -> dict[str, ManifestRow]:
                 if row.subject in rows:
                     raise ValueError(f'{path} lists subject "{row.subject}" twice; remove one row')
                 rows[row.subject] = row
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise ValueError(f"{path} is not a readable csv file ({error}); remove it and prepare again") from error
+    _check_links(root, rows)
     return rows
+
+
+def _check(row: ManifestRow) -> None:
+    """ValueError for a row that is not of the declared types, or names a file that is not its subject's own."""
+    for field in dataclasses.fields(ManifestRow):
+        kind = dict if str(field.type).startswith("dict") else list if str(field.type).startswith("list") else str
+        if not isinstance(getattr(row, field.name), kind):
+            raise ValueError(f"{field.name} is not a {kind.__name__}")
+    if problem := name_problem(row.subject):
+        raise ValueError(problem)
+    own = [volume_path(Path(), row.subject, contrast) for contrast in CONTRASTS]
+    own.append(segmentation_path(Path(), row.subject))
+    if strange := set(row.checksum) - {path.as_posix() for path in own}:
+        raise ValueError(f"{min(strange)[:100]!r} is no file of subject {row.subject!r}")
+    if not all(isinstance(source, str) for source in row.sources.values()):
+        raise ValueError("sources are not file names")
+    if not all(isinstance(number, int) for number in (*row.original_shape, *(n for side in row.crop for n in side))):
+        raise ValueError("original_shape or crop are not whole numbers")
+    for affine in (row.prepared_affine, np.array(row.original_affine, dtype=np.float64)):
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise ValueError("the affine is not 4 x 4 finite numbers")
+
+
+def _check_links(root: Path, rows: Mapping[str, ManifestRow]) -> None:
+    """prepare_data.py writes no links, so one that leaves the folder was put there to have another file read."""
+    files = [root / name for row in rows.values() for name in row.checksum]
+    linked_folders = {folder for folder in {path.parent for path in files} if folder.is_symlink()}
+    inside = root.resolve()
+    for path in files:
+        if (path.parent in linked_folders or path.is_symlink()) and not path.resolve().is_relative_to(inside):
+            raise ValueError(f"{path} is a link that leaves {root}; copy the file there, or prepare the subject again")
 
 
 def _row(cells: Mapping[str, str], path: Path, line: int) -> ManifestRow:
     try:
         values: dict[str, Any] = {name: cells[name] if name in PLAIN else json.loads(cells[name]) for name in FIELDS}
         row = ManifestRow(**values)
-        if row.prepared_affine.shape != (4, 4):
-            raise ValueError("the affine is not 4 x 4")
-    except (TypeError, ValueError) as error:  # json's error is a ValueError
+        _check(row)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # json's error is a ValueError
         raise ValueError(f"{path}, line {line}: {error}; remove that row and prepare the subject again") from error
     return row

@@ -64,10 +64,12 @@ def _promised_bytes(header: Nifti1Header, path: Path) -> int:
 
 
 def _read_on(stream: IO[bytes], content: io.BytesIO, promised: int, path: Path) -> None:
-    """Append the rest of `stream` to `content`, which ends after MAX_BESIDE bytes more than promised."""
+    """Append the rest of `stream` to `content`: what is promised, and at most MAX_BESIDE bytes more."""
     while chunk := stream.read(CHUNK):
         content.write(chunk)
         if content.tell() > promised + MAX_BESIDE:
             raise ValueError(
                 f"{path} goes on for more than {MAX_BESIDE >> 20} MiB after its last voxel; convert it again"
             )
+    if content.tell() < promised:
+        raise EOFError(f"{promised - content.tell()} bytes are missing")

@@ -1,5 +1,6 @@
 """Rows of an Excel sheet, read within bounds: an .xlsx file is a zip archive of XML, and both can be bombs."""
 
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,7 @@ def read_rows(path: Path) -> Iterator[tuple[Any, ...]]:
     if not path.is_file():
         raise ValueError(f"label sheet {path} is missing; copy the Excel file there")
     try:
-        _check_archive(path)
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+        workbook = openpyxl.load_workbook(_trusted_copy(path), read_only=True, data_only=True, keep_links=False)
     except _Refused:
         raise
     except _DAMAGE as error:
@@ -68,17 +68,23 @@ def _rows(workbook: Any, path: Path) -> Iterator[tuple[Any, ...]]:
         raise _unreadable(path, error) from error
 
 
-def _check_archive(path: Path) -> None:
-    """Sizes first, as stated; zipfile never reads more of a part than it states."""
-    with ZipFile(path) as archive:
-        if (total := sum(part.file_size for part in archive.infolist())) > MAX_BYTES:
+def _trusted_copy(path: Path) -> io.BytesIO:
+    """The archive anew, in memory, not compressed and of the sizes that it states: openpyxl unpacks parts whole."""
+    copy = io.BytesIO()
+    with ZipFile(path) as archive, ZipFile(copy, "w") as trusted:
+        parts = archive.infolist()
+        if (total := sum(part.file_size for part in parts)) > MAX_BYTES:
             raise _Refused(
-                f"{path} unpacks to {total / 2**20:.0f} MiB, where at most {MAX_BYTES >> 20} are read; keep the columns "
-                "that are needed in a new sheet"
+                f"{path} unpacks to {total / 2**20:.0f} MiB, where at most {MAX_BYTES >> 20} are read; copy the "
+                "columns that are needed to a new file"
             )
-        for part in archive.infolist():
-            if _DOCTYPE in archive.read(part).replace(b"\0", b""):  # in UTF-16 every other byte is 0
+        for part in {part.filename: part for part in parts}.values():
+            with archive.open(part) as file:
+                content = file.read(part.file_size + 1)  # with a number, for without one zipfile unpacks all there is
+            if _DOCTYPE in content.replace(b"\0", b""):  # in UTF-16 every other byte is 0
                 raise _Refused(f"{path} declares XML entities in {part.filename}; save it from Excel again")
+            trusted.writestr(part.filename, content)
+    return copy
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

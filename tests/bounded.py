@@ -1,0 +1,36 @@
+"""Running code in a process of its own that may not use more than so much memory and time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = """
+import resource
+from pathlib import Path
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + {mib} * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+"""
+
+
+def messages(imports: str, call: str, paths: list[Path], *, mib: int, seconds: float = 20) -> dict[str, str]:
+    """By file name, what `call` (an expression of `path`) says in its ValueError, or "read" if it raises none.
+
+    It runs after `imports`, with `mib` MiB of address space beyond what those took. Any other error fails here.
+    """
+    code = f"""{imports}{LIMIT.format(mib=mib)}
+import sys
+for path in map(Path, sys.argv[1:]):
+    try:
+        {call}
+        print(path.name, "read", sep="\\t")
+    except ValueError as error:
+        print(path.name, " ".join(str(error).split()), sep="\\t")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *map(str, paths)],
+        cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("\t") for line in done.stdout.splitlines())
