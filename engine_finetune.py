@@ -50,6 +50,7 @@ def predict(
     precision: PrecisionName = "fp32",
 ) -> dict[str, float]:
     """Probability of class 1 for every subject of `volumes`, on every rank; each subject is computed exactly once.
+    Subjects whose volume cannot be used are left out where `volumes` skip them.
 
     The model is put in evaluation mode and left as it was found.
     """
@@ -58,11 +59,13 @@ def predict(
     found: list[tuple[str, float]] = []
     if mine := volumes.subjects[world.rank :: world.size]:
         probabilities = []
-        loader = eval_loader(volumes.subset(mine), batch_size=batch_size, num_workers=num_workers)
+        part = volumes.subset(mine)
+        loader = eval_loader(part, batch_size=batch_size, num_workers=num_workers)
         for volume, _ in loader:
             with autocast(world.device, precision):
                 logits = model(volume.to(world.device))
             probabilities += logits.float().softmax(-1)[:, 1].tolist()
-        found = list(zip(mine, probabilities, strict=True))
+        unusable = dict(part.stand_ins())  # another subject's probability is nobody's prediction
+        found = [pair for pair in zip(mine, probabilities, strict=True) if pair[0] not in unusable]
     model.train(was_training)
     return dict(sorted(world.gather(found)))

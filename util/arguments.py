@@ -7,12 +7,14 @@ from typing import Any
 
 from util.cli import Parser
 from util.config import read_base_path
+from util.data.bad_volumes import OnBadVolume
 from util.data.device_input import AugmentWhere
 from util.data.normalize import Normalize
 from util.optim import PrecisionName
 
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 AUGMENT_WHERE: tuple[AugmentWhere, ...] = ("loader", "device")
+ON_BAD_VOLUME: tuple[OnBadVolume, ...] = ("stop", "skip")
 NORMALIZATIONS: tuple[Normalize, ...] = ("zscore", "zscore-joint", "range")
 
 
@@ -56,6 +58,13 @@ def add_data_options(parser: Parser) -> None:
         "data-loading processes",
     )
     group.add_argument("--no_augment", action="store_true", help="train on the volumes as they are")
+    group.add_argument(
+        "--on_bad_volume",
+        choices=ON_BAD_VOLUME,
+        default="stop",
+        help="a volume that is missing, damaged or of another size: stop and name it, or let another subject (of the "
+        "same class and part of the data) stand in for it and list it at the end; held-out ones are left out",
+    )
     group.add_argument("--num_workers", type=int, default=2, help="data-loading processes per rank")
     group.add_argument("--pin_mem", action="store_true", default=True, help="page-locked host memory for CUDA")
     group.add_argument("--no_pin_mem", "--no_pin_men", action="store_false", dest="pin_mem", help="less host memory")

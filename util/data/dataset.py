@@ -1,6 +1,9 @@
 """Prepared volumes as a torch Dataset; opening it reads file headers only."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,10 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from util.data.folder import CONTRASTS, find_subjects, open_volume, read_header, segmentation_path, volume_path
+from util.data.bad_volumes import OnBadVolume, StandIns, candidates
+from util.data.folder import (
+    CONTRASTS,
+    BadVolume,
+    find_subjects,
+    open_volume,
+    read_header,
+    read_volume,
+    segmentation_path,
+    volume_path,
+)
 from util.data.manifest import read_manifest
 from util.data.normalize import Normalize, normalize_volume
 
+logger = logging.getLogger(__name__)
 Transform = Callable[[Tensor], Tensor]
 
 
@@ -24,6 +38,8 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         non-negative values, and the brain is measured where the transform put it.
     labels: class per subject; every subject used must be in it. Without labels every item has label -1.
     subjects: which ones to use (default all).
+    on_bad_volume: what a volume that is missing, damaged or of another size does. "stop": BadVolume, when opened or
+        when read. "skip": another subject of these, of the same class if there is one, stands in for its subject.
     ValueError names the file or subject at fault.
     """
 
@@ -36,6 +52,7 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         transform: Transform | None = None,
         labels: Mapping[str, int] | None = None,
         subjects: Sequence[str] | None = None,
+        on_bad_volume: OnBadVolume = "stop",
     ) -> None:
         self.root = Path(root)
         self.contrasts = _checked_contrasts(contrasts)
@@ -43,11 +60,17 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
             raise ValueError(f'normalize is "{normalize}"; choose one of {", ".join(get_args(Normalize))}')
         self.normalize: Normalize = normalize
         self.transform = transform
-        present = find_subjects(self.root, self.contrasts)
+        if on_bad_volume not in get_args(OnBadVolume):
+            raise ValueError(f'on_bad_volume is "{on_bad_volume}"; choose one of {", ".join(get_args(OnBadVolume))}')
+        self.on_bad_volume: OnBadVolume = on_bad_volume
+        present = find_subjects(self.root, self.contrasts, complete=on_bad_volume == "stop")
+        if on_bad_volume == "skip":
+            present = sorted({*present, *read_manifest(self.root)})
         self._affines = _affines(self.root, present)
         self.subjects = present if subjects is None else _checked_subjects(subjects, present, self.root)
         self.size = self._common_size()
         self.labels = labels
+        self._stand_ins = StandIns(len(self.subjects)) if on_bad_volume == "skip" else None
         if labels is not None and (missing := [name for name in self.subjects if name not in labels]):
             raise ValueError(
                 f'{len(missing)} of {len(self.subjects)} subjects have no label, the first is "{missing[0]}"; '
@@ -58,22 +81,25 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return len(self.subjects)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        subject = self.subjects[index]
-        volume_CZYX = torch.from_numpy(self.raw(subject)).float() / 255
+        subject, stored_CZYX = self.usable(index)
+        volume_CZYX = torch.from_numpy(stored_CZYX).float() / 255
         if self.transform is not None:
             volume_CZYX = self.transform(volume_CZYX)
         return normalize_volume(volume_CZYX, self.normalize), self.label(subject)
 
     def subset(self, subjects: Sequence[str], *, transform: Transform | None = None) -> "PreparedVolumes":
         """The same volumes restricted to `subjects`, with a transform of its own (none unless given)."""
-        return PreparedVolumes(
+        part = PreparedVolumes(
             self.root,
             contrasts=self.contrasts,
             normalize=self.normalize,
             transform=transform,
             labels=self.labels,
             subjects=_checked_subjects(subjects, self.subjects, self.root),
+            on_bad_volume=self.on_bad_volume,
         )
+        part.size = self.size  # with "skip" most of a part may be of another size than most of the whole
+        return part
 
     def stored(self) -> "StoredVolumes":
         """The same items as they lie on disk, neither transformed nor normalised."""
@@ -89,7 +115,37 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
 
     def raw(self, subject: str) -> np.ndarray:
         """The stored volume, uint8 (C, Z, Y, X)."""
-        return np.stack([open_volume(volume_path(self.root, subject, contrast)) for contrast in self.contrasts])
+        paths = [volume_path(self.root, subject, contrast) for contrast in self.contrasts]
+        stored_CZYX = np.stack([read_volume(path, self.size) for path in paths])
+        if not stored_CZYX.any():
+            raise BadVolume(f"{paths[0]} and its other contrasts are empty (all 0); prepare that subject again")
+        return stored_CZYX
+
+    def usable(self, index: int) -> tuple[str, np.ndarray]:
+        """The subject of an item and its stored volume, uint8 (C, Z, Y, X); see on_bad_volume. BadVolume if nobody can
+        stand in for it either."""
+        subject = self.subjects[index]
+        try:
+            return subject, self.raw(subject)
+        except BadVolume as error:
+            if self._stand_ins is None:
+                raise
+            problem = error
+        for other in candidates(index, [self.label(name) for name in self.subjects]):
+            try:
+                stored_CZYX = self.raw(self.subjects[other])
+            except BadVolume:
+                continue
+            if self._stand_ins.note(index, other):
+                logger.warning('%s. Subject "%s" stands in for "%s"', problem, self.subjects[other], subject)
+            return self.subjects[other], stored_CZYX
+        raise BadVolume(f"{problem}; and no other subject of {self.root} can be used in its place")
+
+    def stand_ins(self) -> list[tuple[str, str]]:
+        """(subject whose volume could not be used so far, the one that stood in for it), from all processes that
+        read these volumes."""
+        found = [] if self._stand_ins is None else self._stand_ins.items()
+        return [(self.subjects[item], self.subjects[other]) for item, other in found]
 
     def segmentation(self, subject: str) -> np.ndarray | None:
         """The tumour labels, uint8 (Z, Y, X), or None if the subject has none."""
@@ -103,15 +159,26 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return self._affines[subject].copy()
 
     def _common_size(self) -> tuple[int, int, int]:
-        """(Z, Y, X) shared by every volume of every subject."""
+        """(Z, Y, X) shared by every volume of every subject; with "skip" by most of those that can be opened."""
+        if self.on_bad_volume == "skip":
+            return self._usual_size()
         first = volume_path(self.root, self.subjects[0], self.contrasts[0])
         size = read_header(first)
         for subject in self.subjects:
             for contrast in self.contrasts:
                 path = volume_path(self.root, subject, contrast)
                 if (other := read_header(path)) != size:
-                    raise ValueError(f"{path} is {other} voxels but {first} is {size}; prepare both with one --size")
+                    raise BadVolume(f"{path} is {other} voxels but {first} is {size}; prepare both with one --size")
         return size
+
+    def _usual_size(self) -> tuple[int, int, int]:
+        sizes: Counter[tuple[int, int, int]] = Counter()
+        for path in (volume_path(self.root, name, contrast) for name in self.subjects for contrast in self.contrasts):
+            with suppress(BadVolume):
+                sizes[read_header(path)] += 1
+        if not sizes:
+            raise BadVolume(f"none of the {len(self.subjects)} subjects of {self.root} can be read; prepare them again")
+        return sizes.most_common(1)[0][0]
 
 
 class StoredVolumes(Dataset[tuple[Tensor, int]]):
@@ -124,8 +191,16 @@ class StoredVolumes(Dataset[tuple[Tensor, int]]):
         return len(self.volumes)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        subject = self.volumes.subjects[index]
-        return torch.from_numpy(self.volumes.raw(subject)), self.volumes.label(subject)
+        subject, stored_CZYX = self.volumes.usable(index)
+        return torch.from_numpy(stored_CZYX), self.volumes.label(subject)
+
+    @property
+    def subjects(self) -> list[str]:
+        return self.volumes.subjects
+
+    def stand_ins(self) -> list[tuple[str, str]]:
+        """As PreparedVolumes.stand_ins."""
+        return self.volumes.stand_ins()
 
 
 def _checked_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:

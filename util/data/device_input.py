@@ -12,10 +12,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from util.data.augment import DIMMEST, Strengths, make_augmentation
-from util.data.dataset import PreparedVolumes
+from util.data.dataset import PreparedVolumes, StoredVolumes
 from util.data.normalize import Normalize, normalize_volume
 
 AugmentWhere = Literal["loader", "device"]
@@ -124,7 +123,7 @@ def _rotation(radians_B3: Tensor) -> Tensor:
 
 def training_input(
     volumes: PreparedVolumes, where: AugmentWhere, *, augment: bool
-) -> tuple[Dataset[tuple[Tensor, int]], Callable[[Tensor], Tensor]]:
+) -> tuple[PreparedVolumes | StoredVolumes, Callable[[Tensor], Tensor]]:
     """What a training loader reads, and what turns its batches, on the device, into the model's input.
 
     "loader": data-loading processes augment by torchio and normalise, and batches pass unchanged. "device": they only

@@ -27,10 +27,15 @@ def segmentation_path(root: Path, subject: str) -> Path:
     return root / "seg_mask" / f"{subject}_seg.npy"
 
 
-def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS) -> list[str]:
+class BadVolume(ValueError):
+    """A prepared volume that cannot be used; the message names the file and the fix."""
+
+
+def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS, *, complete: bool = True) -> list[str]:
     """Sorted names of the subjects below `root`, found by file name in the folders of `contrasts`.
 
-    ValueError if the folder is no prepared folder, a file is named otherwise, or a subject lacks a contrast.
+    ValueError if the folder is no prepared folder, a file is named otherwise or, if `complete`, a subject lacks a
+    contrast.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give a folder written by prepare_data.py")
@@ -38,10 +43,10 @@ def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS) -> list[str]
     everyone = set().union(*per_contrast.values())
     if not everyone:
         raise ValueError(f"{root} has no volumes; prepare_data.py fills such a folder")
-    for subject in sorted(everyone):
+    for subject in sorted(everyone) if complete else ():
         for contrast, names in per_contrast.items():
             if subject not in names:
-                raise ValueError(
+                raise BadVolume(
                     f'subject "{subject}" has no {contrast}: {volume_path(root, subject, contrast)} is missing; '
                     "prepare that subject again or remove its other files"
                 )
@@ -49,23 +54,40 @@ def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS) -> list[str]
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Shape (Z, Y, X) of a prepared volume, read from the header alone; ValueError unless it is a 3-D uint8 .npy."""
+    """Shape (Z, Y, X) of a prepared volume, read from the header alone; BadVolume unless it is a 3-D uint8 .npy."""
     volume = open_volume(path)
     return volume.shape
 
 
-def open_volume(path: Path) -> np.ndarray:
+def open_volume(path: Path) -> np.memmap:
     """A prepared volume, uint8 (Z, Y, X), memory-mapped: nothing is read until it is used."""
     try:
         volume = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing; prepare that subject again") from None
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a readable .npy file ({error}); prepare that subject again") from error
-    if not isinstance(volume, np.ndarray) or volume.dtype != np.uint8 or volume.ndim != 3:
+        raise BadVolume(f"{path} is missing; prepare that subject again") from None
+    except (ValueError, EOFError, OSError, ArithmeticError, TypeError) as error:
+        raise BadVolume(f"{path} is not a readable .npy file ({error}); prepare that subject again") from error
+    if not isinstance(volume, np.memmap) or volume.dtype != np.uint8 or volume.ndim != 3:
         found = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
-        raise ValueError(f"{path} holds {found} where a 3-D uint8 volume belongs; prepare_data.py writes such volumes")
+        raise BadVolume(f"{path} holds {found} where a 3-D uint8 volume belongs; prepare_data.py writes such volumes")
     return volume
+
+
+def read_volume(path: Path, size: tuple[int, int, int]) -> np.ndarray:
+    """The values of a prepared volume of `size`, uint8 (Z, Y, X); BadVolume if it is another or ends early.
+
+    Read, not mapped: a file that is cut while it is mapped ends the whole process.
+    """
+    mapped = open_volume(path)
+    if mapped.shape != size:
+        raise BadVolume(f"{path} is {mapped.shape} voxels where {size} belong; prepare that subject with one --size")
+    try:
+        values = np.fromfile(path, np.uint8, mapped.size, offset=mapped.offset)
+    except OSError as error:
+        raise BadVolume(f"{path} cannot be read ({error}); prepare that subject again") from error
+    if values.size < mapped.size:
+        raise BadVolume(f"{path} lacks {mapped.size - values.size} bytes at its end; prepare that subject again")
+    return values.reshape(size, order="C" if mapped.flags.c_contiguous else "F")
 
 
 def _names_in(folder: Path, contrast: str) -> set[str]:
