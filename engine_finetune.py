@@ -1,5 +1,6 @@
 """One epoch of fine-tuning, and prediction on held-out subjects."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,8 @@ from util.distributed import World
 from util.loader import eval_loader
 from util.loop import train_epoch
 from util.optim import PrecisionName, autocast
+
+logger = logging.getLogger(__name__)
 
 
 def finetune_epoch(
@@ -66,6 +69,8 @@ def predict(
                 logits = model(volume.to(world.device))
             probabilities += logits.float().softmax(-1)[:, 1].tolist()
         unusable = dict(part.stand_ins())  # another subject's probability is nobody's prediction
+        if unusable:
+            logger.warning("left out of the evaluation, their volumes cannot be used: %s", ", ".join(unusable))
         found = [pair for pair in zip(mine, probabilities, strict=True) if pair[0] not in unusable]
     model.train(was_training)
     return dict(sorted(world.gather(found)))

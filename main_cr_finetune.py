@@ -25,10 +25,12 @@ from models import VolumeClassifier, create_model
 from util import arguments, cli
 from util.calibration import Decision, fit_decision, scaled
 from util.checkpoint import load_pretrained, load_weights
+from util.data.bad_volumes import report_stand_ins
 from util.data.cohort import Cohort, load_cohort
 from util.data.controls import controlled
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
+from util.data.failures import surviving
 from util.data.folder import LABEL_SHEET
 from util.distributed import World
 from util.folds import Fold
@@ -195,6 +197,7 @@ def train_fold(
     record.close()
     if args.select == "best_val":
         load_weights(training.best_known, best.path)
+    report_stand_ins(world.gather(training_volumes.stand_ins()))
     return training.best_known
 
 
@@ -243,7 +246,13 @@ def test_fold(
 
 def open_cohort(args: argparse.Namespace) -> Cohort:
     root = arguments.data_root(args, "TEST_BASE_PATH")
-    cohort = load_cohort(root, args.label_type, sheet=args.labels, normalize=arguments.normalization(args))
+    cohort = load_cohort(
+        root,
+        args.label_type,
+        sheet=args.labels,
+        normalize=arguments.normalization(args),
+        on_bad_volume=args.on_bad_volume,
+    )
     arguments.check_size(cohort.volumes.size, arguments.image_size(args), root)
     return cohort
 
@@ -302,7 +311,7 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    launch(parse(argv), cross_validate)
+    launch(parse(argv), surviving(cross_validate))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from engine_pretrain import patch_mean_loss, pretrain_epoch
 from models import AutoregressiveModel3D, PatchPredictor, create_model
 from models.masking import count_kept
 from util import arguments, cli
+from util.data.bad_volumes import report_stand_ins
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
+from util.data.failures import surviving
 from util.distributed import World
 from util.launch import launch
 from util.loader import eval_loader, seed_all, train_loader
@@ -87,7 +89,7 @@ def build_model(args: argparse.Namespace) -> PatchPredictor:
 
 def train(args: argparse.Namespace, world: World) -> None:
     root = arguments.data_root(args, "BASE_PATH")
-    volumes = PreparedVolumes(root, normalize=arguments.normalization(args))
+    volumes = PreparedVolumes(root, normalize=arguments.normalization(args), on_bad_volume=args.on_bad_volume)
     training_volumes, to_input = training_input(volumes, args.augment, augment=not args.no_augment)
     arguments.check_size(volumes.size, arguments.image_size(args), root)
     loader = train_loader(
@@ -176,11 +178,12 @@ def train(args: argparse.Namespace, world: World) -> None:
         after_epoch=draw,
     )
     record.close()
+    report_stand_ins(world.gather(training_volumes.stand_ins()))
     logger.info("pre-training done: %s", Path(args.output_dir) / f"checkpoint-{args.epochs - 1}.pth")
 
 
 def main(argv: list[str] | None = None) -> None:
-    launch(parse(argv), train)
+    launch(parse(argv), surviving(train))
 
 
 if __name__ == "__main__":

@@ -348,3 +348,16 @@ def test_shuffled_labels_are_what_is_learnt_and_scored(data, tmp_path):
 def test_selected_folds():
     assert selected_folds(None, 3) == [0, 1, 2]
     assert selected_folds("2,0,2", 3) == [0, 2]
+
+
+def test_skipped_volumes_are_stood_in_for_and_never_scored(tmp_path, capsys):
+    root = make_prepared(tmp_path / "data")
+    (root / "t2" / "sub-04_t2.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"sub-04_t2\.npy"):
+        finetune(root, tmp_path / "stop", epochs=1)
+    finetune(root, tmp_path / "skip", "--on_bad_volume", "skip", epochs=1)
+    scored = {prediction.subject for prediction in read_predictions(tmp_path / "skip" / "predictions.csv")}
+    assert scored == {f"sub-{i:02d}" for i in range(11)} - {"sub-04"}
+    said = capsys.readouterr().err
+    assert "left out of the evaluation, their volumes cannot be used: sub-04" in said
+    assert "sub-04 (by sub-" in said

@@ -1,13 +1,17 @@
 import json
+import os
+import signal
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine_pretrain import pretrain_epoch
 from main_pretrain import main
 from models import create_model
 from tests.prepared import SIDE, TINY, make_prepared
 from util.checkpoint import load_weights
+from util.data.dataset import PreparedVolumes
 from util.record import read_metrics
 from util.runs import read_config
 
@@ -157,3 +161,45 @@ def test_a_second_run_does_not_replace_the_first_unasked(data, tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
     pretrain(data, tmp_path, "--overwrite", "--seed", "5", epochs=1)
     assert json.loads((tmp_path / "config.json").read_text())["args"]["seed"] == 5
+
+
+def test_a_volume_that_vanishes_stops_the_run_or_is_stood_in_for(tmp_path, monkeypatch, capsys):
+    root = make_prepared(tmp_path / "data")
+    lost = root / "flair" / "sub-03_flair.npy"
+
+    def train_epoch(*args, **options):
+        lost.unlink(missing_ok=True)
+        return pretrain_epoch(*args, **options)
+
+    monkeypatch.setattr("main_pretrain.pretrain_epoch", train_epoch)
+    content = lost.read_bytes()
+    with pytest.raises(ValueError, match=r"^.*sub-03_flair\.npy is missing.*--on_bad_volume skip$"):
+        pretrain(root, tmp_path / "stop", "--num_workers", "1")
+    lost.write_bytes(content)
+    pretrain(root, tmp_path / "skip", "--on_bad_volume", "skip", "--num_workers", "1")
+    said = capsys.readouterr().err
+    assert "1 of the training volumes could not be used" in said
+    assert "sub-03 (by sub-04)" in said
+    assert len(read_metrics(tmp_path / "skip")) == 2
+
+
+def test_a_killed_data_loading_process_costs_no_run(data, tmp_path, monkeypatch, capsys):
+    read, mark, main_process = PreparedVolumes.raw, tmp_path / "killed", os.getpid()
+
+    def deadly(volumes, subject):
+        if os.getpid() != main_process and subject == "sub-05" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(volumes, subject)
+
+    monkeypatch.setattr(PreparedVolumes, "raw", deadly)
+    pretrain(data, tmp_path / "run", "--save_freq", "1", "--num_workers", "1")
+    assert mark.exists()
+    said = capsys.readouterr().err
+    assert "a data-loading process is killed by signal: Killed" in said
+    assert "continuing from the last checkpoint" in said
+    assert [row["epoch"] for row in read_metrics(tmp_path / "run")] == [0, 1]
+    monkeypatch.undo()
+    pretrain(data, tmp_path / "whole", "--save_freq", "1", "--num_workers", "1")
+    a, b = weights(tmp_path / "run"), weights(tmp_path / "whole")
+    assert all(torch.equal(a[key], b[key]) for key in a)

@@ -5,9 +5,9 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
-from bounded import messages
-from raw_studies import AFFINE, brain_volume
 
+from tests.bounded import messages
+from tests.raw_studies import AFFINE, brain_volume
 from util.data.nifti import read_image
 from util.data.nifti_file import MAX_BESIDE, MAX_VOXELS, open_nifti
 

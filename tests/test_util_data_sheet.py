@@ -7,8 +7,8 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from bounded import messages
 
+from tests.bounded import messages
 from util.data.labels import read_labels
 from util.data.sheet import MAX_COLUMNS, MAX_ROWS, read_rows, text_of
 

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from util.data.bad_volumes import OnBadVolume
 from util.data.dataset import PreparedVolumes
 from util.data.folder import LABEL_SHEET
 from util.data.labels import UNKNOWN, LabelType, read_labels
@@ -22,13 +23,22 @@ class Cohort:
     n_unknown: int
 
 
-def load_cohort(root: Path, label_type: LabelType, *, sheet: Path | None = None, normalize: Normalize) -> Cohort:
+def load_cohort(
+    root: Path,
+    label_type: LabelType,
+    *,
+    sheet: Path | None = None,
+    normalize: Normalize,
+    on_bad_volume: OnBadVolume = "stop",
+) -> Cohort:
     """Read the label sheet, by default the one in `root`, and leave out who is -1 in it."""
-    everyone = PreparedVolumes(root, normalize=normalize)
+    everyone = PreparedVolumes(root, normalize=normalize, on_bad_volume=on_bad_volume)
     sheet = sheet or root / LABEL_SHEET
     labels = read_labels(sheet, label_type, everyone.subjects)
     known = {subject: labels[subject] for subject in everyone.subjects if labels[subject] != UNKNOWN}
     n_unknown = len(everyone) - len(known)
     logger.info("%s: %d subjects with a known label, %d unknown left out", label_type, len(known), n_unknown)
-    volumes = PreparedVolumes(root, normalize=normalize, labels=known, subjects=list(known))
+    volumes = PreparedVolumes(
+        root, normalize=normalize, labels=known, subjects=list(known), on_bad_volume=on_bad_volume
+    )
     return Cohort(volumes, known, sheet, n_unknown)

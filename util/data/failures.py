@@ -5,9 +5,13 @@ import functools
 import logging
 import re
 import shutil
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from util.data.folder import BadVolume
 from util.distributed import World
@@ -15,6 +19,7 @@ from util.distributed import World
 logger = logging.getLogger(__name__)
 Work = Callable[[argparse.Namespace, World], None]
 SHARED_MEMORY = Path("/dev/shm")
+GRACE_CHECKS = 10  # twentieths of a second in which the system says that a process ended
 _KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal: [^.]*|exited unexpectedly)")
 _IN_WORKER = re.compile(rf"^(?:\S+\.)?{BadVolume.__name__}: ", re.MULTILINE)
 
@@ -44,20 +49,35 @@ def surviving(work: Work) -> Work:
 
 @contextmanager
 def plain_words(num_workers: int) -> Iterator[None]:
-    """Raise BadVolume with the message that a data-loading process wrapped in its traceback, and WorkerKilled for the
-    RuntimeError that PyTorch raises, at any place of the main process, when one of them is gone."""
+    """Raise BadVolume with the message that a data-loading process wrapped in its traceback, and WorkerKilled for
+    whatever the main process meets when one of them is gone."""
     try:
         yield
     except BadVolume as error:
         message = _IN_WORKER.split(str(error))[-1].strip()
         raise BadVolume(f"{message}; or let others stand in for such subjects: --on_bad_volume skip") from error
-    except RuntimeError as error:
-        if (found := _KILLED.search(str(error))) is None:
+    except (RuntimeError, OSError, EOFError) as error:  # the last two from a pipe whose other end is gone
+        if (how := _death(error)) is None:
             raise
+        traceback.clear_frames(error.__traceback__)  # they hold the model and the loaders of a run that is over
         raise WorkerKilled(
-            f"a data-loading process {found[1]}: most likely memory ran out ({_memory()}); "
+            f"a data-loading process {how}: most likely memory ran out ({_memory()}); "
             f"use fewer than --num_workers {num_workers}, or give {SHARED_MEMORY} more room (docker: --shm-size)"
         ) from error
+
+
+def _death(error: BaseException) -> str | None:
+    """How a data-loading process ended that should not have; None if `error` has another cause. PyTorch looks whenever
+    the system says that a child ended, so that its word, and a second one, can come late and anywhere: wait for it."""
+    words = [str(error.__cause__), str(error)]
+    try:
+        for _ in range(GRACE_CHECKS):
+            _error_if_any_worker_fails()
+            time.sleep(0.05)
+    except RuntimeError as late:
+        words.insert(0, str(late))
+    found = [match[1] for text in words if (match := _KILLED.search(text))]
+    return found[0] if found else None
 
 
 def _continued(args: argparse.Namespace) -> argparse.Namespace:
