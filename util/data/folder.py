@@ -65,7 +65,7 @@ def open_volume(path: Path) -> np.memmap:
         volume = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise BadVolume(f"{path} is missing; prepare that subject again") from None
-    except (ValueError, EOFError, OSError, ArithmeticError, TypeError) as error:
+    except Exception as error:  # numpy parses the header as Python: a damaged byte raises nearly anything
         raise BadVolume(f"{path} is not a readable .npy file ({error}); prepare that subject again") from error
     if not isinstance(volume, np.memmap) or volume.dtype != np.uint8 or volume.ndim != 3:
         found = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
