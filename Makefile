@@ -4,17 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo_run
+MINUTES := 10
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # The demo's model: the tiny row of the registry, narrower and shorter; patch 8 on 80^3 volumes is 1,000 tokens.
 MODEL := --input_size 80 --model_kwargs embed_dim=96 depth=4 decoder_embed_dim=48 decoder_depth=2 \
     --batch_size 2 --num_workers 1 --resume auto
 
-.PHONY: demo test bench clean-demo help
+.PHONY: demo test torture bench clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
 	@echo "make test   linters, type checker, tests"
+	@echo "make torture  damaged and hostile files for every reader -> benchmarks/results/ (MINUTES=10)"
 	@echo "make bench  speed and memory beside the machine's limits -> benchmarks/results/ (QUICK=--quick: tiny sizes)"
 
 $(VENV)/.installed: requirements.txt
@@ -61,6 +63,9 @@ test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
+
+torture: $(VENV)/.installed-dev
+	$(PY) -m tests.fuzz --minutes $(MINUTES)
 
 bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks.bench_scan $(QUICK)

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from util.data.folder import CONTRASTS, find_subjects, open_volume, read_header, segmentation_path, volume_path
+from util.data.folder import (
+    CONTRASTS,
+    BadVolume,
+    find_subjects,
+    open_volume,
+    read_header,
+    read_volume,
+    segmentation_path,
+    volume_path,
+)
 
 
 def test_names_are_the_papers(tmp_path):
@@ -43,3 +52,42 @@ def test_archive_and_missing_file_are_refused(tmp_path):
         open_volume(tmp_path / "a.npy")
     with pytest.raises(ValueError, match=r"b\.npy is missing"):
         open_volume(tmp_path / "b.npy")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_values_are_read_in_their_order(tmp_path, order):
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.save(tmp_path / "a.npy", np.asarray(values, order=order))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.npy", (2, 3, 4)), values)
+
+
+def test_other_size_and_a_file_cut_while_it_is_read_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 3, 4), np.uint8))
+    with pytest.raises(BadVolume, match=r"a\.npy is \(2, 3, 4\) voxels where \(4, 3, 2\) belong"):
+        read_volume(path, (4, 3, 2))
+
+    def cut_after_opening(path):
+        volume = open_volume(path)
+        path.write_bytes(path.read_bytes()[:-5])
+        return volume
+
+    monkeypatch.setattr("util.data.folder.open_volume", cut_after_opening)
+    with pytest.raises(BadVolume, match=r"a\.npy lacks 5 bytes at its end"):
+        read_volume(path, (2, 3, 4))
+
+
+def test_header_that_promises_terabytes_is_refused(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (20000,) * 3})
+    with pytest.raises(BadVolume, match=r"a\.npy is not a readable"):
+        open_volume(tmp_path / "a.npy")
+
+
+def test_incomplete_subjects_are_found_where_asked(tmp_path):
+    for contrast in CONTRASTS:
+        volume_path(tmp_path, "a", contrast).parent.mkdir()
+    volume_path(tmp_path, "a", "t1").touch()
+    with pytest.raises(BadVolume, match='"a" has no t2'):
+        find_subjects(tmp_path)
+    assert find_subjects(tmp_path, complete=False) == ["a"]
