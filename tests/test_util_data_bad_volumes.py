@@ -87,6 +87,15 @@ def test_a_part_stays_within_itself(root):
     assert part.stand_ins() == [("sub-02", "sub-03")]
 
 
+def test_a_part_has_the_size_of_the_whole(root):
+    for contrast in ("t1", "t2", "t1ce", "flair"):
+        reshape(volume_path(root, "sub-02", contrast))
+    part = opened(root, "skip").subset(["sub-02"])
+    assert part.size == (16, 16, 16)
+    with pytest.raises(BadVolume, match=r"is \(8, 16, 16\) voxels where \(16, 16, 16\) belong"):
+        part[0]
+
+
 def test_data_loading_processes_tell_the_main_one(root):
     volumes = opened(root, "skip").stored()
     reshape(volume_path(root, "sub-05", "t2"))
