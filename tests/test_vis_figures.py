@@ -122,7 +122,7 @@ def test_planes_go_through_the_places_named(study):
     assert {"Axial\nhere", "Coronal\nhere", "Sagittal\nthere"} <= set(texts(figure))
     for row, (axis, index) in zip((3, 4, 5), ((0, 3), (1, 4), (2, 5)), strict=True):
         np.testing.assert_array_equal(images(figure.axes[5 * row + 4])[0], cut(values, axis, index))
-    assert any("fall when occluded (log-odds of the class)" in text for text in texts(figure))
+    assert any("fall when occluded\n(log-odds of the class)" in text for text in texts(figure))
 
 
 def test_peak_is_inside_the_brain_and_in_the_middle_of_a_patch(study):

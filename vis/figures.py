@@ -66,7 +66,7 @@ def reconstruction_figure(
             else:
                 _show_grey(target, cut(grey[kind][row], axis, index))
             if kind == "input":
-                _letter(target, plane, study)
+                letter_side(target, plane, study)
         axes[0][column].set_title(CAPTIONS[kind], fontsize=8, fontweight="normal", loc="center", pad=3)
         if kind == "input":
             axes[0][column].annotate(plane.capitalize(), (0, 1), xytext=(0, 15), textcoords="offset points",
@@ -115,13 +115,13 @@ def map_figure(
                 alpha = 1.0 if contrast is None else OVERLAY_ALPHA
                 target.imshow(shown_values, cmap=colours, norm=scale, alpha=alpha, interpolation="nearest")
             draw_outline(target, study, axis, index)
-        _letter(line[0], plane, study)
+        letter_side(line[0], plane, study)
         label = f"{plane.capitalize()}\n{what}" if what else plane.capitalize()
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6, fontsize=8 if what else None)
     for target, (contrast, mapped) in zip(axes[0], columns, strict=True):
         text = "map alone" if contrast is None else CONTRAST_NAMES[contrast] + (" + map" if mapped else "")
         target.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=4)
-    colour_bar(figure, axes, scale, colours, f"{shown.title} ({shown.unit})")
+    colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
     return figure
 
 
@@ -159,7 +159,7 @@ def draw_outline(target: Axes, study: Study, axis: int, index: int) -> None:
         target.contour(tumour.astype(float), levels=[0.5], colors=["white"], linewidths=0.9)
 
 
-def _letter(target: Axes, plane: str, study: Study) -> None:
+def letter_side(target: Axes, plane: str, study: Study) -> None:
     if study.oriented:
         target.text(0.03, 0.5, LEFT_LETTER[plane], transform=target.transAxes, color="white", fontsize=7, va="center")
 

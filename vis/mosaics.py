@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vis.display import PLANES, Study, cut
-from vis.figures import BAR_WIDTH, OVERLAY_ALPHA, colour_bar, draw_outline, figure_notice, map_colours
+from vis.figures import BAR_WIDTH, OVERLAY_ALPHA, colour_bar, draw_outline, figure_notice, letter_side, map_colours
 from vis.methods import method
 from vis.style import panel_page, styled
 from vis.terms import CONTRAST_NAMES
@@ -43,7 +43,7 @@ def mosaic_figure(
         target.imshow(values, cmap=colours, norm=scale, alpha=OVERLAY_ALPHA, interpolation="nearest")
         draw_outline(target, study, 0, index)
         target.text(0.03, 0.04, f"z {index}", transform=target.transAxes, color="white", fontsize=6)
-    colour_bar(figure, axes, scale, colours, f"{shown.title} ({shown.unit})")
+    colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
     return figure
 
 
@@ -70,6 +70,7 @@ def group_figure(
             target.imshow(values, cmap=colours, norm=scale, alpha=OVERLAY_ALPHA, interpolation="nearest")
             if line is axes[0]:
                 target.set_title(plane.capitalize(), fontsize=9, fontweight="normal", loc="center", pad=4)
+            letter_side(target, plane, study)
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
-    colour_bar(figure, axes, scale, colours, f"{shown.title} ({shown.unit})")
+    colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
     return figure

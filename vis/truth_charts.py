@@ -7,9 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vis.style import BLUE, GREEN, MUTED, NOTICE, ORANGE, PHANTOM_NOTICE, styled
+from vis.style import BLUE, GREEN, INK, MUTED, NOTICE, ORANGE, PHANTOM_NOTICE, PURPLE, SKY, styled
 
 PAGE = 10.58  # inches of the report's text width
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, INK)
+LINES = ("-", "--", ":")
 STAGES = ("trained", "head", "last block", "upper half", "everything")
 
 
@@ -18,7 +20,7 @@ def truth_chart(
     table: Sequence[Mapping[str, Any]], similarities: Sequence[Mapping[str, Any]], *, phantom: bool = False
 ) -> Figure:
     """Left: tumour AUC per map with intervals. Middle: erasure against random order. Right: randomised weights."""
-    height = 1.6 + 0.27 * len(table)
+    height = 2.2 + 0.27 * len(table)
     figure = Figure(figsize=(PAGE, height), layout="constrained")
     auc, gain, cascade = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
     colours = [MUTED if entry["trivial"] else BLUE if entry["verdict"] == "passes" else ORANGE for entry in table]
@@ -35,6 +37,8 @@ def truth_chart(
     gain.set_title("Erasure, better than random")
     gain.set_xlabel("area; green: deletion, blue: insertion")
     _cascade(cascade, similarities)
+    if similarities:
+        figure.legend(handles=cascade.get_lines(), loc="outside lower right", ncols=5, fontsize=6.5, handlelength=2.5)
     figure.text(0.005, 0.004, (PHANTOM_NOTICE if phantom else "") + NOTICE, fontsize=7, color=MUTED)
     figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
     return figure
@@ -54,13 +58,12 @@ def _dots(
 def _cascade(axes: Axes, similarities: Sequence[Mapping[str, Any]]) -> None:
     """Mean absolute rank correlation with the trained model's map by stage, a line per reading of a map."""
     axes.set_title("Similarity, weights randomised")
-    for name in dict.fromkeys(found["method"] for found in similarities):
+    for number, name in enumerate(dict.fromkeys(found["method"] for found in similarities)):
         means = [1.0]
         for stage in STAGES[1:]:
             mine = [found for found in similarities if (found["method"], found["stage"]) == (name, stage)]
             means.append(float(np.mean([abs(found["similarity"]) for found in mine])))
-        axes.plot(range(len(STAGES)), means, marker=".", linewidth=1, label=name)
+        colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
+        axes.plot(range(len(STAGES)), means, marker=".", linewidth=1, label=name, color=colour, linestyle=line)
     axes.set_xticks(range(len(STAGES)), STAGES, rotation=35, ha="right")
     axes.set_ylim(0, 1.02)
-    if similarities:
-        axes.legend(fontsize=6, ncols=2, loc="upper right")
