@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from benchmarks import bench_data, bench_scaling, bench_scan, bench_step, ceilings
+from benchmarks import bench_data, bench_scaling, bench_scan, bench_statistics, bench_step, ceilings
 from models import list_models
 
 FACTS = ("- Command: `python -m benchmarks.", "- Machine: ", "threads, OMP_WAIT_POLICY=", "## Ceilings of this run")
@@ -28,6 +28,7 @@ def in_this_process(monkeypatch):
         (bench_scan, "scan", r"\| 32 x 32 \| chunked \| float32 \| \d.* ms .*n=\d+\)"),
         (bench_step, "step", r"\| mae_3d_vim_tiny_patch8, .* \| fp32 \| \d.*n=2\) \| \d+ \|"),
         (bench_data, "data", r"\| loader \| \d.*\n\| device \| \d"),
+        (bench_statistics, "statistics", r"DeLong's standard error \| loops over pairs \| 5 \| \d\.\de-1"),
         (bench_scaling, "scaling", r"\| 64 \| \d.*n=\d\) \| \d"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
