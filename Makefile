@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo_run
 MINUTES := 10
+KILLS := 100
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # The demo's model: the tiny row of the registry, narrower and shorter; patch 8 on 80^3 volumes is 1,000 tokens.
@@ -16,7 +17,8 @@ MODEL := --input_size 80 --model_kwargs embed_dim=96 depth=4 decoder_embed_dim=4
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
 	@echo "make test   linters, type checker, tests"
-	@echo "make torture  damaged and hostile files for every reader -> benchmarks/results/ (MINUTES=10)"
+	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
+	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
 	@echo "make bench  speed and memory beside the machine's limits -> benchmarks/results/ (QUICK=--quick: tiny sizes)"
 
 $(VENV)/.installed: requirements.txt
@@ -65,6 +67,7 @@ test: $(VENV)/.installed-dev
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
 
 torture: $(VENV)/.installed-dev
+	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.torture --kills $(KILLS)
 	$(PY) -m tests.fuzz --minutes $(MINUTES)
 
 bench: $(VENV)/.installed-bench

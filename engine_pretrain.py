@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from util.distributed import World
+from util.loader import MASKS, seed_of
 from util.loop import train_epoch
 
 
@@ -30,12 +31,13 @@ def pretrain_epoch(
     The masks of a global batch are drawn alike on every rank and shared out, so that the number of ranks does not
     change which patches a subject loses.
     """
-    masks = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    masks = torch.Generator()
 
     def reconstruction_loss(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         volume = to_input(batch[0].to(world.device, non_blocking=True))
         if mask_ratio is None:
             return model(volume, return_pred=False).loss
+        masks.manual_seed(seed_of(seed, epoch, step, MASKS))  # by step, so that an epoch can resume in its middle
         noise = torch.rand(len(volume) * world.size, tokens, generator=masks)[world.rank :: world.size]
         return model(volume, mask_ratio, noise.to(world.device), return_pred=False).loss
 

@@ -33,18 +33,21 @@ from util.data.device_input import training_input
 from util.data.failures import surviving
 from util.data.folder import LABEL_SHEET
 from util.distributed import World
+from util.fitting import Inside, fit
 from util.folds import Fold
 from util.gathering import Rivals, gather_results
 from util.launch import launch
 from util.loader import seed_all, train_loader
+from util.locks import locked, locked_by_main
 from util.metrics import classification_metrics
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
-from util.protocol import Division, add_protocol_options, check_protocol, divide, protocol_facts
+from util.protocol import FOLDS_FILE, Division, add_protocol_options, check_protocol, divide, protocol_facts
 from util.record import Record
 from util.results import Prediction, write_predictions
-from util.runs import checkpoints, device_name, last_checkpoint, start_run
+from util.runs import checkpoint_path, checkpoints, device_name, last_checkpoint, start_run
 from util.selection import BEST_FILE, BestEpoch
-from util.training import Training, average_of, fit
+from util.stopping import StopRequest
+from util.training import Training, average_of
 from util.tta import FlipAveraged
 
 logger = logging.getLogger(__name__)
@@ -121,11 +124,23 @@ def loss_and_mixup(args: argparse.Namespace, labels: list[int], device: torch.de
     return SoftTargetCrossEntropy(), mixup
 
 
+def fold_folder(args: argparse.Namespace, fold: int) -> Path:
+    return args.output_dir / f"fold_{fold}"
+
+
 def train_fold(
-    args: argparse.Namespace, fold: int, subjects: Fold, volumes: PreparedVolumes, config: dict[str, Any], world: World
+    args: argparse.Namespace,
+    fold: int,
+    subjects: Fold,
+    volumes: PreparedVolumes,
+    config: dict[str, Any],
+    world: World,
+    stop: StopRequest,
 ) -> VolumeClassifier:
     """A fresh model, trained on the fold's training part; the state that --select says is returned."""
-    folder = args.output_dir / f"fold_{fold}"
+    folder = fold_folder(args, fold)
+    if args.resume is None and checkpoints(folder):
+        raise ValueError(f"fold {fold} in {folder} has checkpoints: continue it with --resume auto, or --overwrite all")
     train_part, test_part = volumes.subset(subjects["train"]), volumes.subset(subjects["test"])
     val_part = volumes.subset(subjects["val"]) if subjects.get("val") else None
     training_volumes, to_input = training_input(train_part, args.augment, augment=not args.no_augment)
@@ -150,15 +165,17 @@ def train_fold(
     shape = "cosine" if args.use_scheduler else "constant"
     schedule = Schedule(lr, args.min_lr, args.warmup_epochs, args.epochs, shape)
     criterion, mixup = loss_and_mixup(args, labels_of(train_part).tolist(), world.device)
-    training = Training(model, stepper, folder, {**config, "fold": fold}, average_of(model, args.ema))
-    first_epoch = training.resume(args.resume)
+    average, saving = average_of(model, args.ema), arguments.save_options(args)
+    training = Training(model, stepper, folder, {**config, "fold": fold}, world, average, saving)
+    training.resume(args.resume)
+    first_epoch = training.next_epoch
     best = BestEpoch(folder, training.config, patience=args.patience, is_main=world.is_main, first_epoch=first_epoch)
     log_dir = (args.log_dir or args.output_dir) / f"fold_{fold}"
-    record = Record(folder, log_dir, is_main=world.is_main, first_epoch=first_epoch)
+    record = Record(folder, log_dir, is_main=world.is_main, first_epoch=training.next_epoch)
     logger.info("fold %d: %d subjects to train on, %d held out", fold, len(train_part), len(test_part))
     parallel = world.wrap(model)
 
-    def run_epoch(epoch: int) -> dict[str, float]:
+    def run_epoch(epoch: int, inside: Inside) -> dict[str, float]:
         scalars = finetune_epoch(
             parallel,
             loader,
@@ -170,6 +187,7 @@ def train_fold(
             schedule=schedule,
             epoch=epoch,
             seed=args.seed,
+            inside=inside,
             accum_iter=args.accum_iter,
             ema=training.ema,
             record=record,
@@ -187,11 +205,10 @@ def train_fold(
     fit(
         training,
         run_epoch,
-        first_epoch=first_epoch,
         epochs=args.epochs,
-        save_freq=args.save_freq,
-        world=world,
         record=record,
+        stop=stop,
+        max_bad_steps=args.max_bad_steps,
         is_over=best.is_over,
     )
     record.close()
@@ -203,7 +220,7 @@ def train_fold(
 
 def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeClassifier:
     """The model of a fold's last or best checkpoint, as --select says."""
-    folder, model = args.output_dir / f"fold_{fold}", build_classifier(args)
+    folder, model = fold_folder(args, fold), build_classifier(args)
     load_weights(model, folder / BEST_FILE if args.select == "best_val" else last_checkpoint(folder))
     return model.to(world.device)
 
@@ -257,6 +274,26 @@ def open_cohort(args: argparse.Namespace) -> Cohort:
     return cohort
 
 
+def start_folds(args: argparse.Namespace, division: Division, config: dict[str, Any]) -> None:
+    """Make the run folder, or join one where other jobs work on other folds: folds.json stays as the first wrote it."""
+    with locked(args.output_dir, "the run's folds.json", "try again in a moment", wait_s=60):
+        if args.overwrite:
+            for folder in args.output_dir.glob("fold_*"):
+                with locked(folder, folder.name, "wait for that job before --overwrite"):
+                    pass
+        continues = args.resume is not None or args.folds is not None  # other folds may already be here
+        start_run(args.output_dir, config, resume=continues, overwrite=args.overwrite)
+        if not (args.output_dir / FOLDS_FILE).exists():
+            division.save(args.output_dir, args.label_type, args.seed)
+
+
+def is_finished(args: argparse.Namespace, fold: int) -> bool:
+    """Whether the fold has been trained to its end, which --patience may set before the last epoch, and predicted."""
+    folder = fold_folder(args, fold)
+    is_trained = checkpoint_path(folder, args.epochs - 1).exists() or args.patience is not None
+    return (folder / "predictions.csv").exists() and is_trained
+
+
 def folds_to_run(args: argparse.Namespace, count: int) -> list[int]:
     """What --folds says; with --eval and without --folds, those that have checkpoints."""
     folds = selected_folds(args.folds, count)
@@ -291,20 +328,28 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         "ranks": world.size,
         "args": arguments.plain(args),
     }
-    if world.is_main and not args.eval:
-        continues = args.resume is not None or args.folds is not None  # other folds may already be here
-        start_run(args.output_dir, config, resume=continues, overwrite=args.overwrite)
-        division.save(args.output_dir, args.label_type, args.seed)
-    world.barrier()
+    if not args.eval:
+        world.together(lambda: start_folds(args, division, config))
+        if not args.overwrite:  # another job may have been the first
+            division = divide(args, cohort.labels, cohort.sheet)
 
-    for fold in chosen:
+    def run_fold(fold: int, stop: StopRequest) -> None:
         if args.eval:
             model = finished_fold(args, fold, world)
         else:
-            model = train_fold(args, fold, division.folds[fold], volumes, config, world)
+            model = train_fold(args, fold, division.folds[fold], volumes, config, world, stop)
         found = test_fold(args, model, fold, division, volumes, world)
         if world.is_main:
-            write_predictions(args.output_dir / f"fold_{fold}" / "predictions.csv", found)
+            write_predictions(fold_folder(args, fold) / "predictions.csv", found)
+
+    with StopRequest(args.max_minutes) as stop:
+        for fold in chosen:
+            remedy = "leave it to that job and choose others with --folds"
+            with locked_by_main(world, fold_folder(args, fold), f"fold {fold}", remedy):
+                if any(world.gather([args.resume is not None and not args.eval and is_finished(args, fold)])):
+                    logger.info("fold %d is finished", fold)
+                else:
+                    run_fold(fold, stop)
     if world.is_main:
         rivals = Rivals(cohort.volumes, volumes, cohort.sheet, division, args.baselines)
         gather_results(args.output_dir, rivals, args.label_type, cohort.n_unknown, protocol_facts(args, division))

@@ -7,6 +7,7 @@ torchrun --nproc_per_node=4 main_pretrain.py ...        the same on several GPUs
 
 import argparse
 import logging
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,12 +20,15 @@ from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
 from util.data.failures import surviving
 from util.distributed import World
+from util.fitting import Inside, fit
 from util.launch import launch
 from util.loader import eval_loader, seed_all, train_loader
+from util.locks import locked_by_main
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.record import Record
 from util.runs import device_name, start_run
-from util.training import Training, average_of, fit
+from util.stopping import StopRequest
+from util.training import Training, average_of
 from vis.reconstruct import reconstruction_picture
 
 logger = logging.getLogger(__name__)
@@ -88,6 +92,11 @@ def build_model(args: argparse.Namespace) -> PatchPredictor:
 
 
 def train(args: argparse.Namespace, world: World) -> None:
+    with StopRequest(args.max_minutes) as stop, ExitStack() as held:
+        pretrain(args, world, stop, held)
+
+
+def pretrain(args: argparse.Namespace, world: World, stop: StopRequest, held: ExitStack) -> None:
     root = arguments.data_root(args, "BASE_PATH")
     volumes = PreparedVolumes(root, normalize=arguments.normalization(args), on_bad_volume=args.on_bad_volume)
     training_volumes, to_input = training_input(volumes, args.augment, augment=not args.no_augment)
@@ -120,12 +129,13 @@ def train(args: argparse.Namespace, world: World) -> None:
         "ranks": world.size,
         "args": arguments.plain(args),
     }
-    if world.is_main:
-        start_run(args.output_dir, config, resume=args.resume is not None, overwrite=args.overwrite)
-    world.barrier()
-    training = Training(model, stepper, args.output_dir, config, average_of(model, args.ema))
-    first_epoch = training.resume(args.resume)
-    record = Record(args.output_dir, args.log_dir or args.output_dir, is_main=world.is_main, first_epoch=first_epoch)
+    held.enter_context(locked_by_main(world, args.output_dir, "the run", "wait for it, or choose another --output_dir"))
+    world.together(lambda: start_run(args.output_dir, config, resume=args.resume is not None, overwrite=args.overwrite))
+    saving = arguments.save_options(args)
+    training = Training(model, stepper, args.output_dir, config, world, average_of(model, args.ema), saving)
+    training.resume(args.resume)
+    log_dir = args.log_dir or args.output_dir
+    record = Record(args.output_dir, log_dir, is_main=world.is_main, first_epoch=training.next_epoch)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     baseline = patch_mean_loss(model, eval_loader(volumes, batch_size=1, num_workers=0), world.device)
     logger.info(
@@ -143,13 +153,14 @@ def train(args: argparse.Namespace, world: World) -> None:
 
     parallel = world.wrap(model)
 
-    def run_epoch(epoch: int) -> dict[str, float]:
+    def run_epoch(epoch: int, inside: Inside) -> dict[str, float]:
         scalars = pretrain_epoch(
             parallel,
             loader,
             world=world,
             epoch=epoch,
             seed=args.seed,
+            inside=inside,
             tokens=tokens,
             mask_ratio=ratio,
             to_input=to_input,
@@ -170,11 +181,10 @@ def train(args: argparse.Namespace, world: World) -> None:
     fit(
         training,
         run_epoch,
-        first_epoch=first_epoch,
         epochs=args.epochs,
-        save_freq=args.save_freq,
-        world=world,
         record=record,
+        stop=stop,
+        max_bad_steps=args.max_bad_steps,
         after_epoch=draw,
     )
     record.close()

@@ -53,7 +53,7 @@ def inputs(volumes: PreparedVolumes, where: AugmentWhere, num_workers: int) -> I
     """One epoch of model inputs (1, C, Z, Y, X), augmented."""
     data, to_input = training_input(volumes, where, augment=True)
     loader = train_loader(data, batch_size=1, world=WORLD, seed=0, num_workers=num_workers, pin_memory=False)
-    start_epoch(loader, 0, 0, 0)
+    start_epoch(loader, 0)
     for batch in loader:
         yield to_input(batch[0])
 

@@ -1,9 +1,12 @@
 """A small prepared folder in the paper's bare layout, for tests of training: bright blobs mark class 1."""
 
+from pathlib import Path
+
 import numpy as np
 import openpyxl
 
 SIDE = 16
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_prepared(root, count=12, side=SIDE, unknown=1):

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import openpyxl
@@ -9,12 +11,20 @@ import torch
 import main_cr_finetune
 import main_pretrain
 from main_cr_finetune import main, selected_folds
-from tests.prepared import TINY, make_prepared
+from tests.prepared import ROOT, TINY, make_prepared
 from util.checkpoint import read_checkpoint
 from util.record import read_metrics
 from util.results import read_predictions
 
 NAME = "vim_3d_tiny_patch8"
+HOLD = """
+import sys
+from pathlib import Path
+from util.locks import locked
+with locked(Path(sys.argv[1]), "", ""):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +114,49 @@ def test_folds_spread_over_jobs_gather_to_the_same_result(run, data, pretrained,
     assert (tmp_path / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
 
 
+def test_finished_folds_are_not_redone_and_a_half_done_one_goes_on(run, data, pretrained, tmp_path, capsys):
+    again = shutil.copytree(run, tmp_path / "again")
+    (again / "fold_1" / "predictions.csv").unlink()
+    for path in ("checkpoint-0.pth", "checkpoint-1.pth"):
+        (again / "fold_2" / path).unlink(missing_ok=True)
+    before = (again / "fold_0" / "predictions.csv").stat().st_mtime_ns
+    folds = (again / "folds.json").read_bytes()
+    finetune(data, again, "--finetune", str(pretrained), "--resume", "auto")
+    said = capsys.readouterr().err
+    assert (again / "fold_0" / "predictions.csv").stat().st_mtime_ns == before
+    assert "fold 0 is finished" in said
+    assert "fold 1 is finished" not in said
+    assert (again / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
+    assert (again / "folds.json").read_bytes() == folds
+
+
+def test_a_stop_in_the_first_fold_leaves_the_others_for_later(run, data, pretrained, tmp_path):
+    with pytest.raises(SystemExit):
+        finetune(data, tmp_path, "--finetune", str(pretrained), "--max_minutes", "1e-9")
+    assert not (tmp_path / "fold_1").exists()
+    finetune(data, tmp_path, "--finetune", str(pretrained), "--resume", "auto")
+    assert (tmp_path / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
+
+
+def test_a_trained_fold_is_not_trained_over(run, data, pretrained):
+    with pytest.raises(ValueError, match=r"fold 1 in .* has checkpoints: continue it with --resume auto"):
+        finetune(data, run, "--finetune", str(pretrained), "--folds", "1")
+
+
+def test_two_jobs_want_the_same_fold(data, tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "fold_1")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(
+            ValueError, match=rf"fold 1 .* is in use by process {other.pid} .*choose others with --folds"
+        ):
+            finetune(data, tmp_path, "--folds", "1")
+        with pytest.raises(ValueError, match="wait for that job before --overwrite"):
+            finetune(data, tmp_path, "--overwrite")
+        finetune(data, tmp_path, "--folds", "0", epochs=1)
+        other.kill()
+
+
 def test_a_finished_run_resumes_without_training(run, data, pretrained):
     before = (run / "predictions.csv").read_text()
     finetune(data, run, "--finetune", str(pretrained), "--resume", "auto")
@@ -115,7 +168,7 @@ def test_training_items_vary_and_held_out_items_do_not(data, tmp_path, monkeypat
     seen = {}
 
     def epoch(model, loader, **options):
-        subject = loader.dataset[0][0].unsqueeze(0)
+        subject = loader.dataset[0, 0][0].unsqueeze(0)
         seen["first"], seen["again"] = (options["to_input"](subject) for _ in range(2))
         return main_cr_finetune_epoch(model, loader, **options)
 

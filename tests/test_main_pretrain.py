@@ -13,7 +13,8 @@ from tests.prepared import SIDE, TINY, make_prepared
 from util.checkpoint import load_weights
 from util.data.dataset import PreparedVolumes
 from util.record import read_metrics
-from util.runs import read_config
+from util.runs import checkpoints, read_config
+from util.stopping import STOPPED
 
 NAME = "mae_3d_vim_tiny_patch8"
 
@@ -56,6 +57,30 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(data, tmp_path):
     assert [row["epoch"] for row in read_metrics(tmp_path / "whole2")] == [0, 1, 2]
 
 
+def test_a_time_limit_ends_the_program_with_its_code_and_a_resume_finishes_it(data, tmp_path):
+    pretrain(data, tmp_path / "whole", epochs=3)
+    with pytest.raises(SystemExit) as stopped:
+        pretrain(data, tmp_path / "cut", "--max_minutes", "1e-9", epochs=3)
+    assert stopped.value.code == STOPPED
+    assert (tmp_path / "cut" / "stopped.json").exists()
+    pretrain(data, tmp_path / "cut", "--resume", "auto", epochs=3)
+    a, b = weights(tmp_path / "whole", 2), weights(tmp_path / "cut", 2)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_checkpoints_are_as_many_and_as_often_as_asked(data, tmp_path):
+    pretrain(data, tmp_path, "--save_freq", "1", "--keep_last", "2", epochs=4)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2.pth", "checkpoint-3.pth"]
+    pretrain(data, tmp_path / "minutes", "--save_freq", "1000000min", epochs=2)
+    assert [path.name for path in checkpoints(tmp_path / "minutes")] == ["checkpoint-1.pth"]
+
+
+def test_numbers_that_are_not_finite_are_borne_as_long_as_asked(data, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"3 updates in a row.*--max_bad_steps 2"):
+        pretrain(data, tmp_path, "--lr", "1e20", "--warmup_epochs", "0", "--max_bad_steps", "2", epochs=4)
+    assert "subjects: sub-" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def plain_weights(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("plain")
@@ -82,7 +107,16 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
 
 
 @pytest.mark.parametrize(
-    "options", [["--use_3d"], ["--use_z_score"], ["--no_pin_men"], ["--grad_checkpointing"], ["--threads", "1"]]
+    "options",
+    [
+        ["--num_workers", "2"],
+        ["--save_freq", "0.0001min"],
+        ["--use_3d"],
+        ["--use_z_score"],
+        ["--no_pin_men"],
+        ["--grad_checkpointing"],
+        ["--threads", "1"],
+    ],
 )
 def test_options_that_must_not_change_the_result(data, tmp_path, plain_weights, options):
     pretrain(data, tmp_path, *options)

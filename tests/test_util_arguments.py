@@ -66,5 +66,27 @@ def test_counts_must_be_positive(capsys):
     assert "at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--save_freq", "10s"], "write epochs, e.g. 20, or minutes"), (["--keep_last", "0"], "at least 1"),
+     (["--on_save_error", "ignore"], "choose from"), (["--max_minutes", "0"], "above 0 minutes"),
+     (["--max_minutes", "inf"], "above 0 minutes"), (["--rank_timeout", "-1"], "above 0 minutes"),
+     (["--max_bad_steps", "-1"], "at least 0")],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_bad_values_name_the_flag_and_the_fix(words, message, capsys):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    error = capsys.readouterr().err
+    assert f"argument {words[0]}" in error
+    assert message in error
+
+
+def test_save_options_are_those_of_the_command():
+    options = arguments.save_options(parse("--save_freq", "10min", "--keep_last", "3", "--on_save_error", "continue"))
+    assert (options.minutes, options.epochs, options.keep_last, options.on_error) == (10, None, 3, "continue")
+    assert arguments.save_options(parse()).epochs == 20
+
+
 def test_options_become_json_values():
     assert arguments.plain(parse("--data", "x"))["data"] == "x"

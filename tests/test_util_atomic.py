@@ -2,7 +2,7 @@
 
 import pytest
 
-from util.atomic import atomic_write
+from util.atomic import atomic_write, remove_leftovers
 
 
 def test_writes_bytes_and_text_and_makes_the_folder(tmp_path):
@@ -38,6 +38,26 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, failur
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_check_refuses_replaces_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def refuse(written):
+        raise OSError(written.read_text())
+
+    with pytest.raises(OSError, match="new"), atomic_write(path, "w", check=refuse) as file:
+        file.write("new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
+    for name in ("a.txt", ".a.txt.x1.tmp", ".lock"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".lock"}
 
 
 def test_others_may_read_it(tmp_path):

@@ -3,7 +3,7 @@ import torch
 from torch.utils.data import Dataset
 
 from util.distributed import World
-from util.loader import eval_loader, seed_all, start_epoch, train_loader
+from util.loader import ITEM, STEP, eval_loader, names_of_steps, seed_all, seed_of, start_epoch, train_loader
 
 
 class Numbers(Dataset):
@@ -19,8 +19,8 @@ def loader(rank=0, size=1, batch_size=4, workers=0):
     return train_loader(Numbers(), batch_size=batch_size, world=world, seed=3, num_workers=workers, pin_memory=False)
 
 
-def batches(loader, epoch, rank=0):
-    start_epoch(loader, 3, epoch, rank)
+def batches(loader, epoch):
+    start_epoch(loader, epoch)
     return [(index.tolist(), noise.tolist()) for index, noise in loader]
 
 
@@ -33,8 +33,32 @@ def test_epochs_differ_and_repeat_exactly():
 
 def test_global_batches_do_not_depend_on_the_number_of_ranks():
     alone = [set(index) for index, _ in batches(loader(batch_size=4), 0)]
-    pair = [batches(loader(rank, 2, batch_size=2), 0, rank) for rank in range(2)]
+    pair = [batches(loader(rank, 2, batch_size=2), 0) for rank in range(2)]
     assert [set(a) | set(b) for (a, _), (b, _) in zip(*pair, strict=True)] == alone
+
+
+def test_the_rest_of_an_epoch_is_the_same_with_any_number_of_workers():
+    whole = batches(loader(batch_size=2), 1)
+    for workers in (0, 2):
+        rest = loader(batch_size=2, workers=workers)
+        for first in (3, 1):  # persistent workers hear of the new place
+            start_epoch(rest, 1, first)
+            assert [(index.tolist(), noise.tolist()) for index, noise in rest] == whole[first:]
+
+
+def test_seeds_and_epochs_share_no_draws():
+    train = loader()
+    drawn = [value for epoch in range(3) for _, values in batches(train, epoch) for value in values]
+    assert len(set(drawn)) == len(drawn)
+    assert seed_of(1, 0, 3, ITEM) != seed_of(1, 0, 3, 0, STEP)
+
+
+def test_items_of_steps_are_named_for_all_ranks():
+    pair = [loader(rank, 2, batch_size=2) for rank in range(2)]
+    for train in pair:
+        start_epoch(train, 5)
+    seen = [[index.tolist() for index, _ in train] for train in pair]
+    assert names_of_steps(pair[1], range(1, 2)) == sorted(str(index) for rank in seen for index in rank[1])
 
 
 def test_workers_draw_different_augmentation():

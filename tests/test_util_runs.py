@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from util.runs import checkpoints, last_checkpoint, newest_run, read_config, start_run, write_json
+from util.runs import checkpoint_path, checkpoints, last_checkpoint, newest_run, read_config, start_run, write_json
 
 
 def test_config_records_what_a_repeat_needs(tmp_path):
@@ -38,10 +38,15 @@ def test_newest_run_of_a_kind(tmp_path):
 
 def test_checkpoints_sort_by_epoch_not_by_name(tmp_path):
     for epoch in (9, 10, 100):
-        (tmp_path / f"checkpoint-{epoch}.pth").touch()
+        checkpoint_path(tmp_path, epoch).touch()
+    for step in (10, 9):
+        checkpoint_path(tmp_path, 10, step).touch()
     (tmp_path / ".checkpoint-999.pth.x.tmp").touch()
+    (tmp_path / "checkpoint-999.pth.damaged").touch()
     assert [path.name for path in checkpoints(tmp_path)] == [
         "checkpoint-9.pth",
+        "checkpoint-10-step-9.pth",
+        "checkpoint-10-step-10.pth",
         "checkpoint-10.pth",
         "checkpoint-100.pth",
     ]

@@ -2,8 +2,9 @@
 
 import argparse
 import ast
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from util.cli import Parser
 from util.config import read_base_path
@@ -11,6 +12,8 @@ from util.data.bad_volumes import OnBadVolume
 from util.data.device_input import AugmentWhere
 from util.data.normalize import Normalize
 from util.optim import PrecisionName
+from util.saving import OnSaveError, SaveOptions, save_frequency
+from util.stopping import STOPPED
 
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 AUGMENT_WHERE: tuple[AugmentWhere, ...] = ("loader", "device")
@@ -82,6 +85,12 @@ def add_training_options(parser: Parser, *, epochs: int, blr: float, warmup_epoc
     group.add_argument("--weight_decay", type=float, default=weight_decay)
     group.add_argument("--clip_grad", type=float, help="largest gradient norm")
     group.add_argument(
+        "--max_bad_steps",
+        type=count,
+        default=10,
+        help="updates in a row that may be skipped because loss or gradient is not finite; one more ends the run",
+    )
+    group.add_argument(
         "--precision", choices=PRECISIONS, default="fp32", help="autocast type; scan state stays float32"
     )
     group.add_argument(
@@ -96,7 +105,34 @@ def add_run_options(parser: Parser, output_dir: str) -> None:
     group.add_argument("--resume", help='a checkpoint, or "auto" for the newest in the run folder')
     group.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
     group.add_argument(
-        "--save_freq", type=positive, default=20, help="epochs between checkpoints; the last is always kept"
+        "--save_freq",
+        type=frequency,
+        default="20",
+        help="time between checkpoints: epochs, or minutes such as 10min, then within epochs too; the end is always "
+        "saved",
+    )
+    group.add_argument(
+        "--keep_last",
+        type=positive,
+        metavar="N",
+        help="delete all but the N newest checkpoints; default keeps those of finished epochs",
+    )
+    group.add_argument(
+        "--on_save_error",
+        choices=get_args(OnSaveError),
+        default="stop",
+        help="what to do where a checkpoint cannot be written (disk full, no permission); those before it stay",
+    )
+    group.add_argument(
+        "--max_minutes",
+        type=minutes,
+        help=f"save and stop after so long, exit code {STOPPED}, as after SIGTERM, SIGINT or SIGUSR1; default: never",
+    )
+    group.add_argument(
+        "--rank_timeout",
+        type=minutes,
+        default=30.0,
+        help="minutes that a rank waits for the others before it gives up; set it above the time of the longest step",
     )
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -109,6 +145,34 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
     return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
+    return value
+
+
+def minutes(text: str) -> float:
+    """A time above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 minutes")
+    return value
+
+
+def frequency(text: str) -> str:
+    """What --save_freq takes, for argparse."""
+    try:
+        return save_frequency(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def save_options(args: argparse.Namespace) -> SaveOptions:
+    return SaveOptions(args.save_freq, args.keep_last, args.on_save_error)
 
 
 def parse_model_kwargs(pairs: list[str]) -> dict[str, Any]:

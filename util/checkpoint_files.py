@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from util.atomic import atomic_write
+from util.sealing import check_seal, write_sealed
 
 Content = dict[str, Any]  # "model": tensors by name; beside it what the file says: "epoch", "config", "args", ...
 PICKLES = (".pth", ".pt")
@@ -22,9 +23,8 @@ ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle want
 
 
 def save_checkpoint(path: Path, content: Content) -> None:
-    """Write a .pth checkpoint whole or not at all."""
-    with atomic_write(path) as file:
-        torch.save(content, file)
+    """Write a .pth checkpoint whole or not at all, with a checksum (util/sealing.py) and read back."""
+    write_sealed(path, lambda file: torch.save(content, file))  # pyright: ignore[reportArgumentType]  # write is enough
 
 
 def save_safetensors(path: Path, content: Content) -> None:
@@ -44,6 +44,7 @@ def read_checkpoint(path: Path | str) -> Content:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
+    check_seal(path)
     content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary with a 'model'")

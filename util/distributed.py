@@ -1,7 +1,7 @@
 """One process or many: the same calls, collectives that do nothing on a single process."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is: rank of size, computing on device."""
+    """Who this process is: rank of size, computing on device. control: a gloo group for messages between hosts."""
 
     rank: int
     size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -38,8 +39,22 @@ class World:
         if self.size == 1:
             return items
         parts: list[list[Any]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(parts, items)
+        dist.all_gather_object(parts, items, group=self.control)
         return [item for part in parts for item in part]
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Have the main rank do some work while the others wait; where it raises, all of them do."""
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                work()
+            except Exception as caught:
+                if self.size == 1:
+                    raise
+                error = caught
+        for problem in self.gather([error] if self.is_main else []):
+            if problem is not None:
+                raise problem
 
     def barrier(self) -> None:
         if self.size > 1:
@@ -79,6 +94,7 @@ def join_world(device_name: str, timeout: timedelta = timedelta(minutes=30)) -> 
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
-        yield World(rank, size, device)
+        control = dist.new_group(backend="gloo", timeout=timeout)
+        yield World(rank, size, device, control)  # pyright: ignore[reportArgumentType]  # this rank is in it
     finally:
         dist.destroy_process_group()

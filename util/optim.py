@@ -32,7 +32,9 @@ def build_optimizer(
         no_weight_decay_list=tuple(model.no_weight_decay()),  # pyright: ignore[reportCallIssue]  # our models have it
         layer_decay=layer_decay,
     )
-    return torch.optim.AdamW(groups, lr=lr, betas=betas)
+    # fused on CUDA: it leaves out an update without the host waiting to hear whether the gradient is finite
+    on_cuda = all(parameter.device.type == "cuda" for parameter in model.parameters())
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=on_cuda or None)
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,24 @@ class Stepper:
         return autocast(self.device, self.precision)
 
     def backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()
+        """Add to the gradients. A loss that is not finite makes them NaN, even where its own gradient is finite: so
+        every rank hears of it with the sum of gradients, and `step` leaves the update out on all of them."""
+        self.scaler.scale(loss).backward(torch.where(loss.detach().isfinite(), 1.0, math.nan).to(loss.dtype))
 
     def step(self) -> Tensor:
-        """Unscale, clip, update, clear; the gradient's norm before clipping is returned, ()."""
+        """Unscale, clip, update, clear; the gradient's norm before clipping is returned, (). Where it is not finite the
+        update is left out: by the scaler in fp16, on the device by an optimiser with `fused`, else after a look."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad if self.clip_grad else math.inf)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif all(group.get("fused") for group in self.optimizer.param_groups):
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore  # as GradScaler tells it
+            self.optimizer.step()
+        elif norm.isfinite():
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import resource
 import sys
 import time
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from util.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,10 @@ class Record:
         if is_main:
             folder.mkdir(parents=True, exist_ok=True)
             kept = [row for row in read_metrics(folder) if row["epoch"] < first_epoch]
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            with atomic_write(self.path, "w") as file:
+                file.writelines(json.dumps(row) + "\n" for row in kept)
+            if lost := sorted(set(range(first_epoch)) - {row["epoch"] for row in kept}):
+                logger.warning("%s lacks epochs %s, which ended before this start", self.path, lost)
 
     def epoch(self, epoch: int, values: dict[str, float]) -> None:
         """Record one epoch's scalars and say them in a line."""
@@ -41,6 +47,8 @@ class Record:
         row = {"epoch": epoch, **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint that says that this epoch is over
         for name, value in values.items():
             self.writer.add_scalar(name, value, epoch)
         self.writer.flush()
@@ -50,7 +58,8 @@ class Record:
         """Scalars within an epoch; the x axis is epoch * 1000, so that batch sizes can be compared."""
         if self.writer is not None:
             for name, value in values.items():
-                self.writer.add_scalar(f"step/{name}", value, epoch_1000x)
+                if math.isfinite(value):
+                    self.writer.add_scalar(f"step/{name}", value, epoch_1000x)
 
     def picture(self, name: str, image_HWC: np.ndarray, epoch: int) -> None:
         if self.writer is not None:
@@ -62,11 +71,20 @@ class Record:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a folder's metrics.jsonl; empty if there is none yet."""
+    """The rows of a folder's metrics.jsonl; empty if there is none yet. A last line that was cut off is left out."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is damaged: remove the line, or restore the file") from None
+            logger.warning("%s: the last line was cut off and is left out", path)
+    return rows
 
 
 class Progress:
@@ -78,15 +96,17 @@ class Progress:
         self.title, self.is_main = title, is_main
         self.fields: dict[str, str] = {}
 
-    def __call__(self, batches: Iterable, total: int) -> Iterator:
+    def __call__(self, batches: Iterable, total: int, done: int = 0) -> Iterator:
+        """The batches; `done` of the `total` came before them."""
         terminal = sys.stderr.isatty()
-        bar = tqdm(batches, total=total, desc=self.title, disable=not (self.is_main and terminal), leave=False)
+        hidden = not (self.is_main and terminal)
+        bar = tqdm(batches, total=total, initial=done, desc=self.title, disable=hidden, leave=False)
         started = time.monotonic()
-        for number, batch in enumerate(bar, start=1):
+        for number, batch in enumerate(bar, start=done + 1):
             yield batch
             bar.set_postfix(self.fields, refresh=False)
             if self.is_main and not terminal and number % max(total // self.LINES, 1) == 0 and number < total:
-                left = (time.monotonic() - started) / number * (total - number)
+                left = (time.monotonic() - started) / (number - done) * (total - number)
                 shown = " ".join(f"{name} {value}" for name, value in self.fields.items())
                 logger.info("%s %d/%d %s ETA %.0f s", self.title, number, total, shown, left)
 

@@ -1,6 +1,7 @@
 """Run folders: a run's config.json, its checkpoints, and where the newest run is."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -19,7 +20,8 @@ RunKind = Literal["pretrain", "finetune"]
 PROJECT = Path(__file__).resolve().parents[1]
 RUN_ROOTS = (PROJECT / "runs", PROJECT / "demo_run")
 RECORDED_PACKAGES = ("torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
-CHECKPOINT = re.compile(r"checkpoint-(\d+)\.pth$")
+STOPPED_FILE = "stopped.json"  # in the folder of a training that stopped when asked and waits to be continued
+CHECKPOINT = re.compile(r"checkpoint-(\d+)(?:-step-(\d+))?\.pth")
 
 
 def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
@@ -34,7 +36,8 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
         )
     if overwrite and not resume:
         for stale in [
-            *folder.glob("checkpoint-*.pth"),
+            *folder.glob("checkpoint-*.pth*"),
+            *folder.glob(STOPPED_FILE),
             *folder.glob("fold_*/*"),
             *folder.glob("metrics.jsonl"),
             *folder.glob("folds.json"),
@@ -105,16 +108,27 @@ def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") ->
     return max(runs, key=lambda path: path.stat().st_mtime).parent
 
 
+def checkpoint_path(folder: Path, epoch: int, step: int | None = None) -> Path:
+    """checkpoint-N.pth after epoch N, checkpoint-N-step-S.pth after S batches of it."""
+    return folder / (f"checkpoint-{epoch}.pth" if step is None else f"checkpoint-{epoch}-step-{step}.pth")
+
+
+def is_within_epoch(checkpoint: Path) -> bool:
+    """Whether a checkpoint's name says that it was saved before its epoch was over."""
+    return "-step-" in checkpoint.name
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """checkpoint-N.pth files of a folder, oldest epoch first."""
-    numbered = {
-        int(match[1]): path for path in folder.glob("checkpoint-*.pth") if (match := CHECKPOINT.search(path.name))
-    }
-    return [numbered[epoch] for epoch in sorted(numbered)]
+    """The checkpoints of a folder, oldest first."""
+    placed = {}
+    for path in folder.glob("checkpoint-*.pth"):
+        if match := CHECKPOINT.fullmatch(path.name):
+            placed[int(match[1]), float(match[2] or math.inf)] = path
+    return [placed[place] for place in sorted(placed)]
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint of the latest epoch in a folder."""
+    """The newest checkpoint of a folder."""
     found = checkpoints(folder)
     if not found:
         raise ValueError(f"{folder} holds no checkpoint-N.pth")

@@ -1,0 +1,74 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.prepared import ROOT
+from util.stopping import StopRequest
+
+PROGRAM = """
+import os, signal, sys, time
+from util.stopping import StopRequest, Stopped
+with StopRequest() as stop:
+    child = os.fork()
+    print("ready", child, flush=True)
+    end = time.monotonic() + 20
+    while time.monotonic() < end and not (child and stop.reason and sys.argv[1] == "polite"):
+        time.sleep(0.01)
+print("left after", stop.reason, flush=True)
+time.sleep(0.1)
+os.kill(child, signal.SIGTERM)
+print("child ended by", os.waitpid(child, 0)[1] >> 8, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_asks_instead_of_ending_the_process(number, caplog):
+    with StopRequest() as stop:
+        assert stop.reason is None
+        signal.raise_signal(number)
+        assert stop.reason == number.name
+        signal.raise_signal(number)  # a launcher's repetition, within a second
+    assert "a second signal exits at once" in caplog.text
+
+
+def test_handlers_are_those_of_before_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_time_limit_is_a_reason():
+    stop = StopRequest(0.5)
+    assert stop.reason is None
+    stop.started -= 31
+    assert stop.reason == "--max_minutes 0.5"
+
+
+def start(how):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, how], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout.readline().startswith("ready")
+    return process
+
+
+def test_a_second_signal_exits_at_once():
+    process = start("stubborn")
+    process.terminate()
+    time.sleep(1.2)
+    os.killpg(process.pid, signal.SIGINT)
+    with process:
+        assert process.wait(10) == 128 + signal.SIGINT
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_data_loading_processes_outlive_a_signal_to_the_group_and_end_with_the_training():
+    process = start("polite")
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=20)
+    assert out.splitlines()[-2:] == ["left after SIGTERM", f"child ended by {128 + signal.SIGTERM}"]

@@ -1,0 +1,66 @@
+"""When a training saves, which checkpoints it keeps, and what it does where saving fails."""
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from util.runs import checkpoints, is_within_epoch
+
+OnSaveError = Literal["stop", "continue"]
+FREQUENCY = re.compile(r"(\d+)|(\d+\.?\d*|\.\d+)min")
+SPARE = 2  # checkpoints within an epoch go once they are not among the newest two: one to use, one to fall back to
+
+
+def save_frequency(text: str) -> str:
+    """Checks --save_freq: whole epochs such as "20", or minutes such as "10min". Raises ValueError."""
+    found = FREQUENCY.fullmatch(text)
+    if found is None or float(found[1] or found[2]) <= 0:
+        raise ValueError(f"{text!r} is no time: write epochs, e.g. 20, or minutes, e.g. 10min")
+    return text
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """every: as `save_frequency` takes it. keep_last: so many of the newest checkpoints stay; None keeps those of
+    finished epochs. on_error: what happens where a checkpoint cannot be written."""
+
+    every: str = "20"
+    keep_last: int | None = None
+    on_error: OnSaveError = "stop"
+
+    @property
+    def epochs(self) -> int | None:
+        return None if self.every.endswith("min") else int(self.every)
+
+    @property
+    def minutes(self) -> float | None:
+        return float(self.every.removesuffix("min")) if self.every.endswith("min") else None
+
+    def ends_epoch(self, epoch: int) -> bool:
+        """Whether the end of this epoch is a time to save."""
+        return self.epochs is not None and (epoch + 1) % self.epochs == 0
+
+
+class SaveClock:
+    """Tells when minutes between checkpoints are over; it restarts at every save."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.minutes = minutes
+        self.restart()
+
+    def restart(self) -> None:
+        self.started = time.monotonic()
+
+    def is_due(self) -> bool:
+        return self.minutes is not None and time.monotonic() - self.started > self.minutes * 60
+
+
+def prune(newest: Path, keep_last: int | None) -> None:
+    """Delete the checkpoints beside and before `newest`, which is known to be good, that nothing needs any more."""
+    found = checkpoints(newest.parent)
+    found = found[: found.index(newest) + 1]  # a training that went back to an older one leaves those after it alone
+    old = found[: -(keep_last or SPARE)]
+    for path in old if keep_last is not None else [path for path in old if is_within_epoch(path)]:
+        path.unlink(missing_ok=True)
