@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -194,11 +194,10 @@ def train_fold(
         )
         if (epoch + 1) % args.eval_freq == 0 or epoch + 1 == args.epochs:
             if val_part is not None:
-                found = scores(args, training.best_known, val_part, world)
-                scalars |= best.look(epoch, training.best_known, labels_of(val_part), found)
-            metrics = classification_metrics(
-                labels_of(test_part), scores(args, training.best_known, test_part, world)
-            )  # to be watched only: nothing is chosen by it
+                _, labels, found = scores(args, training.best_known, val_part, world)
+                scalars |= best.look(epoch, training.best_known, labels, found)
+            _, labels, found = scores(args, training.best_known, test_part, world)
+            metrics = classification_metrics(labels, found)  # to be watched only: nothing is chosen by it
             scalars |= {f"test_{name}": metrics[name] for name in ("auc", "accuracy")}
         return scalars
 
@@ -225,11 +224,21 @@ def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeCl
     return model.to(world.device)
 
 
-def scores(args: argparse.Namespace, model: nn.Module, volumes: PreparedVolumes, world: World) -> np.ndarray:
-    """Probability of class 1 of every subject, in the order of `volumes`."""
+class Scored(NamedTuple):
+    """Subjects in the order of their volumes, without those whose volumes could not be used; probabilities of class
+    1."""
+
+    subjects: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+def scores(args: argparse.Namespace, model: nn.Module, volumes: PreparedVolumes, world: World) -> Scored:
     seen = FlipAveraged(model) if args.tta == "flip" else model
     found = predict(seen, volumes, world=world, batch_size=args.batch_size, precision=args.precision)
-    return np.array([found[subject] for subject in volumes.subjects])
+    subjects = [subject for subject in volumes.subjects if subject in found]
+    labels, probabilities = ([of(subject) for subject in subjects] for of in (volumes.label, found.__getitem__))
+    return Scored(subjects, np.array(labels), np.array(probabilities))
 
 
 def labels_of(volumes: PreparedVolumes) -> np.ndarray:
@@ -242,22 +251,22 @@ def test_fold(
     """Held-out predictions of a fold; temperature and threshold, if asked for, come from its validation part."""
     decision, subjects = Decision(), division.folds[fold]
     if args.calibrate == "temperature" or args.threshold == "val":
-        val_part = volumes.subset(subjects["val"])
+        _, labels, found = scores(args, model, volumes.subset(subjects["val"]), world)
         decision = fit_decision(
-            labels_of(val_part),
-            scores(args, model, val_part, world),
+            labels,
+            found,
             fit_temperature=args.calibrate == "temperature",
             fit_threshold=args.threshold == "val",
         )
         logger.info("fold %d: temperature %.3f, threshold %.3f", fold, decision.temperature, decision.threshold)
-    part = volumes.subset(subjects["test"])
-    probabilities = scaled(scores(args, model, part, world), decision.temperature)
+    tested = scores(args, model, volumes.subset(subjects["test"]), world)
+    probabilities = scaled(tested.probabilities, decision.temperature)
     return [
         Prediction(
             subject, fold, volumes.label(subject), float(probability), fold // division.k_fold, decision.threshold,
             division.patients.get(subject, ""),
         )
-        for subject, probability in zip(part.subjects, probabilities)
+        for subject, probability in zip(tested.subjects, probabilities, strict=True)
     ]  # fmt: skip
 
 
