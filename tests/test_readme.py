@@ -10,6 +10,7 @@ import main_cr_finetune
 import main_pretrain
 import prepare_data
 import probe
+import vis.check_maps
 import vis.report
 import vis.visualize
 import vis.visualize_finetuned
@@ -24,6 +25,7 @@ PARSERS = {
     "visualize.py": vis.visualize.parse,
     "visualize_finetuned.py": vis.visualize_finetuned.parse,
     "report.py": vis.report.parse,
+    "check_maps.py": vis.check_maps.parse,
 }
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]

@@ -5,6 +5,7 @@ A model is worth its training only where it is better than these; a confounder i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from util.data.dataset import PreparedVolumes
+from util.data.folder import BadVolume
 from util.data.image_features import intensity_features, tumour_features
 from util.data.labels import column_names, read_columns
 from util.folds import Fold
@@ -84,9 +86,14 @@ def sheet_tables(sheet_columns: Mapping[str, Mapping[str, str]]) -> dict[str, Ta
 
 
 def image_tables(volumes: PreparedVolumes) -> dict[str, Table]:
-    """Tumour volume and location (where a subject has a segmentation) and intensity; reads every volume once each."""
-    tumour = {subject: tumour_features(volumes, subject) for subject in volumes.subjects}
-    intensity = {subject: intensity_features(volumes, subject) for subject in volumes.subjects}
+    """Tumour volume and location (where a subject has a segmentation) and intensity; reads every volume once each.
+
+    Subjects whose volumes cannot be used are left out where --on_bad_volume skip let others stand in for them.
+    """
+    tumour, intensity = {}, {}
+    for subject in volumes.subjects:
+        with suppress(BadVolume) if volumes.on_bad_volume == "skip" else nullcontext():
+            tumour[subject], intensity[subject] = (of(volumes, subject) for of in (tumour_features, intensity_features))
     known = any(not math.isnan(row["volume"]) for row in tumour.values())
     return {**({"tumour volume and location": tumour} if known else {}), "intensity": intensity}
 
