@@ -24,7 +24,7 @@ MAP_BACKGROUNDS = ("t1ce", "flair")
 CAPTIONS = {"input": "input", "masked": "masked", "prediction": "decoder output", "pasted": "reconstruction",
             "error": "|error|"}  # fmt: skip
 Place = tuple[int, int, int]  # (z, y, x)
-BAR_WIDTH = 1.05  # inches kept free at the right for a colour bar and its text
+BAR_WIDTH = 1.2  # inches kept free at the right for a colour bar and its text
 
 
 @styled
@@ -172,6 +172,8 @@ def colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize,
     bar = figure.colorbar(ScalarMappable(scale, colours), cax=bar_axes)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(labelsize=7, length=2)
+    bar.ax.ticklabel_format(scilimits=(-2, 4))
+    bar.ax.yaxis.get_offset_text().set_fontsize(7)
     bar.set_label(label, fontsize=7.5)
 
 
