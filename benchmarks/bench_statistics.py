@@ -15,7 +15,7 @@ from benchmarks.commandline import begin, parse
 from util import cli
 from util.bootstrap import bootstrap_intervals, point_metrics, resampled_metrics, stratified_weights
 from util.comparisons import corrected_t_test, mcnemar, permutation_p
-from util.delong import delong_difference, delong_interval
+from util.delong import Z95, delong_difference, delong_interval
 from util.metrics import METRICS, classification_metrics
 from util.results import Prediction
 from util.scores import Scores, arrange
@@ -86,32 +86,36 @@ def agreement(repetitions: int) -> list[list[object]]:
              abs(delong_interval(a).error - brute_force_error(labels.tolist(), one.tolist()))),
             ("McNemar's p", "binomial distribution", abs(test.p - min(1.0, 2 * binom.cdf(fewer, total, 0.5)))),
             ("t-test without correction", "scipy ttest_1samp",
-             abs(corrected_t_test(values.tolist(), 0.0).p - ttest_1samp(values, 0).pvalue)),
+             abs(corrected_t_test(values.tolist(), 0.0).p - float(np.asarray(ttest_1samp(values, 0))[1]))),
         ):  # fmt: skip
             gaps.setdefault((name, independent), []).append(float(gap))
     return [[name, independent, len(found), f"{max(found):.1e}"] for (name, independent), found in gaps.items()]
 
 
 def coverage(cohorts: int, resamples: int) -> list[list[object]]:
-    """(size, true AUC, coverage and mean width of bootstrap and DeLong, false alarms of DeLong and McNemar)."""
+    """(size, true AUC, coverage and mean width of bootstrap, DeLong and DeLong without log-odds, false alarms)."""
     rows = []
     for positives, negatives in SIZES:
         for distance in DISTANCES:
             generator, truth = np.random.default_rng(1), float(norm.cdf(distance / math.sqrt(2)))
-            hits, widths, alarms = np.zeros(2), np.zeros(2), np.zeros(3)
+            hits, widths, alarms = np.zeros(3), np.zeros(3), np.zeros(3)
             for index in range(cohorts):
                 a, b = cohort(generator, positives, negatives, distance)
                 area = delong_interval(a)
-                for method, (low, high) in enumerate(
-                    (bootstrap_intervals(a, resamples=resamples, seed=index)["auc"], (area.low, area.high))
-                ):
+                intervals = (
+                    bootstrap_intervals(a, resamples=resamples, seed=index)["auc"],
+                    (area.low, area.high),
+                    (area.auc - Z95 * area.error, min(area.auc + Z95 * area.error, 1.0)),
+                )
+                for method, (low, high) in enumerate(intervals):
                     hits[method] += low <= truth <= high
                     widths[method] += high - low
                 alarms[0] += delong_difference(a, b).p < 0.05
                 alarms[1] += mcnemar(a.decisions_S == a.labels_S, b.decisions_S == b.labels_S).p < 0.05
                 if distance == 0:
                     alarms[2] += permutation_p(a, permutations=199, seed=index) <= 0.05
-            shares = [f"{share / cohorts:.3f}" for share in (hits[0], widths[0], hits[1], widths[1], *alarms[:2])]
+            pairs = [share for both in zip(hits, widths) for share in both]
+            shares = [f"{share / cohorts:.3f}" for share in (*pairs, *alarms[:2])]
             chance = f"{alarms[2] / cohorts:.3f}" if distance == 0 else ""
             rows.append([f"{positives} + {negatives}", f"{truth:.3f}", *shares, chance])
             logger.info("%s", rows[-1])
@@ -140,8 +144,9 @@ def main(argv: list[str] | None = None) -> None:
         ["quantity", "independent computation", "cases", "largest difference"], agreement(5 if options.quick else 200)
     )
     report.section("Intervals and tests over simulated cohorts", f"{cohorts} cohorts a row, 500 resamples each.")
-    header = ["cohort", "true AUC", "bootstrap: coverage", "width", "DeLong: coverage", "width",
-              "false alarms: paired DeLong", "McNemar", "permutation"]  # fmt: skip
+    methods = ("bootstrap", "DeLong", "DeLong without log-odds")
+    header = ["cohort", "true AUC", *(text for name in methods for text in (f"{name}: coverage", "width"))]
+    header += ["false alarms: paired DeLong", "McNemar", "permutation"]
     report.table(header, coverage(cohorts, 20 if options.quick else 500))
     report.section("Tests over folds", "Differences of folds with mean 0 and correlation 1 / k.")
     report.table(["test", "folds", "false alarms"], fold_tests(cohorts * 5))

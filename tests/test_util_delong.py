@@ -79,10 +79,27 @@ def test_equal_runs_have_p_one_and_a_perfect_against_a_constant_one_none():
     assert math.isnan(delong_difference(perfect, constant).p)
 
 
-def test_the_interval_stays_within_zero_and_one():
+def test_the_interval_stays_within_zero_and_one_and_is_normal_on_the_log_odds():
     labels, one = binormal(0, 6, 6, distance=1.5)
     found = delong_interval(scores(labels, one))
-    assert 0 <= found.low < found.auc < found.high == 1
+    assert 0 < found.low < found.auc < found.high < 1
+    low, middle, high = (math.log(p / (1 - p)) for p in (found.low, found.auc, found.high))
+    assert middle - low == pytest.approx(high - middle)
+    assert high - middle == pytest.approx(1.959964 * found.error / (found.auc * (1 - found.auc)))
+
+
+def test_without_an_error_the_interval_is_a_point():
+    found = delong_interval(scores([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.3]))
+    assert (found.auc, found.error, found.low, found.high) == (1, 0, 1, 1)
+
+
+def test_near_one_it_covers_what_the_plain_interval_does_not():
+    truth, hits, plain = norm.cdf(2.5 / math.sqrt(2)), 0, 0
+    for seed in range(300):
+        found = delong_interval(scores(*binormal(seed, 20, 30, distance=2.5)))
+        hits += found.low <= truth <= found.high
+        plain += abs(truth - found.auc) <= 1.96 * found.error
+    assert hits / 300 >= 0.9 > plain / 300
 
 
 def test_coverage_and_false_alarms():

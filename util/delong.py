@@ -17,9 +17,10 @@ Z95 = float(norm.ppf(0.975))
 
 @dataclass(frozen=True)
 class Area:
-    """AUC, standard error and 95% interval within [0, 1] (normal, as pROC does); nan where not defined.
+    """AUC, standard error and 95% interval; nan where not defined.
 
-    With every pair in order the error is estimated as 0: that interval shows how little the sample says, no certainty.
+    The interval is normal on the scale of the log-odds (Pepe 2003): near 1 the plain one covers far less than it says,
+    see benchmarks/bench_statistics.py. With every pair in order the error is estimated as 0, the interval as a point.
     """
 
     auc: float
@@ -52,7 +53,11 @@ def delong_interval(scores: Scores) -> Area:
     pairs_PN = _mean_pairs(scores)
     auc = float(pairs_PN.mean())
     error = math.sqrt(_variance(pairs_PN)) if _is_applicable(scores) else math.nan
-    return Area(auc, error, *(np.clip([auc - Z95 * error, auc + Z95 * error], 0, 1).tolist()))
+    if not error > 0:  # 0 or nan
+        return Area(auc, error, auc + error, auc + error)
+    middle, reach = math.log(auc / (1 - auc)), Z95 * error / (auc * (1 - auc))
+    low, high = (1 / (1 + math.exp(-bound)) for bound in (middle - reach, middle + reach))
+    return Area(auc, error, low, high)
 
 
 def delong_difference(a: Scores, b: Scores) -> AreaDifference:
