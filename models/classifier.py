@@ -15,6 +15,7 @@ from models.state import (
     check_family,
     drop,
     fit_directions,
+    fit_missing_contrasts,
     fit_positions,
 )
 
@@ -64,5 +65,6 @@ class VolumeClassifier(VolumeEncoder):
         if "head.weight" in state and state["head.weight"].shape != self.head.weight.shape:
             drop(adapted, HEAD)
         fit_directions(adapted, self.state_dict())
+        fit_missing_contrasts(adapted, self.state_dict())
         fit_positions(adapted, "pos_embed", source_grid, self.grid)
         return adapted

@@ -68,6 +68,9 @@ class ModelConfig:
     pool: Pool = "mean"
     """What a classifier's head reads: the mean of all tokens, or the last token of the scan."""
     drop_path_rate: float = 0.1
+    contrast_dropout: float = 0.0
+    """Probability with which training leaves out each contrast of a sample, at least one staying. Above 0 a volume may
+    lack contrasts: one that is 0 in every voxel counts as missing, and a learned token stands for it."""
     norm_pix_loss: bool = False
     """Reconstruct each patch normalised by its own mean and variance."""
     grad_checkpointing: bool = False
@@ -104,6 +107,13 @@ class ModelConfig:
                 )
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+        if not 0 <= self.contrast_dropout < 1:
+            raise ValueError(
+                f"contrast_dropout={self.contrast_dropout} must lie in [0, 1): 0 for models that need every contrast, "
+                "0.3 leaves out each in 3 of 10 samples"
+            )
+        if self.contrast_dropout and self.in_chans == 1:
+            raise ValueError(f"contrast_dropout={self.contrast_dropout} needs more than the one contrast of in_chans=1")
         if self.mixer == "attention" and self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim={self.embed_dim} is not divisible by num_heads={self.num_heads}")
         for axis, side in zip("ZYX", self.img_size):

@@ -9,6 +9,7 @@ from models.config import Grid, ModelConfig
 from models.fidelity import PARTS
 from models.orders import RASTER, SHUFFLE, scan_places
 from models.patches import PatchEmbed3D, take_tokens
+from models.state import MISSING_CONTRAST
 from models.trunk import NORM_EPS, Collect, Trunk, build_trunk
 
 UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
@@ -33,7 +34,7 @@ class VolumeEncoder(nn.Module):
         self.shuffles = order == SHUFFLE
         places = None if order in (SHUFFLE, RASTER) else scan_places(order, config.grid)
         self.register_buffer("scan_places", places, persistent=False)
-        self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size)
+        self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size, config.contrast_dropout)
         self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads, config.attention_layers)
         self.norm_f = nn.RMSNorm(config.embed_dim, eps=NORM_EPS)
 
@@ -129,7 +130,7 @@ class VolumeEncoder(nn.Module):
         """Parameters that an optimiser must not decay: state matrices, skip weights, embeddings (biases and norms,
         being one-dimensional, are left out by timm's parameter groups anyway)."""
         names = {name for name, _ in self.named_parameters() if name.endswith(UNDECAYED_SUFFIXES)}
-        return names | {"pos_embed", "mask_token"}
+        return names | {"pos_embed", "mask_token", MISSING_CONTRAST}
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's layer groups for layer-wise learning-rate decay: embedding, each block, the rest."""

@@ -1,5 +1,6 @@
 """Volumes to patches and back, and patches to tokens."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -30,17 +31,40 @@ class PatchEmbed3D(nn.Module):
 
     A convolution whose kernel equals its stride is a linear map of each patch, and is computed as one: then only the
     patches that a masked encoder keeps need be embedded. The weight keeps the convolution's shape and name.
+
+    contrast_dropout: above 0, each contrast's share of every token is a learned vector where that contrast is missing:
+    0 in all voxels of the volume, or left out at random in training with this probability (one always stays).
     """
 
-    def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int, contrast_dropout: float = 0.0) -> None:
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size, self.contrast_dropout = patch_size, contrast_dropout
         self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-5)
         nn.init.xavier_uniform_(self.proj.weight.data.flatten(1))
         nn.init.zeros_(self.proj.bias)  # pyright: ignore[reportArgumentType]  # Conv3d was built with a bias
+        if contrast_dropout:
+            self.missing_contrast = nn.Parameter(torch.zeros(in_chans, embed_dim))
+            nn.init.normal_(self.missing_contrast, std=0.02)
 
     def forward(self, volume_BCZYX: Tensor, ids_BK: Tensor | None = None) -> Tensor:
         """Tokens of all patches, or (B, K, E) of the patches named by `ids_BK`."""
-        patches = gather_patches_fn(volume_BCZYX, ids_BK, self.patch_size, contrasts_first=True)
-        return self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
+        patches_BKP = gather_patches_fn(volume_BCZYX, ids_BK, self.patch_size, contrasts_first=True)
+        weight = self.proj.weight.flatten(1)
+        if not self.contrast_dropout:
+            return self.norm(F.linear(patches_BKP, weight, self.proj.bias))
+        missing_BC = self._missing(volume_BCZYX)
+        by_contrast = patches_BKP.unflatten(2, (missing_BC.shape[1], -1))
+        patches_BKP = by_contrast.masked_fill(missing_BC[:, None, :, None], 0).flatten(2)
+        stand_in_BE = missing_BC.to(self.missing_contrast.dtype) @ self.missing_contrast
+        return self.norm(F.linear(patches_BKP, weight, self.proj.bias) + stand_in_BE.unsqueeze(1))
+
+    def _missing(self, volume_BCZYX: Tensor) -> Tensor:
+        """(B, C) bool: which contrasts are 0 throughout or, in training, left out."""
+        missing_BC = (volume_BCZYX == 0).flatten(2).all(2)
+        if not self.training:
+            return missing_BC
+        drawn_BC = torch.rand(missing_BC.shape, device=missing_BC.device).masked_fill(missing_BC, -1)
+        stays_B1 = drawn_BC.argmax(1, keepdim=True)  # of those present, and as likely any as another
+        dropped_BC = (drawn_BC < self.contrast_dropout).scatter(1, stays_B1, False)
+        return missing_BC | dropped_BC

@@ -18,6 +18,7 @@ from models.state import (
     check_family,
     drop,
     fit_directions,
+    fit_missing_contrasts,
     fit_positions,
 )
 from models.trunk import NORM_EPS, build_trunk
@@ -101,6 +102,7 @@ class PatchPredictor(VolumeEncoder):
         for pattern in (ROTARY_BUFFER, CLASS_TOKEN, HEAD):
             drop(adapted, pattern)
         fit_directions(adapted, own)
+        fit_missing_contrasts(adapted, own)
         fit_positions(adapted, "pos_embed", source_grid, self.grid)
         fit_positions(adapted, "decoder_pos_embed", source_grid, self.grid, self.parts.extra_slots)
         return adapted

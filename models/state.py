@@ -19,6 +19,7 @@ ROTARY_BUFFER = re.compile(r"^(decoder_)?rope\.")  # published code stores them,
 DECODER_ONLY = re.compile(r"^(decoder_.*|mask_token$)")
 CLASS_TOKEN = re.compile(r"^cls_token$")  # unused by the published model
 HEAD = re.compile(r"^head\.")
+MISSING_CONTRAST = "patch_embed.missing_contrast"  # where contrast_dropout is above 0
 BACKWARD = re.compile(r"(?<=\.mixer\.)(.*)_b(?=[._]|$)")  # conv1d_b.weight, A_b_log, D_b
 ENCODER_FIELDS = frozenset(
     {"embed_dim", "depth", "mixer", "attention_layers", "d_state", "head_dim", "patch_size", "in_chans"}
@@ -110,6 +111,18 @@ def fit_directions(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
         adapted.resized.append(
             f"{len(backward)} parameters of the backward direction: the checkpoint scans forward only, they start as "
             f"copies of its forward ones"
+        )
+
+
+def fit_missing_contrasts(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
+    """Fit the tokens of missing contrasts to a model, whose state is `own`: they start fresh where the checkpoint has
+    none, and are left out where the model needs every contrast."""
+    if MISSING_CONTRAST in own:
+        adapted.may_miss |= {MISSING_CONTRAST}
+    elif MISSING_CONTRAST in adapted.state:
+        drop(adapted, re.compile(re.escape(MISSING_CONTRAST)))
+        adapted.resized.append(
+            f"{MISSING_CONTRAST}: left out, so this model needs every contrast; --contrast_dropout would keep it"
         )
 
 

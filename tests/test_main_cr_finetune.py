@@ -205,7 +205,7 @@ def weights(out):
     [["--use_scheduler"], ["--layer_decay", "0.5"], ["--smoothing", "0.3"], ["--mixup", "1.0"], ["--ema", "0.9"],
      ["--drop_path", "0.6"], ["--no_augment"], ["--augment", "loader"], ["--clip_grad", "0.001"],
      ["--weight_decay", "10"], ["--labels", "SWAPPED"], ["--control", "background"], ["--control", "shuffled_labels"],
-     ["--val_fraction", "0.4"], ["--scan_order", "hilbert"]],
+     ["--val_fraction", "0.4"], ["--scan_order", "hilbert"], ["--contrast_dropout", "0.5"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):
@@ -239,6 +239,7 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
      (["--labels", "nowhere.xlsx"], "nowhere.xlsx"),
      (["--finetune", "nowhere.pth"], "nowhere.pth does not exist"),
      (["--mixup", "1", "--batch_size", "3"], "must be even"),
+     (["--contrast_dropout", "1.5"], "contrast_dropout=1.5 must lie"),
      (["--scan_order", "snak"], "did you mean 'snake'")],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

@@ -95,7 +95,7 @@ def plain_weights(data, tmp_path_factory):
      ["--weight_decay", "10"], ["--min_lr", "1e-3"], ["--warmup_epochs", "2"], ["--lr", "1e-2"], ["--ema", "0.9"],
      ["--precision", "bf16"], ["--precision", "fp16"], ["--fidelity", "paper"], ["--batch_size", "3"],
      ["--scan_order", "hilbert"], ["--scan_order", "shuffle"], ["--masking", "block"], ["--masking", "grid"],
-     ["--objective", "ar"]],
+     ["--objective", "ar"], ["--contrast_dropout", "0.5"]],
     ids=lambda options: " ".join(options),
 )  # fmt: skip
 def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, options):
@@ -141,6 +141,7 @@ def test_blr_scales_with_the_batch(data, tmp_path):
      (["--data", "nowhere"], "--data nowhere"),
      (["--config", "nowhere.ini"], "nowhere.ini"),
      (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
+     (["--contrast_dropout", "-1"], "contrast_dropout=-1.0 must lie"),
      (["--scan_order", "hilbrt"], "did you mean 'hilbert'"),
      (["--masking", "blok"], "did you mean 'block'"),
      (["--fidelity", "paper", "--scan_order", "snake"], 'scan_order="snake" does not go with fidelity="paper"'),

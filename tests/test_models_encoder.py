@@ -22,7 +22,7 @@ def test_scan_parameters_are_named_as_undecayed():
     """For optimisers that go by the names alone, not by the number of dimensions."""
     model = create_model("vim_3d_small_patch8", **{**SMALL, "depth": 1}, mixer="mamba2")
     mixer = "blocks.0.mixer."
-    assert model.no_weight_decay() - {"pos_embed", "mask_token"} == {
+    assert model.no_weight_decay() - {"pos_embed", "mask_token", "patch_embed.missing_contrast"} == {
         mixer + name for name in ("A_log", "A_b_log", "D", "D_b", "dt_bias", "dt_bias_b")
     }
 

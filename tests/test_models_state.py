@@ -144,3 +144,29 @@ def test_new_families_go_from_autoencoder_to_classifier(family):
     adapted = target.adapt_state_dict(source.state_dict())
     assert all(key.startswith("decoder_") or key == "mask_token" for key in adapted.ignored)
     assert set(target.state_dict()) - set(adapted.state) == {"head.weight", "head.bias"}
+
+
+def test_tokens_of_missing_contrasts_start_fresh_or_are_left_out():
+    key = "patch_embed.missing_contrast"
+    plain, dropping = mae(), mae(contrast_dropout=0.3)
+    for target in (classifier(contrast_dropout=0.3), dropping):
+        adapted = target.adapt_state_dict(plain.state_dict())
+        assert key in adapted.may_miss
+        assert key not in adapted.state
+    for target in (classifier(), plain):
+        adapted = target.adapt_state_dict(dropping.state_dict())
+        assert key in adapted.ignored
+        assert "--contrast_dropout" in adapted.resized[0]
+    kept = classifier(contrast_dropout=0.1).adapt_state_dict(dropping.state_dict())
+    assert torch.equal(kept.state[key], dropping.patch_embed.missing_contrast)
+
+
+@pytest.mark.parametrize("name", ["mae_3d_vim_small_patch8", "ar_3d_vim_small_patch8", "vim_3d_small_patch8"])
+def test_every_kind_of_model_trains_with_contrasts_left_out(name, volume):
+    model = create_model(name, **SMALL, contrast_dropout=0.6)
+    out = model(volume)
+    (out if name.startswith("vim") else out.loss).sum().backward()
+    gradient = model.patch_embed.missing_contrast.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+    assert "patch_embed.missing_contrast" in model.no_weight_decay()

@@ -29,6 +29,13 @@ def test_normalization_flags():
         arguments.normalization(parse("--use_z_score", "--normalize", "range"))
 
 
+def test_contrast_dropout_is_a_field_of_the_model_and_wants_contrasts_normalised_one_by_one():
+    assert arguments.model_fields(parse())["contrast_dropout"] == 0
+    assert arguments.model_fields(parse("--contrast_dropout", "0.3"))["contrast_dropout"] == 0.3
+    with pytest.raises(ValueError, match=r"--contrast_dropout 0\.3 with --normalize zscore-joint.*--normalize zscore"):
+        arguments.normalization(parse("--contrast_dropout", "0.3", "--normalize", "zscore-joint"))
+
+
 def test_model_kwargs_are_values_not_strings():
     assert arguments.parse_model_kwargs(["depth=6", "mixer=mamba", "mlp_ratio=2.5"]) == {
         "depth": 6, "mixer": "mamba", "mlp_ratio": 2.5,

@@ -31,6 +31,14 @@ def add_model_options(parser: Parser, default_model: str) -> None:
     )
     group.add_argument("--drop_path", type=float, default=0.1, help="drop-path rate")
     group.add_argument(
+        "--contrast_dropout",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="leave out each contrast of a training sample with this probability (one always stays), so that the model "
+        "also takes patients who lack some; 0 for a model that needs all",
+    )
+    group.add_argument(
         "--fidelity", choices=("corrected", "paper"), default="corrected", help="see README, differences"
     )
     group.add_argument(
@@ -194,6 +202,7 @@ def model_fields(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "img_size": image_size(args),
         "drop_path_rate": args.drop_path,
+        "contrast_dropout": args.contrast_dropout,
         "fidelity": args.fidelity,
         "scan_order": args.scan_order,
         "grad_checkpointing": args.grad_checkpointing,
@@ -213,6 +222,11 @@ def data_root(args: argparse.Namespace, key: str) -> Path:
 def normalization(args: argparse.Namespace) -> Normalize:
     if args.use_z_score and args.normalize not in (None, "zscore"):
         raise ValueError(f"--use_z_score and --normalize {args.normalize} contradict each other: drop one")
+    if args.contrast_dropout and args.normalize == "zscore-joint":
+        raise ValueError(
+            f"--contrast_dropout {args.contrast_dropout} with --normalize zscore-joint: one mean of all contrasts "
+            "changes when one is missing; normalise them one by one, --normalize zscore"
+        )
     return args.normalize or "zscore"
 
 
