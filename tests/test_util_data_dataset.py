@@ -1,5 +1,6 @@
 """PreparedVolumes: normalisation per contrast, transforms that are really used, nothing read before it is needed."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,11 @@ def test_options_are_checked(root):
         PreparedVolumes(root, contrasts=["t1", "T2"])
     with pytest.raises(ValueError, match="choose one of zscore"):
         PreparedVolumes(root, normalize="z-score")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run_records_how_its_volumes_were_prepared(root):
+    described = PreparedVolumes(root).describe()
+    assert described["preparation"] is None  # made by hand, nobody knows
+    rows = {name: dataclasses.replace(row(name, np.eye(4)), settings={"size": [8, 8, 8]}) for name in ("A", "B", "C")}
+    write_manifest(root, rows)
+    assert PreparedVolumes(root).describe()["preparation"] == {"size": [8, 8, 8]}

@@ -131,3 +131,14 @@ def test_same_grid(tmp_path):
         check_same_grid({"t1": first, "t2": volume("scaled.nii.gz", scaled)})
     with pytest.raises(ValueError, match=r"\(10, 24, 18\) and \(20, 24, 18\) voxels"):
         check_same_grid({"t1": first, "t2": volume("short.nii.gz", shape=(10, 24, 18))})
+
+
+@pytest.mark.parametrize("spoiled", ["zero", "nan"])
+def test_an_affine_that_places_no_voxel_is_refused(tmp_path, spoiled):
+    image = nibabel.Nifti1Image(brain_volume(), AFFINE)
+    image.header["sform_code"] = 1
+    for row in ("srow_x", "srow_y", "srow_z"):
+        image.header[row] = 0 if spoiled == "zero" else np.nan
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + image.dataobj.tobytes(order="F"))
+    with pytest.raises(ValueError, match=r"a\.nii has no usable affine in its header; convert it again"):
+        read_image(tmp_path / "a.nii")

@@ -130,3 +130,19 @@ def test_each_setting_has_an_effect(tmp_path):
     ]
     assert not np.array_equal(volumes[0], volumes[1])
     assert not np.array_equal(volumes[0], volumes[2])
+
+
+def test_some_contrasts_alone(tmp_path):
+    study = write_study(tmp_path, "A")
+    whole = prepare_study(study, SMALL)
+    for contrast in ("t1", "t2"):
+        study.files[contrast].unlink()
+    part = prepare_study(study, SMALL, ("t1ce", "flair"))
+    assert list(part.volumes) == ["t1ce", "flair"]
+    np.testing.assert_array_equal(part.volumes["flair"], whole.volumes["flair"])
+    assert part.source.path == study.files["t1ce"]
+
+
+def test_settings_survive_json():
+    settings = Settings(size=(16, 20, 24), percentiles=(1.0, 98.0), margin=3)
+    assert Settings.from_json(settings.as_json()) == settings

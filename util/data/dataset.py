@@ -110,8 +110,15 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return -1 if self.labels is None else int(self.labels[subject])
 
     def describe(self) -> dict[str, Any]:
-        """What a run's config.json says of its data: root, normalize, contrasts."""
-        return {"root": str(self.root.resolve()), "normalize": self.normalize, "contrasts": list(self.contrasts)}
+        """What a run's config.json says of its data: root, normalize, contrasts, and preparation, the settings by which
+        a new patient's scan becomes such a volume (None for a folder without manifest)."""
+        settings = next((row.settings for row in read_manifest(self.root).values()), None)
+        return {
+            "root": str(self.root.resolve()),
+            "normalize": self.normalize,
+            "contrasts": list(self.contrasts),
+            "preparation": settings,
+        }
 
     def raw(self, subject: str) -> np.ndarray:
         """The stored volume, uint8 (C, Z, Y, X)."""

@@ -12,6 +12,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
+from util.data.doubts import form_doubt
 from util.data.nifti_file import open_nifti
 
 MIN_SIDE_MM, MAX_SIDE_MM, MAX_SHIFT_MM = 1e-3, 1e3, 1e6  # of a voxel, and of the first one from the scanner's centre
@@ -30,6 +31,8 @@ class Volume:
     stored_affine: np.ndarray
     orientation: str
     """Axis codes as stored, for instance "LPS"."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about the header."""
 
 
 def read_image(path: Path) -> Volume:
@@ -99,6 +102,7 @@ def _read(path: Path) -> Volume:
         stored_shape=tuple(int(side) for side in shape),
         stored_affine=stored_affine,
         orientation="".join(nibabel.aff2axcodes(stored_affine)),
+        warnings=tuple(form_doubt(image)),
     )
 
 

@@ -1,11 +1,12 @@
 """One study from raw NIfTI to prepared volumes in memory; nothing is written here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from util.data.doubts import scan_doubts
 from util.data.folder import CONTRASTS
 from util.data.layouts import Study
 from util.data.nifti import Volume, check_same_grid, read_image, read_mask
@@ -46,6 +47,11 @@ class Settings:
         """As read back from the manifest."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Settings":
+        """From what as_json gave, read back from a manifest or a run's config.json."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -62,18 +68,18 @@ class Prepared:
     warnings: list[str]
 
 
-def prepare_study(study: Study, settings: Settings) -> Prepared:
-    """Read, check, crop, resample and window the four contrasts (and segmentation) of `study`.
+def prepare_study(study: Study, settings: Settings, contrasts: Sequence[str] = CONTRASTS) -> Prepared:
+    """Read, check, crop, resample and window the contrasts (and segmentation) of `study`.
 
     ValueError names the file at fault and the fix.
     """
     if study.problem is not None:
         raise ValueError(study.problem)
-    images = {contrast: read_image(study.files[contrast]) for contrast in CONTRASTS}
+    images = {contrast: read_image(study.files[contrast]) for contrast in contrasts}
     masks = {role: read_mask(study.files[role]) for role in ("seg", "brain") if role in study.files}
     check_same_grid({**images, **masks})
     brain = _brain(images, masks)
-    first = images[CONTRASTS[0]]
+    first = images[contrasts[0]]
     warnings = _warnings(brain, images, masks.get("seg"))
     box = brain_box(brain, settings.margin)
     inside = tuple(slice(start, stop) for start, stop in box)
@@ -114,7 +120,7 @@ def _brain(images: Mapping[str, Volume], masks: Mapping[str, Volume]) -> np.ndar
 
 
 def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Volume | None) -> list[str]:
-    found = []
+    found = [f"{contrast}: {doubt}" for contrast, image in images.items() for doubt in image.warnings]
     if brain.mean() > MAX_FILL:
         found.append("almost no voxel is 0: the skull may not have been removed, or air is not 0")
     if segmentation is not None and not segmentation.data.any():
@@ -123,7 +129,8 @@ def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Vol
         empty = float((image.data[brain] == 0).mean())
         if empty > 0.05:
             found.append(f"{contrast} is 0 in {empty:.0%} of the brain: it may be cut off")
-    return found
+    voxel_mm = np.linalg.norm(next(iter(images.values())).affine[:3, :3], axis=0)
+    return found + scan_doubts(brain, [image.data for image in images.values()], voxel_mm)
 
 
 def _to_zyx(volume: np.ndarray) -> np.ndarray:

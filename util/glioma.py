@@ -1,0 +1,46 @@
+"""IDH and 1p/19q put together: the three adult-type diffuse gliomas of the WHO classification of 2021.
+
+Source: Louis et al. 2021, "The 2021 WHO Classification of Tumors of the Central Nervous System" (Neuro-Oncology 23:8):
+astrocytoma is IDH-mutant without, oligodendroglioma IDH-mutant with 1p/19q co-deletion; glioblastoma is IDH wild type.
+"""
+
+from dataclasses import dataclass
+
+ASTROCYTOMA = "Astrocytoma, IDH-mutant"
+OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted"
+GLIOBLASTOMA = "Glioblastoma, IDH wild type"
+IMPOSSIBLE = "Impossible combination: 1p/19q-codeleted, yet IDH wild type"
+LIMITS = (
+    "Probabilities multiply the two models' as if they erred independently. The models see no histology, grade, age, TERT, "
+    "EGFR, chromosomes 7 and 10 or H3, which the classification also asks for."
+)
+
+
+@dataclass(frozen=True)
+class WhoReading:
+    """reading: one of the three types, or IMPOSSIBLE where the two decisions contradict each other. probabilities: by
+    type, the impossible combination included; they sum to 1."""
+
+    reading: str
+    probabilities: dict[str, float]
+
+
+def who_2021(idh_mutant: float, codeleted: float, threshold: float = 0.5) -> WhoReading:
+    """The reading of two probabilities: the two decisions at `threshold` name the type, as a pathologist's markers do."""
+    for name, value in (("IDH mutation", idh_mutant), ("1p/19q co-deletion", codeleted)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"the probability of {name} is {value}; it must lie between 0 and 1")
+    probabilities = {
+        ASTROCYTOMA: idh_mutant * (1 - codeleted),
+        OLIGODENDROGLIOMA: idh_mutant * codeleted,
+        GLIOBLASTOMA: (1 - idh_mutant) * (1 - codeleted),
+        IMPOSSIBLE: (1 - idh_mutant) * codeleted,
+    }
+    mutant, deleted = idh_mutant >= threshold, codeleted >= threshold
+    reading = {
+        (True, False): ASTROCYTOMA,
+        (True, True): OLIGODENDROGLIOMA,
+        (False, False): GLIOBLASTOMA,
+        (False, True): IMPOSSIBLE,
+    }[mutant, deleted]
+    return WhoReading(reading, probabilities)
