@@ -8,6 +8,7 @@ import pytest
 
 import main_cr_finetune
 import main_pretrain
+import predict
 import prepare_data
 import probe
 import vis.check_maps
@@ -22,6 +23,7 @@ PARSERS = {
     "main_cr_finetune.py": main_cr_finetune.parse,
     "prepare_data.py": prepare_data.parse_args,
     "probe.py": probe.parse,
+    "predict.py": predict.parse,
     "visualize.py": vis.visualize.parse,
     "visualize_finetuned.py": vis.visualize_finetuned.parse,
     "report.py": vis.report.parse,

@@ -56,6 +56,7 @@ def setup_logging(level: int = logging.INFO) -> None:
         "prepare_data",
         "probe",
         "compare",
+        "predict",
     ):
         logging.getLogger(ours).setLevel(level)
 

@@ -11,8 +11,8 @@ OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted"
 GLIOBLASTOMA = "Glioblastoma, IDH wild type"
 IMPOSSIBLE = "Impossible combination: 1p/19q-codeleted, yet IDH wild type"
 LIMITS = (
-    "Probabilities multiply the two models' as if they erred independently. The models see no histology, grade, age, TERT, "
-    "EGFR, chromosomes 7 and 10 or H3, which the classification also asks for."
+    "Probabilities multiply the two models' as if they erred independently. The models see no histology, grade, age, "
+    "TERT, EGFR, chromosomes 7 and 10 or H3, which the classification also asks for."
 )
 
 
@@ -26,7 +26,7 @@ class WhoReading:
 
 
 def who_2021(idh_mutant: float, codeleted: float, threshold: float = 0.5) -> WhoReading:
-    """The reading of two probabilities: the two decisions at `threshold` name the type, as a pathologist's markers do."""
+    """The reading of two probabilities: the two decisions at `threshold` name the type, as markers do in pathology."""
     for name, value in (("IDH mutation", idh_mutant), ("1p/19q co-deletion", codeleted)):
         if not 0 <= value <= 1:
             raise ValueError(f"the probability of {name} is {value}; it must lie between 0 and 1")

@@ -11,7 +11,7 @@ import numpy as np
 
 NEIGHBOURS = 3
 SMALLEST = 5  # held-out subjects of a fold below which distances say nothing
-UNLIKE = 0.05  # an ordinary scan is flagged this often
+UNLIKE = 0.05  # how often an ordinary scan may be flagged
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Novelty:
 
     @property
     def unlike(self) -> bool:
-        return self.p < UNLIKE
+        """As far away as few or, where so few are known that UNLIKE of them is less than one, farther than all."""
+        return self.p <= max(UNLIKE, 1 / (self.n + 1))
 
 
 def make_reference(features_SE: np.ndarray) -> Reference | None:
@@ -64,7 +65,7 @@ def judge(references: Sequence[Reference | None], features: Sequence[np.ndarray]
 
     p counts held-out subjects of all folds at least as far away, itself included, as in conformal prediction (Vovk et
     al. 2005): an ordinary scan falls below UNLIKE at most that often, for a single fold's distance; the mean over folds
-    varies less, which makes a false alarm rarer. With few subjects p cannot become small: 1 / (n + 1) at least.
+    varies less, which makes a false alarm rarer. p is 1 / (n + 1) at least.
     """
     pairs = [(reference, found) for reference, found in zip(references, features, strict=True) if reference is not None]
     if not pairs:

@@ -50,7 +50,8 @@ class Settings:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Settings":
         """From what as_json gave, read back from a manifest or a run's config.json."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

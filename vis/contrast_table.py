@@ -1,0 +1,107 @@
+"""How well a run does without contrasts: every subset, on the held-out subjects of every fold.
+
+    python -m vis.contrast_table --run runs/idh            -> RUN/contrasts.csv and RUN/contrasts.json
+
+The run must have been fine-tuned with --contrast_dropout. Each subject is scored by the fold that did not train on it.
+"""
+
+import argparse
+import csv
+import itertools
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util import cli
+from util.atomic import atomic_write
+from util.data.dataset import PreparedVolumes
+from util.data.labels import UNKNOWN, read_labels
+from util.distributed import choose_device
+from util.metrics import classification_metrics
+from util.results import without_nan
+from util.runs import newest_run, write_json
+from vis.ensemble import FoldEnsemble, open_ensemble
+from vis.heldout import held_out, read_folds
+from vis.inference import evaluating
+from vis.session import is_phantom
+from vis.style import NOTICE, PHANTOM_NOTICE
+
+logger = logging.getLogger(__name__)
+METRICS = ("auc", "accuracy")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = cli.Parser(description="AUC and accuracy of a fine-tuning run for every subset of its contrasts.")
+    parser.add_argument("--run", type=Path, help="fine-tuning run; default the newest")
+    parser.add_argument("--out", type=Path, help="where contrasts.csv and .json go; default RUN")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    return parser.parse_args(argv)
+
+
+def subsets(contrasts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every non-empty one, the largest first."""
+    sizes = range(len(contrasts), 0, -1)
+    return [chosen for size in sizes for chosen in itertools.combinations(contrasts, size)]
+
+
+def contrast_rows(ensemble: FoldEnsemble) -> list[dict[str, Any]]:
+    """A row per subset: contrasts, n, auc and accuracy over the held-out subjects of all folds.
+
+    ValueError where the run needs every contrast, or its data or labels cannot be read.
+    """
+    ensemble.check_contrasts(ensemble.contrasts[1:])
+    if not ensemble.data_root.is_dir():
+        raise ValueError(f"the data that {ensemble.folder} was trained on, {ensemble.data_root}, are not there")
+    data, folds = ensemble.config["data"], read_folds(ensemble.folder)
+    labels = read_labels(data["labels"], ensemble.config["label_type"])
+    volumes = PreparedVolumes(ensemble.data_root, contrasts=ensemble.contrasts, normalize=data["normalize"])
+    chosen = subsets(ensemble.contrasts)
+    found: dict[tuple[str, ...], list[float]] = {subset: [] for subset in chosen}
+    truth = []
+    for fold, model in ensemble.models.items():
+        part = volumes.subset([name for name in held_out(folds, fold) if labels.get(name, UNKNOWN) != UNKNOWN])
+        logger.info("fold %d: %d held-out subjects, %d subsets each", fold, len(part), len(chosen))
+        for index, subject in enumerate(part.subjects):
+            truth.append(labels[subject])
+            volume_BCZYX = part[index][0].unsqueeze(0).to(ensemble.device)  # each contrast normalised by itself
+            for subset in chosen:
+                lacking = volume_BCZYX.clone()
+                lacking[:, [at for at, name in enumerate(ensemble.contrasts) if name not in subset]] = 0
+                with evaluating(model):
+                    logits = model(lacking)[0].float() / ensemble.temperatures[fold]
+                found[subset].append(logits.softmax(-1)[1].item())
+    rows = []
+    for subset in chosen:
+        scores = classification_metrics(truth, found[subset])
+        rows.append({"contrasts": list(subset), "n": len(truth), **{name: scores[name] for name in METRICS}})
+    return rows
+
+
+def write_contrast_table(folder: Path, rows: list[dict[str, Any]], notice: str) -> None:
+    """FOLDER/contrasts.json and contrasts.csv."""
+    write_json(folder / "contrasts.json", {"notice": notice, "rows": without_nan(rows)})
+    with atomic_write(folder / "contrasts.csv", "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["contrasts", "n", *METRICS])
+        writer.writerows([" ".join(row["contrasts"]), row["n"], *(f"{row[m]:.4f}" for m in METRICS)] for row in rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    cli.setup_logging()
+    run = args.run or newest_run(kind="finetune")
+    ensemble = open_ensemble(run, torch.device(choose_device(args.device)))
+    rows = contrast_rows(ensemble)
+    notice = (PHANTOM_NOTICE if is_phantom(ensemble.config, ensemble.data_root) else "") + NOTICE
+    write_contrast_table(args.out or run, rows, notice)
+    for row in rows:
+        scores = "  ".join(f"{name} {row[name]:.3f}" for name in METRICS)
+        logger.info("%-22s n %d  %s", " ".join(row["contrasts"]), row["n"], scores)
+    logger.info("%s", args.out or run)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,179 @@
+"""The models of all folds of a fine-tuning run as one, for patients that no fold has seen."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import VolumeClassifier, create_model
+from util.checkpoint import load_weights
+from util.data.manifest import read_manifest
+from util.data.normalize import Normalize, normalize_volume
+from util.data.prepare import Prepared, Settings
+from util.runs import checkpoints, last_checkpoint, read_config
+from vis.inference import evaluating, latent_maps
+
+BEST_FILE, DECISION_FILE = "best.pth", "decision.json"  # what a fold may hold beside its checkpoints
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """One scan as all folds see it. probability: of class 1, the mean over folds; features: (E,) by fold."""
+
+    by_fold: dict[int, float]
+    features: dict[int, np.ndarray]
+
+    @property
+    def probability(self) -> float:
+        return float(np.mean(list(self.by_fold.values())))
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation over folds; 0 for a single one."""
+        return float(np.std(list(self.by_fold.values()), ddof=1)) if len(self.by_fold) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class FoldEnsemble:
+    """models, checkpoints and temperatures by fold; models are on `device`, in evaluation mode."""
+
+    folder: Path
+    config: dict[str, Any]
+    models: dict[int, VolumeClassifier]
+    checkpoints: dict[int, Path]
+    temperatures: dict[int, float]
+    settings: Settings
+    device: torch.device
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def label_type(self) -> str:
+        return self.config["label_type"]
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """That the models read, in the order of their channels."""
+        return tuple(self.config["data"]["contrasts"])
+
+    @property
+    def data_root(self) -> Path:
+        return Path(self.config["data"]["root"])
+
+    def check_contrasts(self, missing: Sequence[str]) -> None:
+        """Raise ValueError, naming the missing contrasts, where the models were not trained to do without any."""
+        if len(missing) == len(self.contrasts):
+            raise ValueError(f"none of {', '.join(self.contrasts)} is there, and {self.folder} needs at least one")
+        if missing and not all(model.config.contrast_dropout for model in self.models.values()):
+            raise ValueError(
+                f"{', '.join(missing)} missing, and {self.folder} was trained with all of {', '.join(self.contrasts)}: "
+                "give the missing files, or a run that was fine-tuned with --contrast_dropout"
+            )
+
+    def model_input(self, prepared: Prepared) -> Tensor:
+        """(1, C, Z, Y, X) on the device, normalised as in training; a contrast that is missing is 0."""
+        shape = next(iter(prepared.volumes.values())).shape
+        stored_CZYX = np.stack([prepared.volumes.get(name, np.zeros(shape, np.uint8)) for name in self.contrasts])
+        normalize: Normalize = self.config["data"]["normalize"]
+        return normalize_volume(torch.from_numpy(stored_CZYX).float() / 255, normalize).unsqueeze(0).to(self.device)
+
+    def opinion(self, volume_BCZYX: Tensor) -> Opinion:
+        """Of one volume (1, C, Z, Y, X)."""
+        by_fold, features = {}, {}
+        for fold, model in self.models.items():
+            with evaluating(model):
+                tokens_BLE = model.forward_features(volume_BCZYX)
+                logits = model.forward_head(tokens_BLE)[0].float() / self.temperatures[fold]
+            by_fold[fold] = logits.softmax(-1)[1].item()
+            features[fold] = tokens_BLE[0].float().mean(0).cpu().numpy()
+        return Opinion(by_fold, features)
+
+    def maps(self, volume_BCZYX: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """Latent maps (z, y, x) on the token grid, the mean over folds."""
+        found = [latent_maps(model, volume_BCZYX, names) for model in self.models.values()]
+        return {name: torch.stack([maps[name][0] for maps in found]).mean(0).cpu() for name in found[0]}
+
+
+def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
+    """Every fold of a fine-tuning run that has weights. ValueError names the run or file at fault and the fix."""
+    config = read_config(folder)
+    if config.get("kind") != "finetune":
+        raise ValueError(f"--run {folder} is not a fine-tuning run; give the --output_dir of main_cr_finetune.py")
+    warnings = []
+    paths = {
+        int(part.name.removeprefix("fold_")): _weights_of(part, config)
+        for part in folder.glob("fold_*")
+        if part.name.removeprefix("fold_").isdecimal() and checkpoints(part)
+    }
+    if not paths:
+        raise ValueError(f"--run {folder} has no fold with a checkpoint; let main_cr_finetune.py finish one")
+    if len(paths) < config.get("k_fold", len(paths)):
+        warnings.append(f"only {len(paths)} of {config['k_fold']} folds of {folder} have a checkpoint")
+    models, temperatures = {}, {}
+    for fold in sorted(paths):
+        model = create_model(config["model"]["name"], **config["model"]["fields"])
+        assert isinstance(model, VolumeClassifier)
+        content = load_weights(model, paths[fold])
+        trained_for = content.get("config", {}).get("label_type", config["label_type"])
+        if trained_for != config["label_type"]:
+            raise ValueError(
+                f"{paths[fold]} was trained for {trained_for}, its run {folder} for {config['label_type']}: the folds "
+                "of two runs were mixed; put each run's folds into its own folder"
+            )
+        models[fold] = model.to(device).eval()
+        temperatures[fold] = _temperature(folder / f"fold_{fold}" / DECISION_FILE)
+    settings, doubt = _settings(config)
+    warnings += [doubt] if doubt else []
+    ordered = {fold: paths[fold] for fold in sorted(paths)}
+    return FoldEnsemble(folder, config, models, ordered, temperatures, settings, device, tuple(warnings))
+
+
+def check_together(ensembles: Sequence[FoldEnsemble]) -> None:
+    """Raise ValueError where two runs answer the same question."""
+    seen: dict[str, Path] = {}
+    for ensemble in ensembles:
+        if ensemble.label_type in seen:
+            raise ValueError(
+                f"--run {seen[ensemble.label_type]} and --run {ensemble.folder} both predict {ensemble.label_type}; "
+                "give one run per label type, for instance one for IDH and one for 1p19q"
+            )
+        seen[ensemble.label_type] = ensemble.folder
+
+
+def _weights_of(fold: Path, config: dict[str, Any]) -> Path:
+    """What the run itself evaluates: the last checkpoint, or the epoch that its validation part chose."""
+    if config.get("args", {}).get("select") == "best_val":
+        return fold / BEST_FILE
+    return last_checkpoint(fold)
+
+
+def _temperature(path: Path) -> float:
+    """That divides the log-odds of a fold, fitted by its run; 1 where none was."""
+    if not path.exists():
+        return 1.0
+    try:
+        value = float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} has no readable "temperature" ({error}); evaluate the run again') from error
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{path}: temperature {value} must be above 0; evaluate the run again")
+    return value
+
+
+def _settings(config: dict[str, Any]) -> tuple[Settings, str | None]:
+    """By which the run's volumes were prepared, and a warning where nobody recorded them."""
+    stored = config["data"].get("preparation")
+    if stored is None and (root := Path(config["data"]["root"])).is_dir():
+        stored = next((row.settings for row in read_manifest(root).values() if row.settings), None)
+    if stored is not None:
+        return Settings.from_json(stored), None
+    z, y, x = config["model"]["fields"]["img_size"]
+    return Settings(size=(z, y, x)), (
+        "the run does not say how its volumes were prepared (a folder made by hand): percentiles and margin are taken "
+        "to be the defaults of prepare_data.py"
+    )
