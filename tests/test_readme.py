@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import compare
 import main_cr_finetune
 import main_pretrain
 import predict
@@ -24,6 +25,7 @@ PARSERS = {
     "prepare_data.py": prepare_data.parse_args,
     "probe.py": probe.parse,
     "predict.py": predict.parse,
+    "compare.py": compare.parse,
     "visualize.py": vis.visualize.parse,
     "visualize_finetuned.py": vis.visualize_finetuned.parse,
     "report.py": vis.report.parse,
