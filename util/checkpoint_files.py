@@ -19,12 +19,14 @@ Content = dict[str, Any]  # "model": tensors by name; beside it what the file sa
 PICKLES = (".pth", ".pt")
 SAFETENSORS = ".safetensors"
 METADATA = "mamba_mae_3d"  # in a .safetensors file: as JSON, what a .pth file holds beside the tensors
+SEALED = "sealed"  # the key that says that the file ends in a seal
 ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wanted to import
 
 
 def save_checkpoint(path: Path, content: Content) -> None:
     """Write a .pth checkpoint whole or not at all, with a checksum (util/sealing.py) and read back."""
-    write_sealed(path, lambda file: torch.save(content, file))  # pyright: ignore[reportArgumentType]  # write is enough
+    told = {**content, SEALED: True}  # else a file cut off where its seal begins would pass for one without
+    write_sealed(path, lambda file: torch.save(told, file))  # pyright: ignore[reportArgumentType]  # write is enough
 
 
 def save_safetensors(path: Path, content: Content) -> None:
@@ -44,10 +46,12 @@ def read_checkpoint(path: Path | str) -> Content:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
-    check_seal(path)
+    is_sealed = check_seal(path)
     content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary with a 'model'")
+    if content.pop(SEALED, False) and not is_sealed:
+        raise _unreadable(path, "torch checkpoint", ValueError("its checksum is missing"))
     weights = content.get("model", content)
     if not (isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())):
         found = ", ".join(map(str, list(content)[:5]))

@@ -44,7 +44,7 @@ def write_sealed(path: Path, write: Callable[[HashingFile], object]) -> None:
 
 
 def check_seal(path: Path) -> bool:
-    """Whether the file is sealed, as ours are and published ones are not. ValueError where the seal is broken."""
+    """Whether the file is sealed, as ours are and published ones are not. ValueError where content and seal differ."""
     with path.open("rb") as file:
         found = _seal_of(file)
     if found is False:
