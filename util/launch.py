@@ -48,7 +48,8 @@ def _naming_the_rank(args: argparse.Namespace, work: Callable[[argparse.Namespac
         work(args, world)
     except (ValueError, OSError) as error:
         if world.size > 1:
-            raise type(error)(f"rank {world.rank} of {world.size}: {error}") from error
+            kind = OSError if isinstance(error, OSError) else ValueError  # their heirs may take other arguments
+            raise kind(f"rank {world.rank} of {world.size}: {error}") from error
         raise
     except RuntimeError as error:
         if world.size > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
