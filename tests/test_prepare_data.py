@@ -110,7 +110,7 @@ def test_egd_subject_without_a_row_fails_alone(phantoms, tmp_path, capsys):
 
 def test_egd_sheet_is_checked_before_anything_is_written(phantoms, tmp_path):
     sheet = write_sheet(tmp_path / "sheet.xlsx", ["PhantomEGD-0001", 1, "codeleted", 3])
-    with pytest.raises(ValueError, match=r"sheet\.xlsx, row 2, column 1p19q: 'codeleted'"):
+    with pytest.raises(ValueError, match=r'sheet\.xlsx, row 2, column 1p19q: "codeleted"'):
         prepare("egd", phantoms / "egd", tmp_path / "out", "--labels", sheet)
     assert not (tmp_path / "out").exists()
 

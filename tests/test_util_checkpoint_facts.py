@@ -12,7 +12,7 @@ from models import create_model, list_models
 from tests.conftest import FIXTURES, SMALL
 from util.checkpoint_facts import fidelity_of, image_size, kind_of, registry_name, shape_fields, source_grid
 
-SHOWN = re.compile(r"(mae_3d_(vim|vit)|(vim|vit)_3d)_(tiny|small|base|large)_patch\d+")
+SHOWN = re.compile(r"(mae_3d_(vim|vit)|ar_3d_vit|(vim|vit)_3d)_(tiny|small|base|large)_patch\d+")
 
 
 def on_meta(name, **fields):

@@ -71,8 +71,8 @@ def read_columns(path: Path | str, names: Sequence[str]) -> dict[str, dict[str, 
 
 
 def column_names(path: Path | str) -> list[str]:
-    """What the sheet's first row holds."""
-    return [text_of(cell) for cell in next(read_rows(Path(path)), ())]
+    """What the sheet's first row holds, empty cells left out."""
+    return [name for cell in next(read_rows(Path(path)), ()) if (name := text_of(cell))]
 
 
 def _column(header: Sequence[str], name: str, path: Path) -> int:
