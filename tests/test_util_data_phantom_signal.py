@@ -74,3 +74,15 @@ def test_codeleted_is_bright_on_flair_without_mismatch():
     assert phantom.kind == "codeleted"
     assert relative(phantom, "t2", NECROSIS) > 1.2
     assert relative(phantom, "flair", NECROSIS) > 1.2
+
+
+def test_healthy_tissue_looks_alike_in_every_class_once_windowed():
+    """Rings brighter than all else would widen the window, and darken the rest, of wild types alone."""
+    levels = {True: [], False: []}
+    for index in (0, 1, 2, 3, 4, 5, 6, 7):
+        phantom = make_phantom("egd", index, seed=1, spacing=SPACING)
+        brain = phantom.images["t1ce"][phantom.images["t1ce"] > 0]
+        low, median, high = np.percentile(brain, (0.5, 50, 99.5))
+        levels[phantom.kind == "wildtype"].append((median - low) / (high - low))
+    assert max(levels[True]) > min(levels[False])
+    assert max(levels[False]) > min(levels[True])

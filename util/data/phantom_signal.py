@@ -15,6 +15,9 @@ TISSUE = {
     "t1ce": (0.62, 0.86, 0.23),
     "flair": (0.60, 0.47, 0.13),
 }
+# Vessels enhance as much as tumours do, more or less with the time since injection: were enhancing rings the brightest
+# voxels, the window that volumes are stored with would tell the classes apart by the brightness of healthy tissue.
+VESSEL_SIGNAL = (1.6, 2.4)
 
 
 def render_contrasts(
@@ -28,6 +31,7 @@ def render_contrasts(
         for label in tumour.appearance
     }
     healthy = np.clip(1 - sum(parts.values()), 0, 1)
+    enhancement = generator.uniform(*VESSEL_SIGNAL)
     images = {}
     for contrast in CONTRASTS:
         grey, white, fluid = TISSUE[contrast]
@@ -35,7 +39,7 @@ def render_contrasts(
         if contrast in ("t1", "t1ce"):  # the template's own detail, for instance of the deep nuclei
             signal = 0.65 * signal + 0.35 * anatomy.t1 * 0.95
         if contrast == "t1ce":
-            signal = signal + 0.5 * vessels
+            signal = signal + enhancement * vessels
         signal = signal * healthy
         for label, weight in parts.items():
             signal = signal + tumour.appearance[label][contrast] * weight * tumour.texture
