@@ -17,7 +17,7 @@ TISSUE = {
 }
 # Vessels enhance as much as tumours do, more or less with the time since injection: were enhancing rings the brightest
 # voxels, the window that volumes are stored with would tell the classes apart by the brightness of healthy tissue.
-VESSEL_SIGNAL = (1.6, 2.4)
+VESSEL_SIGNAL = (1.2, 2.6)
 
 
 def render_contrasts(
@@ -52,5 +52,5 @@ def render_contrasts(
 
 def _vessels(generator: np.random.Generator, anatomy: Anatomy, spacing: float) -> np.ndarray:
     """Contrast agent in the fluid near surface and midline: bright voxels alone do not make a tumour."""
-    spots = smooth_field(generator, anatomy.brain.shape, 5 / spacing) > 1.6
+    spots = smooth_field(generator, anatomy.brain.shape, 5 / spacing) > 1.4
     return gaussian_filter((spots & (anatomy.csf > 0.3)).astype(np.float32), 0.6 / spacing)
