@@ -321,9 +321,10 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         raise ValueError(f"--nb_classes {args.nb_classes}: {args.label_type} has 2 classes")
     check_protocol(args)
     cohort = open_cohort(args)
-    division = divide(args, cohort.labels, cohort.sheet)
-    chosen = folds_to_run(args, len(division.folds))
     volumes = controlled(cohort.volumes, args.control, args.seed)
+    labels = {subject: volumes.label(subject) for subject in volumes.subjects}  # shuffled ones stratify their own folds
+    division = divide(args, labels, cohort.sheet)
+    chosen = folds_to_run(args, len(division.folds))
     config = {
         "kind": "finetune",
         "label_type": args.label_type,
@@ -340,7 +341,7 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
     if not args.eval:
         world.together(lambda: start_folds(args, division, config))
         if not args.overwrite:  # another job may have been the first
-            division = divide(args, cohort.labels, cohort.sheet)
+            division = divide(args, labels, cohort.sheet)
 
     def run_fold(fold: int, stop: StopRequest) -> None:
         if args.eval:

@@ -396,6 +396,8 @@ def test_shuffled_labels_are_what_is_learnt_and_scored(data, tmp_path):
     found = read_predictions(tmp_path / "predictions.csv")
     assert sum(p.label for p in found) == 6
     assert any(p.label != int(p.subject[4:]) % 2 for p in found)
+    for fold in (0, 1):  # uneven folds would push the pooled AUC below chance
+        assert sum(p.label for p in found if p.fold == fold) == 3
     assert json.loads((tmp_path / "results.json").read_text())["protocol"]["control"] == "shuffled_labels"
 
 
