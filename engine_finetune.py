@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 
 import torch
-from timm.data.mixup import Mixup
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -12,6 +11,7 @@ from util.data.dataset import PreparedVolumes
 from util.distributed import World
 from util.loader import eval_loader
 from util.loop import train_epoch
+from util.mixing import VolumeMixup
 from util.optim import PrecisionName, autocast
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def finetune_epoch(
     *,
     world: World,
     criterion: Callable[[Tensor, Tensor], Tensor],
-    mixup: Mixup | None = None,
+    mixup: VolumeMixup | None = None,
     to_input: Callable[[Tensor], Tensor] = lambda batch: batch,
     **loop,
 ) -> dict[str, float]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
 
@@ -24,7 +23,7 @@ from engine_finetune import finetune_epoch, predict
 from models import VolumeClassifier, create_model
 from util import arguments, cli
 from util.calibration import Decision, fit_decision, scaled
-from util.checkpoint import load_pretrained, load_weights
+from util.checkpoint import load_pretrained, load_weights, read_checkpoint
 from util.data.bad_volumes import report_stand_ins
 from util.data.cohort import Cohort, load_cohort
 from util.data.controls import controlled
@@ -35,11 +34,12 @@ from util.data.folder import LABEL_SHEET
 from util.distributed import World
 from util.fitting import Inside, fit
 from util.folds import Fold
-from util.gathering import Rivals, gather_results
+from util.gathering import PREDICTIONS, RAW_PREDICTIONS, Rivals, gather_results
 from util.launch import launch
 from util.loader import seed_all, train_loader
 from util.locks import locked, locked_by_main
 from util.metrics import classification_metrics
+from util.mixing import VolumeMixup
 from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.protocol import FOLDS_FILE, Division, add_protocol_options, check_protocol, divide, protocol_facts
 from util.record import Record
@@ -71,7 +71,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--layer_decay", type=float, default=1.0, help="factor on the learning rate per layer below the head"
     )
     parser.add_argument("--smoothing", type=float, default=0.0, help="label smoothing")
-    parser.add_argument("--mixup", type=float, default=0.0, help="mixup alpha, 0 for none")
+    parser.add_argument("--mixup", type=arguments.not_negative, default=0.0, help="mixup alpha, 0 for none")
+    parser.add_argument(
+        "--cutmix", type=arguments.not_negative, default=0.0, metavar="ALPHA",
+        help="of boxes cut from another volume, 0 for none; with --mixup each batch takes one of the two",
+    )  # fmt: skip
+    parser.add_argument(
+        "--freeze_trunk", action="store_true", help="train the head only, on what --finetune has learnt"
+    )
     parser.add_argument(
         "--class_weights",
         choices=("none", "balanced"),
@@ -87,7 +94,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def build_classifier(args: argparse.Namespace) -> VolumeClassifier:
-    model = create_model(args.model, num_classes=args.nb_classes, **arguments.model_fields(args))
+    fields = arguments.model_fields(args)
+    if args.freeze_trunk:
+        fields["drop_path_rate"] = 0.0  # noise to a head, and nothing else
+    model = create_model(args.model, num_classes=args.nb_classes, **fields)
     if not isinstance(model, VolumeClassifier):
         raise ValueError(
             f"--model {args.model} is an autoencoder; fine-tuning needs a classifier such as vim_3d_small_patch16"
@@ -108,19 +118,21 @@ def selected_folds(option: str | None, count: int) -> list[int]:
     return folds
 
 
-def loss_and_mixup(args: argparse.Namespace, labels: list[int], device: torch.device) -> tuple[Callable, Mixup | None]:
+def loss_and_mixup(
+    args: argparse.Namespace, labels: list[int], device: torch.device
+) -> tuple[Callable, VolumeMixup | None]:
     """labels: of the training part, for --class_weights."""
-    if args.mixup == 0:
+    if args.mixup == args.cutmix == 0:
         weights = None
         if args.class_weights == "balanced":  # mean 1 over subjects, as scikit-learn's "balanced"
             counts = torch.bincount(torch.tensor(labels), minlength=args.nb_classes).clamp_min(1)
             weights = len(labels) / (args.nb_classes * counts.float().to(device))
         return nn.CrossEntropyLoss(weights, label_smoothing=args.smoothing), None
     if args.class_weights != "none":
-        raise ValueError("--mixup blends labels, which --class_weights cannot weigh: use one of them")
+        raise ValueError("--mixup and --cutmix mix labels, which --class_weights cannot weigh: use one of them")
     if args.batch_size % 2:
-        raise ValueError(f"--mixup mixes pairs: --batch_size {args.batch_size} must be even")
-    mixup = Mixup(mixup_alpha=args.mixup, label_smoothing=args.smoothing, num_classes=args.nb_classes)
+        raise ValueError(f"--mixup and --cutmix mix pairs: --batch_size {args.batch_size} must be even")
+    mixup = VolumeMixup(args.mixup, args.cutmix, label_smoothing=args.smoothing, num_classes=args.nb_classes)
     return SoftTargetCrossEntropy(), mixup
 
 
@@ -156,6 +168,8 @@ def train_fold(
     model = build_classifier(args)
     if args.finetune is not None:
         load_pretrained(model, args.finetune)
+    if args.freeze_trunk:
+        model.requires_grad_(False).get_classifier().requires_grad_(True)
     model.to(world.device)
     lr = scaled_lr(args.lr, args.blr, args.batch_size, args.accum_iter, world.size)
     optimizer = build_optimizer(
@@ -196,9 +210,11 @@ def train_fold(
             if val_part is not None:
                 _, labels, found = scores(args, training.best_known, val_part, world)
                 scalars |= best.look(epoch, training.best_known, labels, found)
-            _, labels, found = scores(args, training.best_known, test_part, world)
-            metrics = classification_metrics(labels, found)  # to be watched only: nothing is chosen by it
-            scalars |= {f"test_{name}": metrics[name] for name in ("auc", "accuracy")}
+            watched = {"test": training.best_known} | ({} if training.ema is None else {"test_raw": training.model})
+            for title, state in watched.items():  # to be watched only: nothing is chosen by it
+                _, labels, found = scores(args, state, test_part, world)
+                metrics = classification_metrics(labels, found)
+                scalars |= {f"{title}_{name}": metrics[name] for name in ("auc", "accuracy")}
         return scalars
 
     fit(
@@ -221,6 +237,16 @@ def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeCl
     """The model of a fold's last or best checkpoint, as --select says."""
     folder, model = fold_folder(args, fold), build_classifier(args)
     load_weights(model, folder / BEST_FILE if args.select == "best_val" else last_checkpoint(folder))
+    return model.to(world.device)
+
+
+def raw_weights(args: argparse.Namespace, fold: int, world: World) -> VolumeClassifier | None:
+    """Where --ema kept an average: the weights that it averages, after the last epoch."""
+    content = read_checkpoint(last_checkpoint(fold_folder(args, fold)))
+    if "raw_model" not in content:
+        return None
+    model = build_classifier(args)
+    model.load_state_dict(content["raw_model"])
     return model.to(world.device)
 
 
@@ -300,7 +326,7 @@ def is_finished(args: argparse.Namespace, fold: int) -> bool:
     """Whether the fold has been trained to its end, which --patience may set before the last epoch, and predicted."""
     folder = fold_folder(args, fold)
     is_trained = checkpoint_path(folder, args.epochs - 1).exists() or args.patience is not None
-    return (folder / "predictions.csv").exists() and is_trained
+    return (folder / PREDICTIONS).exists() and is_trained
 
 
 def folds_to_run(args: argparse.Namespace, count: int) -> list[int]:
@@ -348,9 +374,13 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
             model = finished_fold(args, fold, world)
         else:
             model = train_fold(args, fold, division.folds[fold], volumes, config, world, stop)
-        found = test_fold(args, model, fold, division, volumes, world)
-        if world.is_main:
-            write_predictions(fold_folder(args, fold) / "predictions.csv", found)
+        states = {PREDICTIONS: model}
+        if (raw := raw_weights(args, fold, world)) is not None:
+            states = {RAW_PREDICTIONS: raw, **states}
+        for name, state in states.items():
+            found = test_fold(args, state, fold, division, volumes, world)
+            if world.is_main:
+                write_predictions(fold_folder(args, fold) / name, found)
 
     with StopRequest(args.max_minutes) as stop:
         for fold in chosen:

@@ -81,7 +81,7 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrain_epochs", type=arguments.positive, default=20)
     parser.add_argument("--finetune_epochs", type=arguments.positive, default=6)
     parser.add_argument("--k_fold", type=arguments.positive, default=3)
-    parser.add_argument("--marker_strength", type=float, default=0.7, help="of the phantoms: how plain the labels are")
+    parser.add_argument("--marker_strength", type=float, default=0.85, help="of the phantoms: how plain the labels are")
 
 
 def run(done: Path, *command: object) -> None:

@@ -1,5 +1,4 @@
 import torch
-from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -9,6 +8,7 @@ from tests.prepared import make_prepared
 from util.data.dataset import PreparedVolumes
 from util.distributed import World
 from util.loader import train_loader
+from util.mixing import VolumeMixup
 from util.optim import Schedule, Stepper
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -70,5 +70,5 @@ def test_an_epoch_learns():
 
 
 def test_mixup_keeps_the_targets_soft():
-    soft = learn(Mixup(mixup_alpha=1.0, label_smoothing=0.0, num_classes=2), SoftTargetCrossEntropy())
+    soft = learn(VolumeMixup(mixup_alpha=1.0, label_smoothing=0.0, num_classes=2), SoftTargetCrossEntropy())
     assert soft[-1] > 2 * learn()[-1]

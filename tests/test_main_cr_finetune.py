@@ -202,8 +202,8 @@ def weights(out):
 
 @pytest.mark.parametrize(
     "options",
-    [["--use_scheduler"], ["--layer_decay", "0.5"], ["--smoothing", "0.3"], ["--mixup", "1.0"], ["--ema", "0.9"],
-     ["--drop_path", "0.6"], ["--no_augment"], ["--augment", "loader"], ["--clip_grad", "0.001"],
+    [["--use_scheduler"], ["--layer_decay", "0.5"], ["--smoothing", "0.3"], ["--mixup", "1.0"], ["--cutmix", "1.0"],
+     ["--ema", "0.9"], ["--drop_path", "0.6"], ["--no_augment"], ["--augment", "loader"], ["--clip_grad", "0.001"],
      ["--weight_decay", "10"], ["--labels", "SWAPPED"], ["--control", "background"], ["--control", "shuffled_labels"],
      ["--val_fraction", "0.4"], ["--scan_order", "hilbert"], ["--contrast_dropout", "0.5"]],
     ids=lambda options: " ".join(options),
@@ -218,6 +218,28 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
     finetune(data, tmp_path / "run", "--folds", "0", "--batch_size", "2", *options, k=2)
     key = "blocks.1.mixer.in_proj.weight"
     assert not torch.equal(weights(tmp_path / "run")[key], plain_weights[key])
+
+
+def test_a_frozen_trunk_stays_as_it_was_pretrained(data, pretrained, tmp_path):
+    finetune(data, tmp_path, "--folds", "0", "--freeze_trunk", "--finetune", str(pretrained), "--lr", "0.1", k=2)
+    before, after = torch.load(pretrained, weights_only=True)["model"], weights(tmp_path)
+    key = "blocks.1.mixer.in_proj.weight"
+    assert torch.equal(after[key], before[key])
+    assert float(after["head.bias"].abs().max()) > 0.01
+
+
+def test_raw_weights_are_evaluated_beside_their_average(data, tmp_path):
+    finetune(data, tmp_path, "--ema", "0.9", "--batch_size", "2", k=2)
+    kept = torch.load(tmp_path / "fold_0" / "checkpoint-1.pth", weights_only=True)
+    assert not torch.equal(kept["model"]["head.weight"], kept["raw_model"]["head.weight"])
+    averaged, raw = (
+        read_predictions(tmp_path / "fold_0" / name) for name in ("predictions.csv", "predictions_raw.csv")
+    )
+    assert [p.subject for p in averaged] == [p.subject for p in raw]
+    assert [p.probability for p in averaged] != [p.probability for p in raw]
+    assert "raw weights" in json.loads((tmp_path / "results.json").read_text())["baselines"][0]["name"]
+    last = json.loads((tmp_path / "fold_0" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"test_auc", "test_raw_auc"} <= last.keys()
 
 
 @pytest.mark.parametrize(
@@ -238,7 +260,7 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
      (["--eval"], "no fold of .* has a checkpoint"),
      (["--labels", "nowhere.xlsx"], "nowhere.xlsx"),
      (["--finetune", "nowhere.pth"], "nowhere.pth does not exist"),
-     (["--mixup", "1", "--batch_size", "3"], "must be even"),
+     (["--mixup", "1", "--batch_size", "3"], "must be even"), (["--cutmix", "1", "--batch_size", "3"], "must be even"),
      (["--contrast_dropout", "1.5"], "contrast_dropout=1.5 must lie"),
      (["--scan_order", "snak"], "did you mean 'snake'")],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

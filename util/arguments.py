@@ -163,6 +163,14 @@ def count(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> float:
+    """A number of at least 0, for argparse."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
+    return value
+
+
 def minutes(text: str) -> float:
     """A time above 0, for argparse."""
     value = float(text)

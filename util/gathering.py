@@ -21,6 +21,7 @@ from util.protocol import Division
 from util.results import Prediction, format_table, read_predictions, summarise
 
 logger = logging.getLogger(__name__)
+PREDICTIONS, RAW_PREDICTIONS = "predictions.csv", "predictions_raw.csv"  # of a fold; raw: beside an average (--ema)
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def gather_results(
     folder: Path, rivals: Rivals, label_type: str, n_unknown: int, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Evaluate the predictions of all folds of a run folder, whichever job made them; results.json's content."""
-    files = sorted(folder.glob("fold_*/predictions.csv"))
-    predictions = [prediction for file in files for prediction in read_predictions(file)]
+    predictions = of_all_folds(folder, PREDICTIONS)
+    raw = of_all_folds(folder, RAW_PREDICTIONS)
     division = rivals.division
     summary = summarise(
         predictions, label_type=label_type, n_unknown=n_unknown, k_fold=division.k_fold, repeats=division.repeats
@@ -47,7 +48,7 @@ def gather_results(
     results = evaluate(
         summary,
         predictions,
-        baselines=baselines_beside(predictions, rivals),
+        baselines=[Baseline("its raw weights, not averaged", [], raw), *baselines_beside(predictions, rivals)],
         subgroups=subgroups(rivals.sheet, label_type),
         protocol=protocol,
     )
@@ -56,6 +57,11 @@ def gather_results(
     logger.info("%s", format_statistics(results))
     logger.info("results: %s", folder / "results.json")
     return results
+
+
+def of_all_folds(folder: Path, name: str) -> list[Prediction]:
+    """From the files of that name, of whichever folds have one."""
+    return [prediction for file in sorted(folder.glob(f"fold_*/{name}")) for prediction in read_predictions(file)]
 
 
 def baselines_beside(predictions: Sequence[Prediction], rivals: Rivals) -> list[Baseline]:
