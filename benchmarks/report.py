@@ -37,7 +37,8 @@ class Report:
             "",
             f"- Command: `{command}`",
             f"- Machine: {facts['machine']}; {_instruction_set()}",
-            f"- {torch.get_num_threads()} threads, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}",
+            f"- {torch.get_num_threads()} threads, "
+            + ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")),
             f"- {versions}; revision {facts['git']}; {datetime.datetime.now().isoformat(timespec='minutes')}",
             f"- {_load()} when it began",
         ]
