@@ -12,10 +12,15 @@ export OMP_WAIT_POLICY ?= PASSIVE
 MODEL := --input_size 80 --model_kwargs embed_dim=96 depth=4 decoder_embed_dim=48 decoder_depth=2 \
     --batch_size 2 --num_workers 1 --resume auto
 
-.PHONY: demo test torture bench clean-demo help
+FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data $(DEMO)/data/egd_prepared \
+    --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
+PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
+
+.PHONY: demo controls test torture bench clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
+	@echo "make controls  the demo's classifier from scratch and on inputs that should tell nothing, beside it"
 	@echo "make test   linters, type checker, tests"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
@@ -50,15 +55,20 @@ demo: $(VENV)/.installed
 	$(PY) main_pretrain.py --model mae_3d_vim_tiny_patch8 $(MODEL) --data $(DEMO)/data/brats_prepared --no_augment \
 	    --epochs 40 --warmup_epochs 2 --lr 2e-3 --drop_path 0 --output_dir $(DEMO)/pretrain
 	@echo "== 4/6 fine-tune on the EGD-like studies: IDH, 5 folds"
-	$(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data $(DEMO)/data/egd_prepared --label_type IDH \
-	    --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2 \
-	    --finetune $(DEMO)/pretrain/checkpoint-39.pth --output_dir $(DEMO)/finetune
+	$(FINETUNE) $(PRETRAINED) --output_dir $(DEMO)/finetune
 	@echo "== 5/6 look into the models: reconstructions, latent-to-spatial maps"
 	$(PY) vis/visualize.py --run $(DEMO)/pretrain
 	$(PY) vis/visualize_finetuned.py --run $(DEMO)/finetune
 	@echo "== 6/6 write the report"
 	$(PY) vis/report.py --pretrain $(DEMO)/pretrain --finetune $(DEMO)/finetune --out $(DEMO)/report.html
 	@echo "Done. Open $(CURDIR)/$(DEMO)/report.html (phantoms: it shows that the program works, not how well on patients)"
+
+# What the demo's classifier is worth: from scratch, and trained on what should carry no information.
+controls: demo
+	$(FINETUNE) --output_dir $(DEMO)/scratch
+	for control in background no_tumour shuffled_labels; do \
+	    $(FINETUNE) $(PRETRAINED) --control $$control --output_dir $(DEMO)/$$control || exit 1; done
+	$(PY) compare.py $(DEMO)/finetune $(DEMO)/scratch --out $(DEMO)/comparison
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
