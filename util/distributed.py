@@ -10,7 +10,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+from util.meeting import meet
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,17 @@ def join_world(device_name: str, timeout: timedelta = timedelta(minutes=30)) -> 
     device_name: "auto" (CUDA where present), "cpu" or "cuda". Raises ValueError for a device that is not there.
     """
     device_name = choose_device(device_name)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(0, 1, torch.device(device_name))
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device(device_name, local_rank) if device_name == "cuda" else torch.device(device_name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    store = meet(store, rank, size, timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:
         control = dist.new_group(backend="gloo", timeout=timeout)
         yield World(rank, size, device, control)  # pyright: ignore[reportArgumentType]  # this rank is in it
