@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz import fuzz, main
+from tests.fuzz_coverage import AVAILABLE, guided
 from tests.fuzz_inputs import TARGETS, Target, outcome
 
 EXAMPLES = 60
@@ -53,12 +54,33 @@ def test_a_crash_is_found_and_its_file_shown():
 
 def test_counts_are_written_with_their_minutes(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.fuzz.BATCH", 5)
-    main(["--minutes", "0.002", "--out", str(tmp_path)])
+    main(["--minutes", "0.002", "--engines", "hypothesis", "--out", str(tmp_path)])
     (report,) = tmp_path.glob("fuzz_*.md")
     text = report.read_text()
     for target in TARGETS:
-        assert re.search(rf"^\| {target.name} \| \d+ \| \d+ \| \d+ \| 0 \|", text, re.MULTILINE)
+        assert re.search(rf"^\| {target.name} \| hypothesis \| \d+ \| \d+ \| \d+ \| 0 \|", text, re.MULTILINE)
     assert "--minutes 0.002" in text
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="atheris is not installed")
+def test_atheris_tries_files_and_finds_a_crash():
+    counts, crashes = guided(TARGETS[2], seconds=1, seed=1)
+    assert crashes == []
+    assert counts["read"] > 0
+    assert counts["refused"] > 0
+
+    def crash(path):
+        raise KeyError("crash")
+
+    counts, (message,) = guided(Target("crashing", TARGETS[0].files, crash), seconds=60, seed=1)
+    assert counts["crashed"] == 1
+    assert message == "crashing, atheris, seed 1: KeyError: 'crash'"
+
+
+def test_an_engine_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("tests.fuzz.AVAILABLE", False)
+    with pytest.raises(ValueError, match="--engines atheris: it is not installed"):
+        main(["--engines", "atheris"])
 
 
 def test_minutes_are_checked():

@@ -23,7 +23,7 @@ PATIENCE_S = 120
 STAND_INS = {
     # SLURM sends --signal to the tasks of a step, not to the batch script: their ids are written down
     "srun": 'for node in 0 1; do "$@" & echo $! >> tasks; done; wait',
-    "scontrol": 'case "$1 $2" in "show hostnames") echo localhost; echo localhost;; *) echo "$@" >> scontrol_calls;; esac',
+    "scontrol": 'if [ "$1" = show ]; then echo localhost; echo localhost; else echo "$@" >> scontrol_calls; fi',
     "torchrun": 'exec "$PYTHON" -m torch.distributed.run "$@" $TEST_OPTIONS',
 }
 
