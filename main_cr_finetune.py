@@ -10,7 +10,7 @@ python main_cr_finetune.py ... --control shuffled_labels        must fall to cha
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ from util.protocol import FOLDS_FILE, Division, add_protocol_options, check_prot
 from util.record import Record
 from util.results import Prediction, write_predictions
 from util.runs import checkpoint_path, checkpoints, device_name, last_checkpoint, start_run
-from util.selection import BEST_FILE, BestEpoch
+from util.selection import BestEpoch, selected_weights
 from util.stopping import StopRequest
 from util.training import Training, average_of
 from util.tta import FlipAveraged
@@ -236,7 +236,7 @@ def train_fold(
 def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeClassifier:
     """The model of a fold's last or best checkpoint, as --select says."""
     folder, model = fold_folder(args, fold), build_classifier(args)
-    load_weights(model, folder / BEST_FILE if args.select == "best_val" else last_checkpoint(folder))
+    load_weights(model, selected_weights(folder, args.select))
     return model.to(world.device)
 
 
@@ -273,8 +273,9 @@ def labels_of(volumes: PreparedVolumes) -> np.ndarray:
 
 def test_fold(
     args: argparse.Namespace, model: nn.Module, fold: int, division: Division, volumes: PreparedVolumes, world: World
-) -> list[Prediction]:
-    """Held-out predictions of a fold; temperature and threshold, if asked for, come from its validation part."""
+) -> tuple[list[Prediction], Decision]:
+    """Held-out predictions of a fold and how they came about; temperature and threshold, if asked for, come from its
+    validation part."""
     decision, subjects = Decision(), division.folds[fold]
     if args.calibrate == "temperature" or args.threshold == "val":
         _, labels, found = scores(args, model, volumes.subset(subjects["val"]), world)
@@ -287,13 +288,14 @@ def test_fold(
         logger.info("fold %d: temperature %.3f, threshold %.3f", fold, decision.temperature, decision.threshold)
     tested = scores(args, model, volumes.subset(subjects["test"]), world)
     probabilities = scaled(tested.probabilities, decision.temperature)
-    return [
+    predictions = [
         Prediction(
             subject, fold, volumes.label(subject), float(probability), fold // division.k_fold, decision.threshold,
             division.patients.get(subject, ""),
         )
         for subject, probability in zip(tested.subjects, probabilities, strict=True)
     ]  # fmt: skip
+    return predictions, replace(decision, select=args.select, tta=args.tta)
 
 
 def open_cohort(args: argparse.Namespace) -> Cohort:
@@ -378,9 +380,11 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         if (raw := raw_weights(args, fold, world)) is not None:
             states = {RAW_PREDICTIONS: raw, **states}
         for name, state in states.items():
-            found = test_fold(args, state, fold, division, volumes, world)
+            found, decision = test_fold(args, state, fold, division, volumes, world)
             if world.is_main:
                 write_predictions(fold_folder(args, fold) / name, found)
+                if name == PREDICTIONS:
+                    decision.save(fold_folder(args, fold))
 
     with StopRequest(args.max_minutes) as stop:
         for fold in chosen:

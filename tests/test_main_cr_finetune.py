@@ -12,6 +12,7 @@ import main_cr_finetune
 import main_pretrain
 from main_cr_finetune import main, selected_folds
 from tests.prepared import ROOT, TINY, make_prepared
+from util.calibration import Decision, read_decision
 from util.checkpoint import read_checkpoint
 from util.record import read_metrics
 from util.results import read_predictions
@@ -374,13 +375,20 @@ def test_the_chosen_epoch_is_the_best_on_validation(chosen, data):
     rows = read_metrics(chosen / "fold_0")
     best = max(rows, key=lambda row: (row["val_auc"], -row["val_brier"]))
     assert read_checkpoint(chosen / "fold_0" / "best.pth")["epoch"] == best["epoch"]
-    before = (chosen / "predictions.csv").read_text()
+    before, decision = (chosen / "predictions.csv").read_text(), read_decision(chosen / "fold_0", {})
+    assert (decision.select, decision.tta) == ("best_val", "none")
+    assert decision.temperature != 1
+    thresholds = [p.threshold for p in read_predictions(chosen / "predictions.csv")]
+    assert thresholds == pytest.approx([decision.threshold] * len(thresholds))
+    (chosen / "fold_0" / "decision.json").unlink()
     finetune(data, chosen, *CHOOSING, "--eval", epochs=4, k=2)
     assert (chosen / "predictions.csv").read_text() == before
+    assert read_decision(chosen / "fold_0", {}) == decision
     finetune(data, chosen, *CHOOSING, "--eval", "--select", "last", "--threshold", "fixed", "--calibrate", "none",
              epochs=4, k=2)  # fmt: skip
     last = read_predictions(chosen / "predictions.csv")
     assert {p.threshold for p in last} == {0.5}
+    assert read_decision(chosen / "fold_0", {}) == Decision()
     assert (chosen / "predictions.csv").read_text() != before
 
 
@@ -397,6 +405,7 @@ def test_test_time_flips_change_predictions_but_no_weight(run, data, pretrained,
     shutil.copytree(run, tmp_path / "run")
     finetune(data, tmp_path / "run", "--finetune", str(pretrained), "--eval", "--tta", "flip")
     assert (tmp_path / "run" / "predictions.csv").read_text() != (run / "predictions.csv").read_text()
+    assert read_decision(tmp_path / "run" / "fold_0", {}) == Decision(tta="flip")
 
 
 def test_class_weights_matter_where_classes_are_uneven(data, tmp_path, uneven):

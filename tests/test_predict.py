@@ -131,6 +131,27 @@ def test_preparation_and_probability_are_those_of_training(tmp_path, prepared, i
     assert config["data"]["preparation"] == {"size": [16, 16, 16], "percentiles": [2.0, 98.0], "margin": 2}
 
 
+def test_probabilities_are_those_that_a_calibrated_run_reports(tmp_path, prepared):
+    """Averaged weights, the epoch chosen on validation, mirror images, temperature and threshold of each fold."""
+    out = train(prepared, tmp_path / "run", "IDH", "--epochs", "2", "--val_fraction", "0.3", "--select", "best_val",
+                "--calibrate", "temperature", "--threshold", "val", "--tta", "flip", "--ema", "0.9",
+                "--lr", "1e-2")  # fmt: skip
+    raw = tmp_path / "EGD-03"
+    for position, contrast in enumerate(CONTRASTS):
+        write_nifti(raw / f"{EGD[contrast]}.nii.gz", brain_volume(30 + position))
+    run(tmp_path, raw, "--run", out, "--reference", "0", "--map")
+    found = report(tmp_path, "EGD-03")["runs"][0]
+    with (out / "predictions.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["subject"] == "EGD-03")
+    decision = found["decision_by_fold"][row["fold"]]
+    assert found["by_fold"][row["fold"]] == pytest.approx(float(row["probability"]), abs=1e-6)
+    assert decision["temperature"] != 1
+    assert decision["threshold"] == pytest.approx(float(row["threshold"]))
+    (out / "fold_1" / "decision.json").unlink()
+    with pytest.raises(ValueError, match=r"fold_1.decision\.json is missing"):
+        run(tmp_path, raw, "--run", out)
+
+
 def test_named_files_give_what_their_folder_gives(tmp_path, idh):
     folder = patient(tmp_path)
     run(tmp_path, folder, "--run", idh, "--reference", "0")

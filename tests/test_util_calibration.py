@@ -1,7 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
-from util.calibration import COLDEST, Decision, fit_decision, scaled
+from util.calibration import COLDEST, DECISION_FILE, Decision, fit_decision, read_decision, scaled
 from util.metrics import classification_metrics
 
 
@@ -48,3 +50,27 @@ def test_of_equal_thresholds_the_one_nearest_a_half():
     assert fit_decision(labels, values, fit_temperature=False, fit_threshold=True).threshold == 0.5
     one_class = fit_decision(np.ones(3), np.array([0.1, 0.2, 0.3]), fit_temperature=False, fit_threshold=True)
     assert one_class.threshold == 0.5
+
+
+def test_a_decision_is_read_as_it_was_saved(tmp_path):
+    decision = Decision(1.7, 0.31, "best_val", "flip")
+    decision.save(tmp_path)
+    assert read_decision(tmp_path, {}) == decision
+    assert [path.name for path in tmp_path.iterdir()] == [DECISION_FILE]
+
+
+def test_without_the_file_what_was_fitted_is_missed_and_what_was_not_comes_from_the_options(tmp_path):
+    assert read_decision(tmp_path, {}) == Decision()
+    options = {"calibrate": "none", "threshold": "fixed", "select": "best_val", "tta": "flip"}
+    assert read_decision(tmp_path, options) == Decision(select="best_val", tta="flip")
+    for asked in ({"calibrate": "temperature"}, {"threshold": "val"}):
+        with pytest.raises(ValueError, match=r"decision\.json is missing, .* --(calibrate|threshold) .* with --eval"):
+            read_decision(tmp_path, options | asked)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": 0}, {"temperature": float("nan")}, {"threshold": 1.5}, {"tta": "x"},
+                                   {"select": "first"}, {"unknown": 1}, {"temperature": "hot"}, None])  # fmt: skip
+def test_a_decision_that_makes_no_sense_is_refused(tmp_path, wrong):
+    (tmp_path / DECISION_FILE).write_text("[" if wrong is None else json.dumps(wrong))
+    with pytest.raises(ValueError, match=r"decision\.json cannot be used .*--eval"):
+        read_decision(tmp_path, {})

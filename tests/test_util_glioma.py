@@ -20,8 +20,9 @@ def test_probabilities_of_the_types_add_up_to_those_of_the_markers():
     assert p[OLIGODENDROGLIOMA] + p[IMPOSSIBLE] == pytest.approx(0.4)
 
 
-def test_the_threshold_decides():
-    assert who_2021(0.4, 0.1, threshold=0.3).reading == ASTROCYTOMA
+def test_each_threshold_decides_its_marker():
+    assert who_2021(0.4, 0.1, idh_threshold=0.3).reading == ASTROCYTOMA
+    assert who_2021(0.9, 0.6, codeletion_threshold=0.7).reading == ASTROCYTOMA
 
 
 @pytest.mark.parametrize("wrong", [(1.2, 0.1), (0.1, -0.1), (float("nan"), 0.5)])

@@ -3,7 +3,7 @@ import pytest
 from torch import nn
 
 from util.checkpoint import read_checkpoint
-from util.selection import BestEpoch
+from util.selection import BestEpoch, selected_weights
 
 LABELS = np.array([0, 0, 1, 1])
 GOOD, BETTER, BAD = np.array([0.1, 0.4, 0.3, 0.9]), np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.9, 0.8, 0.2, 0.1])
@@ -58,3 +58,12 @@ def test_only_the_main_rank_writes_and_all_decide_alike(tmp_path):
     other.look(0, model(0), LABELS, GOOD)
     assert not other.path.exists()
     assert (other.epoch, other.is_over(1)) == (0, True)
+
+
+def test_the_weights_that_are_tested(tmp_path):
+    (tmp_path / "checkpoint-3.pth").touch()
+    assert selected_weights(tmp_path, "last").name == "checkpoint-3.pth"
+    with pytest.raises(ValueError, match=r"holds no best\.pth"):
+        selected_weights(tmp_path, "best_val")
+    (tmp_path / "best.pth").touch()
+    assert selected_weights(tmp_path, "best_val").name == "best.pth"

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from util.tta import FlipAveraged
+from util.tta import FlipAveraged, views_of
 
 
 class LeftMinusRight(nn.Module):
@@ -31,3 +31,11 @@ def test_certainty_stays_finite_and_the_mode_is_the_models():
     seen = FlipAveraged(inner)
     assert not seen.training
     assert torch.isfinite(seen(torch.zeros(2, 4, 2, 2, 2))).all()
+
+
+def test_views_are_the_volume_and_its_mirror_image():
+    volume = torch.arange(6.0).reshape(1, 1, 1, 2, 3)
+    assert [view.tolist() for view in views_of(volume, "none")] == [volume.tolist()]
+    original, mirrored = views_of(volume, "flip")
+    assert torch.equal(original, volume)
+    assert mirrored[0, 0, 0].tolist() == [[2, 1, 0], [5, 4, 3]]

@@ -10,6 +10,7 @@ import torch
 from vis_cases import save_weights, tiny_classifier, write_finetune_run, write_prepared
 
 from util import cli
+from util.calibration import Decision
 from util.data.dataset import PreparedVolumes
 from util.metrics import classification_metrics
 from vis.contrast_table import main, subsets
@@ -67,6 +68,16 @@ def test_rows_are_what_the_model_says_of_held_out_subjects(run, tmp_path):
     with (tmp_path / "contrasts.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["contrasts"] for row in table] == [" ".join(row["contrasts"]) for row in rows]
+
+
+def test_scores_are_of_the_runs_own_decisions(run, tmp_path):
+    train_for_missing(run)
+    for fold, threshold in ((0, 0.0), (1, 1.0)):  # fold 0 calls everybody class 1, fold 1 nobody
+        Decision(2.0, threshold, tta="flip").save(run / f"fold_{fold}")
+    main(["--run", str(run), "--device", "cpu", "--out", str(tmp_path)])
+    row = json.loads((tmp_path / "contrasts.json").read_text())["rows"][0]
+    called = [1 - index % 2 for index in range(7)]
+    assert row["accuracy"] == pytest.approx(sum(c == label for c, label in zip(called, LABELS)) / 7)
 
 
 def test_a_run_that_needs_all_contrasts_is_refused(run):

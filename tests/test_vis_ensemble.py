@@ -7,6 +7,7 @@ import pytest
 import torch
 from vis_cases import SIZE, save_weights, tiny_classifier, write_finetune_run, write_prepared
 
+from util.calibration import Decision
 from util.data.prepare import Prepared, Settings
 from vis.ensemble import Opinion, check_together, open_ensemble
 from vis.inference import latent_maps, probabilities
@@ -46,15 +47,27 @@ def test_maps_are_the_mean_over_folds(run):
 def test_a_temperature_cools_or_heats_its_fold(run):
     scan = torch.randn(1, 4, *SIZE)
     plain = open_ensemble(run, CPU).opinion(scan).by_fold
-    (run / "fold_1" / "decision.json").write_text(json.dumps({"temperature": 4.0}))
+    Decision(4.0).save(run / "fold_1")
     scaled = open_ensemble(run, CPU).opinion(scan).by_fold
     logit = np.log(plain[1] / (1 - plain[1])) / 4
     assert scaled[0] == plain[0]
     assert scaled[1] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
-    for wrong in ('{"temperature": 0}', '{"temperature": NaN}', "{}", "["):
-        (run / "fold_1" / "decision.json").write_text(wrong)
-        with pytest.raises(ValueError, match=r"decision\.json"):
-            open_ensemble(run, CPU)
+    edit(run, args={"calibrate": "temperature"})
+    with pytest.raises(ValueError, match=r"fold_0.decision\.json is missing"):  # never uncalibrated without a word
+        open_ensemble(run, CPU)
+
+
+def test_mirror_images_and_thresholds_are_those_of_the_run(run):
+    scan = torch.randn(1, 4, *SIZE)
+    Decision(threshold=0.2, tta="flip").save(run / "fold_0")
+    Decision(threshold=0.4, tta="flip").save(run / "fold_1")
+    ensemble = open_ensemble(run, CPU)
+    found = ensemble.opinion(scan)
+    for fold, model in ensemble.models.items():
+        both = (probabilities(model, scan) + probabilities(model, scan.flip(-1)))[0, 1].item() / 2
+        assert found.by_fold[fold] == pytest.approx(both, rel=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found.features[fold]), model.forward_features(scan)[0].mean(0))
+    assert ensemble.threshold == pytest.approx(0.3)
 
 
 def test_the_epoch_chosen_on_validation_is_used_where_the_run_used_it(run):

@@ -1,6 +1,7 @@
 """What a report says, and that nothing in a patient's name or file can become code."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from vis_cases import write_finetune_run, write_prepared
 
+from util.calibration import Decision
+from util.glioma import ASTROCYTOMA, GLIOBLASTOMA
 from util.novelty import Novelty
 from vis.ensemble import Opinion, open_ensemble
 from vis.patient_report import patient_facts, run_facts, write_patient_report, write_table
@@ -76,3 +79,22 @@ def test_the_table_has_a_row_for_everyone(tmp_path, ensemble):
     assert (first["patient"], first["probability_IDH_mutant"], first["missing_contrasts"]) == ("P", "0.800000", "t1 t2")
     assert (first["probability_1p19q_codeleted"], first["unlike_training"]) == ("0.100000", "yes")
     assert (second["patient"], second["problem"], second["who_2021"]) == ("Q", "no files", "")
+
+
+def test_call_reading_and_report_follow_the_thresholds_of_the_runs(ensemble, tmp_path):
+    decided = {0: Decision(1.5, 0.8, "best_val", "flip"), 1: Decision(1.5, 0.9, "best_val", "flip")}
+    strict = dataclasses.replace(ensemble, decisions=decided)
+    plain, found = facts(ensemble, codeleted=0.1), facts(strict, codeleted=0.1)
+    assert (plain["runs"][0]["decision"], plain["who_2021"]["reading"]) == ("IDH mutant", ASTROCYTOMA)
+    assert (found["runs"][0]["decision"], found["who_2021"]["reading"]) == ("IDH wild type", GLIOBLASTOMA)
+    assert found["runs"][0]["threshold"] == pytest.approx(0.85)
+    assert found["runs"][0]["decision_by_fold"]["1"] == {"temperature": 1.5, "threshold": 0.9, "select": "best_val",
+                                                         "tta": "flip"}  # fmt: skip
+    write_patient_report(tmp_path, found, [])
+    html = (tmp_path / "report.html").read_text()
+    for words in ("IDH wild type (from 0.85)", "mirror image", "temperatures 1.500, 1.500", "validation part chose"):
+        assert words in html
+    write_patient_report(tmp_path, plain, [])
+    html = (tmp_path / "report.html").read_text()
+    assert "IDH mutant (from 0.5)" in html
+    assert not any(words in html for words in ("mirror image", "temperature", "validation part"))

@@ -1,10 +1,16 @@
 """Opening a run: the right weights, the right data, and clear words when either is not there."""
 
+import dataclasses
+import math
+import shutil
+
 import pytest
 import torch
 from vis_cases import write_finetune_run, write_prepared, write_pretrain_run
 
+from util.calibration import Decision
 from util.data.phantom import subject_name
+from vis.inference import probabilities
 from vis.session import choose_subjects, open_run
 
 SUBJECTS = ["A", "B", "C", "D"]
@@ -99,3 +105,24 @@ def test_subjects_by_name_or_number():
     for number in ("0", "5"):
         with pytest.raises(ValueError, match="choose 1 to 4"):
             choose_subjects([number], SUBJECTS)
+
+
+def test_a_fold_is_shown_with_the_weights_views_and_threshold_that_it_is_tested_with(folder, tmp_path):
+    run = tmp_path / "fine"
+    shutil.copytree(folder / "fine", run)
+    shutil.copy(run / "fold_1" / "checkpoint-4.pth", run / "fold_0" / "best.pth")
+    Decision(3.0, 0.6, "best_val", "flip").save(run / "fold_0")
+    last, chosen = (open_run(at / "fine", "finetune", fold=0, device="cpu") for at in (folder, tmp_path))
+    assert (last.checkpoint.name, chosen.checkpoint.name) == ("checkpoint-4.pth", "best.pth")
+    assert not torch.equal(weights(last)["head.bias"], weights(chosen)["head.bias"])
+    scan = chosen.batch(chosen.study("A"))
+    both = sum(probabilities(chosen.model, view)[0, 1].item() for view in (scan, scan.flip(-1))) / 2
+    expected = 1 / (1 + math.exp(-math.log(both / (1 - both)) / 3))
+    assert chosen.probability(scan) == pytest.approx(expected, rel=1e-4)
+    for threshold, called in ((expected - 0.01, 1), (expected + 0.01, 0)):
+        assert dataclasses.replace(chosen, decision=Decision(3.0, threshold, "best_val", "flip")).called(scan) == called
+    named = open_run(run, "finetune", fold=0, checkpoint=run / "fold_0" / "checkpoint-4.pth", device="cpu")
+    assert named.decision == Decision()
+    (run / "fold_0" / "best.pth").unlink()
+    with pytest.raises(ValueError, match=r"holds no best\.pth"):
+        open_run(run, "finetune", fold=0, device="cpu")

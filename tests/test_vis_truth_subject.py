@@ -1,5 +1,6 @@
 """All scores of one subject: who is asked, and which checks are made."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from vis_cases import tiny_classifier, write_finetune_run, write_prepared
 
+from util.calibration import Decision
 from vis.methods import MapOptions, compute_maps
 from vis.session import open_run
 from vis.truth import readings, token_places, tumour_scores
@@ -43,6 +45,9 @@ def test_map_explains_the_predicted_class(session):
     study = session.study("A")
     with torch.no_grad():
         assert found.target == session.model(session.batch(study)).argmax().item()
+    for threshold, target in ((0.0, 1), (1.0, 0)):  # not the argmax where the run calls by another threshold
+        calling = dataclasses.replace(session, decision=Decision(threshold=threshold))
+        assert scored(calling)[0].target == target
     places = token_places(study, 8)
     target = MapOptions(target=found.target)
     values = compute_maps(session.model, session.batch(study), ["gradient"], target)["gradient"].flatten().numpy()

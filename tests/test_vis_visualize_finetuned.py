@@ -1,5 +1,7 @@
 """Maps of a fine-tuned fold: only of subjects that it did not train on."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from vis_cases import texts, tiny_classifier, write_finetune_run, write_prepared
 
 import vis.outputs
 from util import cli
+from util.calibration import Decision
 from vis.inference import latent_maps, probabilities
 from vis.session import open_run
 from vis.visualize_finetuned import main
@@ -116,6 +119,17 @@ def test_every_option_of_class_specific_maps_has_an_effect(run, tmp_path, monkey
     monkeypatch.setattr(session.model.__class__, "forward", record_batches(sizes, session.model.__class__.forward))
     shown("batch", "occlusion", "--batch_size", "3")
     assert max(sizes) == 3
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_class_explained_is_the_one_that_the_run_calls(run, tmp_path):
+    moved, found = tmp_path / "run", []
+    shutil.copytree(run, moved)
+    for threshold in (0.0, 1.0):  # everybody is called class 1, then nobody
+        Decision(threshold=threshold).save(moved / "fold_0")
+        show(moved, "--out", str(tmp_path / f"{threshold}"), "--subjects", "A", "--map", "gradient")
+        found.append(maps(tmp_path / f"{threshold}", "gradient"))
+    np.testing.assert_allclose(found[0], -found[1], atol=1e-6)
 
 
 def record_batches(sizes, forward):

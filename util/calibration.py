@@ -1,22 +1,80 @@
-"""Decisions fitted on the validation part of a fold: a temperature for its probabilities, a threshold for its calls."""
+"""How a fold comes to its probabilities and calls: temperature and threshold fitted on its validation part, which
+weights, which views of a volume. Written beside its predictions, read by whoever uses its weights later."""
 
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from util.atomic import atomic_write
 from util.metrics import THRESHOLD
+from util.selection import Select
+from util.tta import Views
 
+DECISION_FILE = "decision.json"  # in a fold's folder
 COLDEST, HOTTEST = 0.05, 20.0  # validation parts that are separated perfectly would make it 0
 CLIP = 1e-7  # float32 probabilities reach 0 and 1
 
 
 @dataclass(frozen=True)
 class Decision:
-    """temperature: divides the log-odds. threshold: of the probability after that."""
+    """temperature: divides the log-odds of the probability averaged over the views that `tta` names. threshold: of the
+    probability after that. select: whose weights these belong to."""
 
     temperature: float = 1.0
     threshold: float = THRESHOLD
+    select: Select = "last"
+    tta: Views = "none"
+
+    def save(self, fold: Path) -> None:
+        """FOLD/decision.json."""
+        with atomic_write(fold / DECISION_FILE, "w") as file:
+            json.dump(asdict(self), file, indent=2)
+
+
+def read_decision(fold: Path, options: Mapping[str, Any]) -> Decision:
+    """What a fold's folder says; where it says nothing, what the run's `options` say without being fitted.
+
+    ValueError where the file cannot be used, and where it is missing though the options ask for something fitted.
+    """
+    path = fold / DECISION_FILE
+    if path.exists():
+        return _parsed(path)
+    fitted = {"calibrate": "temperature", "threshold": "val"}
+    if asked := [f"--{name} {value}" for name, value in fitted.items() if options.get(name) == value]:
+        raise ValueError(
+            f"{path} is missing, and the run was trained with {' '.join(asked)}: let the fold finish, or repeat its "
+            "main_cr_finetune.py command with --eval, which fits it again"
+        )
+    return Decision(select=options.get("select", "last"), tta=options.get("tta", "none"))
+
+
+def _parsed(path: Path) -> Decision:
+    try:
+        found = Decision(**json.loads(path.read_text(encoding="utf-8")))
+        if problem := _problem(found):
+            raise ValueError(problem)
+    except (ValueError, TypeError) as error:
+        fix = "score the run again with main_cr_finetune.py --eval"
+        raise ValueError(f"{path} cannot be used ({error}): {fix}") from error
+    return found
+
+
+def _problem(found: Decision) -> str:
+    """Empty where there is none. TypeError for what is no number."""
+    if not (math.isfinite(found.temperature) and found.temperature > 0):
+        return f"temperature {found.temperature} must be above 0"
+    if not 0 <= found.threshold <= 1:
+        return f"threshold {found.threshold} must lie between 0 and 1"
+    for name, known in (("select", get_args(Select)), ("tta", get_args(Views))):
+        if getattr(found, name) not in known:
+            return f"{name} {getattr(found, name)} is none of {', '.join(known)}"
+    return ""
 
 
 def fit_decision(

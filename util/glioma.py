@@ -6,6 +6,8 @@ astrocytoma is IDH-mutant without, oligodendroglioma IDH-mutant with 1p/19q co-d
 
 from dataclasses import dataclass
 
+from util.metrics import THRESHOLD
+
 ASTROCYTOMA = "Astrocytoma, IDH-mutant"
 OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted"
 GLIOBLASTOMA = "Glioblastoma, IDH wild type"
@@ -25,8 +27,10 @@ class WhoReading:
     probabilities: dict[str, float]
 
 
-def who_2021(idh_mutant: float, codeleted: float, threshold: float = 0.5) -> WhoReading:
-    """The reading of two probabilities: the two decisions at `threshold` name the type, as markers do in pathology."""
+def who_2021(
+    idh_mutant: float, codeleted: float, *, idh_threshold: float = THRESHOLD, codeletion_threshold: float = THRESHOLD
+) -> WhoReading:
+    """The reading of two probabilities: the decisions at their thresholds name the type, as markers do in pathology."""
     for name, value in (("IDH mutation", idh_mutant), ("1p/19q co-deletion", codeleted)):
         if not 0 <= value <= 1:
             raise ValueError(f"the probability of {name} is {value}; it must lie between 0 and 1")
@@ -36,7 +40,7 @@ def who_2021(idh_mutant: float, codeleted: float, threshold: float = 0.5) -> Who
         GLIOBLASTOMA: (1 - idh_mutant) * (1 - codeleted),
         IMPOSSIBLE: (1 - idh_mutant) * codeleted,
     }
-    mutant, deleted = idh_mutant >= threshold, codeleted >= threshold
+    mutant, deleted = idh_mutant >= idh_threshold, codeleted >= codeletion_threshold
     reading = {
         (True, False): ASTROCYTOMA,
         (True, True): OLIGODENDROGLIOMA,

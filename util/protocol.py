@@ -14,6 +14,7 @@ from util.data.labels import read_columns
 from util.folds import Fold, fold_hash, load_folds, make_folds, save_folds, set_aside
 from util.folds_csv import read_folds_csv
 from util.selection import Select
+from util.tta import Views
 
 FOLDS_FILE = "folds.json"
 CHOICES = ("select", "patience", "calibrate", "threshold", "tta", "control", "class_weights")
@@ -40,7 +41,7 @@ def add_protocol_options(parser: Parser) -> None:
     group.add_argument(
         "--threshold", choices=("fixed", "val"), default="fixed", help="0.5, or the best on validation (balanced acc.)"
     )
-    group.add_argument("--tta", choices=("none", "flip"), default="none", help="average over the mirror image in tests")
+    group.add_argument("--tta", choices=get_args(Views), default="none", help="average over the mirror image in tests")
     group.add_argument(
         "--control", choices=get_args(Control), default="none",
         help="train and test without what a model should use: brain as noise, tumour replaced, labels shuffled",

@@ -9,9 +9,19 @@ from torch import nn
 
 from util.checkpoint import read_checkpoint, save_checkpoint
 from util.metrics import classification_metrics
+from util.runs import last_checkpoint
 
 Select = Literal["last", "best_val"]
 BEST_FILE = "best.pth"
+
+
+def selected_weights(fold: Path, select: Select) -> Path:
+    """The file of the epoch that is tested; averaged weights where --ema kept some. ValueError where there is none."""
+    if select == "last":
+        return last_checkpoint(fold)
+    if not (fold / BEST_FILE).exists():
+        raise ValueError(f"{fold} holds no {BEST_FILE}, which --select best_val keeps: let the fold finish")
+    return fold / BEST_FILE
 
 
 class BestEpoch:

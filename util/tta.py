@@ -1,12 +1,27 @@
 """Test-time augmentation: a model that also looks at the mirror image, as augmentation in training shows it."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+Views = Literal["none", "flip"]
+
+
+def views_of(volume_BCZYX: Tensor, which: Views) -> list[Tensor]:
+    """The volume and, for "flip", its mirror image across x."""
+    return [volume_BCZYX, volume_BCZYX.flip(-1)] if which == "flip" else [volume_BCZYX]
+
+
+def averaged(logits: Sequence[Tensor]) -> Tensor:
+    """Logits (B, classes) of every view -> (B, classes) logarithms of the mean class probabilities, float32."""
+    mean_BK = torch.stack([view.float().softmax(-1) for view in logits]).mean(0)
+    return mean_BK.clamp_min(torch.finfo(torch.float32).tiny).log()
+
 
 class FlipAveraged(nn.Module):
-    """(B, C, Z, Y, X) -> (B, classes) logarithms of the class probabilities, averaged over the volume and its mirror
-    image across x."""
+    """(B, C, Z, Y, X) -> (B, classes) logarithms of the class probabilities, averaged over both views."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -14,5 +29,4 @@ class FlipAveraged(nn.Module):
         self.training = model.training  # so that what restores a model's mode restores the one inside
 
     def forward(self, volume_BCZYX: Tensor) -> Tensor:
-        both = [self.model(view).float().softmax(-1) for view in (volume_BCZYX, volume_BCZYX.flip(-1))]
-        return torch.stack(both).mean(0).clamp_min(torch.finfo(torch.float32).tiny).log()
+        return averaged([self.model(view) for view in views_of(volume_BCZYX, "flip")])

@@ -2,7 +2,8 @@
 
     python -m vis.contrast_table --run runs/idh            -> RUN/contrasts.csv and RUN/contrasts.json
 
-The run must have been fine-tuned with --contrast_dropout. Each subject is scored by the fold that did not train on it.
+The run must have been fine-tuned with --contrast_dropout. Each subject is scored by the fold that did not train on it,
+as the run itself scores it: its temperature, threshold and views.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from util import cli
@@ -25,7 +27,7 @@ from util.results import without_nan
 from util.runs import newest_run, write_json
 from vis.ensemble import FoldEnsemble, open_ensemble
 from vis.heldout import held_out, read_folds
-from vis.inference import evaluating
+from vis.inference import probabilities
 from vis.session import is_phantom
 from vis.style import NOTICE, PHANTOM_NOTICE
 
@@ -60,22 +62,21 @@ def contrast_rows(ensemble: FoldEnsemble) -> list[dict[str, Any]]:
     volumes = PreparedVolumes(ensemble.data_root, contrasts=ensemble.contrasts, normalize=data["normalize"])
     chosen = subsets(ensemble.contrasts)
     found: dict[tuple[str, ...], list[float]] = {subset: [] for subset in chosen}
-    truth = []
+    truth, thresholds = [], []
     for fold, model in ensemble.models.items():
         part = volumes.subset([name for name in held_out(folds, fold) if labels.get(name, UNKNOWN) != UNKNOWN])
         logger.info("fold %d: %d held-out subjects, %d subsets each", fold, len(part), len(chosen))
         for index, subject in enumerate(part.subjects):
             truth.append(labels[subject])
+            thresholds.append(ensemble.decisions[fold].threshold)
             volume_BCZYX = part[index][0].unsqueeze(0).to(ensemble.device)  # each contrast normalised by itself
             for subset in chosen:
                 lacking = volume_BCZYX.clone()
                 lacking[:, [at for at, name in enumerate(ensemble.contrasts) if name not in subset]] = 0
-                with evaluating(model):
-                    logits = model(lacking)[0].float() / ensemble.temperatures[fold]
-                found[subset].append(logits.softmax(-1)[1].item())
+                found[subset].append(probabilities(model, lacking, ensemble.decisions[fold])[0, 1].item())
     rows = []
     for subset in chosen:
-        scores = classification_metrics(truth, found[subset])
+        scores = classification_metrics(truth, found[subset], np.array(thresholds))
         rows.append({"contrasts": list(subset), "n": len(truth), **{name: scores[name] for name in METRICS}})
     return rows
 

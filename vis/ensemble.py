@@ -1,7 +1,5 @@
 """The models of all folds of a fine-tuning run as one, for patients that no fold has seen."""
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +10,15 @@ import torch
 from torch import Tensor
 
 from models import VolumeClassifier, create_model
+from util.calibration import Decision, read_decision
 from util.checkpoint import load_weights
 from util.data.manifest import read_manifest
 from util.data.normalize import Normalize, normalize_volume
 from util.data.prepare import Prepared, Settings
-from util.runs import checkpoints, last_checkpoint, read_config
-from vis.inference import evaluating, latent_maps
-
-BEST_FILE, DECISION_FILE = "best.pth", "decision.json"  # what a fold may hold beside its checkpoints
+from util.runs import checkpoints, read_config
+from util.selection import selected_weights
+from util.tta import views_of
+from vis.inference import decided, evaluating, latent_maps
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Opinion:
 
 @dataclass(frozen=True)
 class FoldEnsemble:
-    """models, checkpoints and temperatures by fold; models are on `device`, in evaluation mode."""
+    """models, checkpoints and decisions by fold; models are on `device`, in evaluation mode."""
 
     folder: Path
     config: dict[str, Any]
     models: dict[int, VolumeClassifier]
     checkpoints: dict[int, Path]
-    temperatures: dict[int, float]
+    decisions: dict[int, Decision]
     settings: Settings
     device: torch.device
     warnings: tuple[str, ...] = ()
@@ -55,6 +54,11 @@ class FoldEnsemble:
     @property
     def label_type(self) -> str:
         return self.config["label_type"]
+
+    @property
+    def threshold(self) -> float:
+        """Of the ensemble's probability: the mean of the folds' thresholds, as between repeats in util/scores.py."""
+        return float(np.mean([decision.threshold for decision in self.decisions.values()]))
 
     @property
     def contrasts(self) -> tuple[str, ...]:
@@ -87,10 +91,10 @@ class FoldEnsemble:
         by_fold, features = {}, {}
         for fold, model in self.models.items():
             with evaluating(model):
-                tokens_BLE = model.forward_features(volume_BCZYX)
-                logits = model.forward_head(tokens_BLE)[0].float() / self.temperatures[fold]
-            by_fold[fold] = logits.softmax(-1)[1].item()
-            features[fold] = tokens_BLE[0].float().mean(0).cpu().numpy()
+                views = [model.forward_features(view) for view in views_of(volume_BCZYX, self.decisions[fold].tta)]
+                found_BK = decided([model.forward_head(tokens_BLE) for tokens_BLE in views], self.decisions[fold])
+            by_fold[fold] = found_BK[0, 1].item()
+            features[fold] = views[0][0].float().mean(0).cpu().numpy()  # of the scan as it is
         return Opinion(by_fold, features)
 
     def maps(self, volume_BCZYX: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
@@ -105,17 +109,20 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
     if config.get("kind") != "finetune":
         raise ValueError(f"--run {folder} is not a fine-tuning run; give the --output_dir of main_cr_finetune.py")
     warnings = []
-    paths = {
-        int(part.name.removeprefix("fold_")): _weights_of(part, config)
+    decisions = {
+        int(part.name.removeprefix("fold_")): read_decision(part, config.get("args", {}))
         for part in folder.glob("fold_*")
         if part.name.removeprefix("fold_").isdecimal() and checkpoints(part)
     }
+    decisions = {fold: decisions[fold] for fold in sorted(decisions)}
+    paths = {fold: selected_weights(folder / f"fold_{fold}", found.select) for fold, found in decisions.items()}
     if not paths:
         raise ValueError(f"--run {folder} has no fold with a checkpoint; let main_cr_finetune.py finish one")
-    if len(paths) < config.get("k_fold", len(paths)):
-        warnings.append(f"only {len(paths)} of {config['k_fold']} folds of {folder} have a checkpoint")
-    models, temperatures = {}, {}
-    for fold in sorted(paths):
+    count = config.get("k_fold", len(paths)) * config.get("repeats", 1)
+    if len(paths) < count:
+        warnings.append(f"only {len(paths)} of {count} folds of {folder} have a checkpoint")
+    models = {}
+    for fold in paths:
         model = create_model(config["model"]["name"], **config["model"]["fields"])
         assert isinstance(model, VolumeClassifier)
         content = load_weights(model, paths[fold])
@@ -126,11 +133,9 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
                 "of two runs were mixed; put each run's folds into its own folder"
             )
         models[fold] = model.to(device).eval()
-        temperatures[fold] = _temperature(folder / f"fold_{fold}" / DECISION_FILE)
     settings, doubt = _settings(config)
     warnings += [doubt] if doubt else []
-    ordered = {fold: paths[fold] for fold in sorted(paths)}
-    return FoldEnsemble(folder, config, models, ordered, temperatures, settings, device, tuple(warnings))
+    return FoldEnsemble(folder, config, models, paths, decisions, settings, device, tuple(warnings))
 
 
 def check_together(ensembles: Sequence[FoldEnsemble]) -> None:
@@ -143,26 +148,6 @@ def check_together(ensembles: Sequence[FoldEnsemble]) -> None:
                 "give one run per label type, for instance one for IDH and one for 1p19q"
             )
         seen[ensemble.label_type] = ensemble.folder
-
-
-def _weights_of(fold: Path, config: dict[str, Any]) -> Path:
-    """What the run itself evaluates: the last checkpoint, or the epoch that its validation part chose."""
-    if config.get("args", {}).get("select") == "best_val":
-        return fold / BEST_FILE
-    return last_checkpoint(fold)
-
-
-def _temperature(path: Path) -> float:
-    """That divides the log-odds of a fold, fitted by its run; 1 where none was."""
-    if not path.exists():
-        return 1.0
-    try:
-        value = float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} has no readable "temperature" ({error}); evaluate the run again') from error
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{path}: temperature {value} must be above 0; evaluate the run again")
-    return value
 
 
 def _settings(config: dict[str, Any]) -> tuple[Settings, str | None]:

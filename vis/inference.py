@@ -1,6 +1,6 @@
 """Looking into a model without changing it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from models import PatchPredictor, VolumeClassifier
 from models.encoder import VolumeEncoder
+from util.calibration import Decision
+from util.tta import averaged, views_of
 from vis.maps import latent_map
 
 
@@ -51,7 +53,16 @@ def latent_maps(
         }
 
 
-def probabilities(model: VolumeClassifier, volume_BCZYX: Tensor) -> Tensor:
-    """(B, C, Z, Y, X) -> (B, num_classes), summing to 1."""
+def probabilities(
+    model: VolumeClassifier,
+    volume_BCZYX: Tensor,
+    decision: Decision = Decision(),  # noqa: B008  (frozen)
+) -> Tensor:
+    """(B, C, Z, Y, X) -> (B, num_classes), summing to 1, of the views and with the temperature that `decision` says."""
     with evaluating(model):
-        return model(volume_BCZYX).float().softmax(dim=-1)
+        return decided([model(view) for view in views_of(volume_BCZYX, decision.tta)], decision)
+
+
+def decided(logits: Sequence[Tensor], decision: Decision) -> Tensor:
+    """Logits (B, num_classes) of every view -> (B, num_classes) probabilities."""
+    return (averaged(logits) / decision.temperature).softmax(dim=-1)

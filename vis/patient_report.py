@@ -40,11 +40,13 @@ def run_facts(
     return {
         "label_type": ensemble.label_type,
         "predicts": names[1],
-        "decision": names[opinion.probability >= 0.5],
+        "decision": names[opinion.probability >= ensemble.threshold],
+        "threshold": ensemble.threshold,
         "probability": opinion.probability,
         "sd_over_folds": opinion.sd,
         "by_fold": {str(fold): value for fold, value in opinion.by_fold.items()},
-        "temperature_by_fold": {str(fold): value for fold, value in ensemble.temperatures.items()},
+        "how": _how(ensemble),
+        "decision_by_fold": {str(fold): asdict(found) for fold, found in ensemble.decisions.items()},
         "novelty": None if novelty is None else {**asdict(novelty), "unlike": novelty.unlike},
         "novelty_not_judged": not_judged,
         "maps": maps,
@@ -52,6 +54,20 @@ def run_facts(
         "model": ensemble.config["model"]["name"],
         "checkpoints": {str(fold): str(path.resolve()) for fold, path in ensemble.checkpoints.items()},
     }
+
+
+def _how(ensemble: FoldEnsemble) -> str:
+    """In words, how a fold's probability and the call come about: as in the run's own results."""
+    found = ensemble.decisions.values()
+    parts = ["weights of the epoch that its validation part chose" if any(d.select == "best_val" for d in found)
+             else "weights of the last epoch"]  # fmt: skip
+    if ensemble.config.get("args", {}).get("ema") is not None:
+        parts.append("averaged while training")
+    if any(d.tta == "flip" for d in found):
+        parts.append("probabilities of the scan and its mirror image averaged (maps and comparison: the scan as it is)")
+    if any(d.temperature != 1 for d in found):
+        parts.append(f"temperatures {', '.join(f'{d.temperature:.3f}' for d in found)}")
+    return "; ".join(parts)
 
 
 def patient_facts(
@@ -65,10 +81,17 @@ def patient_facts(
     environment: dict[str, Any],
 ) -> dict[str, Any]:
     """report.json, its keys in order. unlike_training: reasons for doubt, empty if there are none."""
-    probability = {run["label_type"]: run["probability"] for run in runs}
+    by_label = {run["label_type"]: run for run in runs}
     who = None
-    if {"IDH", "1p19q"} <= probability.keys():
-        who = {**asdict(who_2021(probability["IDH"], probability["1p19q"])), "limits": LIMITS}
+    if {"IDH", "1p19q"} <= by_label.keys():
+        idh, codeletion = by_label["IDH"], by_label["1p19q"]
+        reading = who_2021(
+            idh["probability"],
+            codeletion["probability"],
+            idh_threshold=idh["threshold"],
+            codeletion_threshold=codeletion["threshold"],
+        )
+        who = {**asdict(reading), "limits": LIMITS}
     reasons = [
         f"{run['label_type']}: features {run['novelty']['distance']:.1f} times as far from those of held-out subjects "
         f"as is usual (p = {run['novelty']['p']:.3f}, {run['novelty']['n']} subjects)"

@@ -12,7 +12,7 @@ from util.results import Prediction
 from util.runs import read_config
 from vis.figures import map_figure, reconstruction_figure
 from vis.heldout import held_out, read_folds, recorded, verdict
-from vis.inference import latent_maps, probabilities
+from vis.inference import latent_maps
 from vis.maps import upsample
 from vis.reconstruct import reconstruct
 from vis.session import open_run
@@ -57,8 +57,7 @@ def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
         batch = session.batch(study)
         map_Bzyx = latent_maps(model, batch, ["max"])["max"]
         map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
-        probability = probabilities(model, batch)[0, 1].item()
-        line = verdict(session.config["label_type"], labels.get(subject), probability, fold)
+        line = verdict(session.config["label_type"], labels.get(subject), session.probability(batch), fold)
         examples.append(Example(map_figure(study, map_ZYX, "max", subtitle=line), f"{subject}: {line}."))
     return examples
 

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from models import PatchPredictor, VolumeClassifier, create_model
 from models.config import Fidelity
+from util.calibration import Decision, read_decision
 from util.checkpoint import load_pretrained, load_weights
 from util.cli import nearest
 from util.data.dataset import PreparedVolumes
 from util.data.manifest import NAME as MANIFEST
 from util.distributed import choose_device
 from util.runs import RunKind, last_checkpoint, read_config
+from util.selection import selected_weights
 from vis.display import Study
+from vis.inference import probabilities
 
 logger = logging.getLogger(__name__)
 PHANTOM_NAMES = "Phantom*.npy"  # volumes of studies made by `prepare_data.py phantom`
@@ -26,7 +29,8 @@ SCRIPTS = {"pretrain": "visualize.py", "finetune": "visualize_finetuned.py"}
 
 @dataclass(frozen=True)
 class Session:
-    """What a run holds, in memory. The model is on `device`, in evaluation mode."""
+    """What a run holds, in memory. The model is on `device`, in evaluation mode. decision: how the fold that was opened
+    comes to its probabilities; none is fitted where a checkpoint was named."""
 
     folder: Path
     config: dict[str, Any]
@@ -34,6 +38,7 @@ class Session:
     model: PatchPredictor | VolumeClassifier
     data: PreparedVolumes
     device: torch.device
+    decision: Decision
 
     @property
     def phantom(self) -> bool:
@@ -42,6 +47,15 @@ class Session:
     def batch(self, study: Study) -> Tensor:
         """The study's volume as the model takes it: (1, C, Z, Y, X) on the device."""
         return torch.from_numpy(study.volume_CZYX).unsqueeze(0).to(self.device)
+
+    def probability(self, volume_BCZYX: Tensor) -> float:
+        """Of class 1, of one volume (1, C, Z, Y, X), as the run itself predicts it; for a classifier."""
+        assert isinstance(self.model, VolumeClassifier)
+        return probabilities(self.model, volume_BCZYX, self.decision)[0, 1].item()
+
+    def called(self, volume_BCZYX: Tensor) -> int:
+        """The class that the run itself calls that volume, which a class-specific map explains."""
+        return int(self.probability(volume_BCZYX) >= self.decision.threshold)
 
     def study(self, subject: str) -> Study:
         """Normalised as in training, not augmented."""
@@ -66,7 +80,7 @@ def open_run(
     device: str = "auto",
     fidelity: Fidelity | None = None,
 ) -> Session:
-    """Open a run of this kind at `checkpoint` (default: the last one, of `fold` where a run has folds).
+    """Open a run of this kind at `checkpoint` (default: the last one, or the one that `fold` is tested with).
 
     data: prepared folder instead of the one the run was trained on. fidelity: instead of the run's own. ValueError
     says which flag to change.
@@ -76,8 +90,12 @@ def open_run(
         other = SCRIPTS.get(config.get("kind", ""), "another program")
         raise ValueError(f"--run {folder} is not a {kind} run; {other} shows it")
     device = choose_device(device)
-    if checkpoint is None:
-        checkpoint = last_checkpoint(folder if fold is None else folder / f"fold_{fold}")
+    decision = Decision()
+    if checkpoint is None and fold is not None:
+        decision = read_decision(folder / f"fold_{fold}", config.get("args", {}))
+        checkpoint = selected_weights(folder / f"fold_{fold}", decision.select)
+    elif checkpoint is None:
+        checkpoint = last_checkpoint(folder)
     root = data if data is not None else Path(config["data"]["root"])
     if not root.is_dir():
         raise ValueError(f"the prepared data {root} of {folder} are not there; name their folder with --data")
@@ -98,7 +116,7 @@ def open_run(
         if missing := load_pretrained(model, checkpoint, any_fidelity=True).missing:
             raise ValueError(f"checkpoint {checkpoint} is not of this model: it lacks {', '.join(missing)}")
     logger.info("%s, data %s (%d subjects)", checkpoint, root, len(volumes))
-    return Session(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device))
+    return Session(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device), decision)
 
 
 def is_phantom(config: dict[str, Any], root: Path) -> bool:

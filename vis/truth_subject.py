@@ -11,7 +11,6 @@ from torch import Tensor
 from models import VolumeClassifier
 from vis.display import Study
 from vis.erasure import erasure_areas
-from vis.explaining import targets
 from vis.methods import MapOptions, compute_maps
 from vis.sanity import cascade, similarity
 from vis.session import Session
@@ -21,7 +20,7 @@ from vis.truth_table import CHANCE, VOXELWISE, Scored
 
 @dataclass(frozen=True)
 class Check:
-    """Which maps are checked, and how they are computed; the class is each subject's predicted one."""
+    """Which maps are checked, and how they are computed; the class is the one that the run calls each subject."""
 
     names: tuple[str, ...]
     options: MapOptions
@@ -62,7 +61,7 @@ def score_subject(
     """
     model, volume_1CZYX = session.model, session.batch(study)
     assert isinstance(model, VolumeClassifier)
-    target = int(targets(model, volume_1CZYX, None)[0])
+    target = session.called(volume_1CZYX)
     options = dataclasses.replace(check.options, target=target)
     places = token_places(study, model.config.patch_size)
 

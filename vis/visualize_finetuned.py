@@ -20,7 +20,6 @@ from models import VolumeClassifier
 from util import cli
 from util.runs import newest_run
 from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
-from vis.inference import probabilities
 from vis.methods import MapOptions, compute_maps
 from vis.outputs import add_options, file_stem, say_written, spaces, write_map
 from vis.session import choose_subjects, open_run
@@ -56,13 +55,15 @@ def main(argv: list[str] | None = None) -> None:
     model, labels = session.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
     folder = args.out or run / "vis" / f"fold_{args.fold}"
-    options = MapOptions(args.block, args.target, args.steps, args.window, args.batch_size)
     patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         volume_BCZYX = session.batch(study)
-        probability = probabilities(model, volume_BCZYX)[0, 1].item()
-        subtitle = verdict(session.config["label_type"], labels.get(subject), probability, args.fold)
+        subtitle = verdict(
+            session.config["label_type"], labels.get(subject), session.probability(volume_BCZYX), args.fold
+        )
+        target = session.called(volume_BCZYX) if args.target is None else args.target
+        options = MapOptions(args.block, target, args.steps, args.window, args.batch_size)
         maps = {name: found[0] for name, found in compute_maps(model, volume_BCZYX, args.map, options).items()}
         for name, map_zyx in maps.items():
             write_map(folder, study, session.data.affine(subject), name, map_zyx, upsampling=args.upsample,
