@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
 from vis_cases import tiny_classifier, write_finetune_run, write_prepared
 
 import vis.check_maps
+from models import VolumeClassifier
 from util import cli
 from vis.check_maps import main
 
@@ -20,6 +22,8 @@ def run(tmp_path_factory):
     data = write_prepared(root / "data", SUBJECTS)
     write_prepared(root / "other", ["A", "B", "C", "D", "E"])
     write_finetune_run(root / "shuffled", data, ["A", "C", "B", "D"])  # other folds: A and B, C and D
+    config = json.loads((root / "shuffled" / "config.json").read_text())
+    (root / "shuffled" / "config.json").write_text(json.dumps({**config, "args": {"control": "shuffled_labels"}}))
     for fold in (0, 1):
         other = tiny_classifier()
         torch.nn.init.normal_(other.norm_f.weight)
@@ -79,10 +83,8 @@ def test_maps_and_how_they_are_computed(check):
 
 
 def test_batch_size_bounds_what_is_computed_at_once(check, monkeypatch):
-    sizes, forward = [], vis.check_maps.VolumeClassifier.forward
-    monkeypatch.setattr(
-        vis.check_maps.VolumeClassifier, "forward", lambda self, x: sizes.append(len(x)) or forward(self, x)
-    )
+    sizes, forward = [], VolumeClassifier.forward
+    monkeypatch.setattr(VolumeClassifier, "forward", lambda self, x: sizes.append(len(x)) or forward(self, x))
     check("--folds", "0", "--sanity", "0", "--batch_size", "3", maps=("occlusion",))
     assert max(sizes) == 3
 
@@ -98,6 +100,31 @@ def test_sanity_and_shuffled_labels_fill_their_scores(run, check):
     assert facts["cascade"] == []
 
 
+def test_stability_between_folds_and_seeds(run, check):
+    """The seed's run holds the same subjects out, with weights of its own."""
+    seed = run.parent / "seed"
+    shutil.copytree(run, seed)
+    other = tiny_classifier()
+    torch.nn.init.normal_(other.norm_f.weight)
+    torch.save({"model": other.state_dict()}, seed / "fold_0" / "checkpoint-4.pth")
+    rows, facts = check("--sanity", "0", "--stability", "1", "--seeds", str(seed))
+    assert facts["seeds"] == [str(seed)]
+    assert float(rows["A", "max"]["fold_similarity"]) == pytest.approx(1)  # the tiny folds differ in the head alone
+    assert float(rows["A", "max"]["seed_similarity"]) < 0.999
+    assert float(rows["B", "max"]["seed_similarity"]) == pytest.approx(1)
+    assert rows["C", "max"]["fold_similarity"] == rows["C", "max"]["seed_similarity"] == ""
+    rows, _ = check("--sanity", "0", "--stability", "0", "--seeds", str(seed))
+    assert rows["A", "max"]["fold_similarity"] == rows["A", "max"]["seed_similarity"] == ""
+
+
+def test_runs_to_compare_with_are_what_they_must_be(run, check):
+    with pytest.raises(ValueError, match=r"--shuffled .* was trained with --control none"):
+        check("--shuffled", str(run))
+    for wrong in (run, run.parent / "shuffled"):
+        with pytest.raises(ValueError, match=r"--seeds .*: give another run of the same labels"):
+            check("--seeds", str(wrong))
+
+
 def test_other_data_are_used(run, check):
     root = run.parent / "other"
     found = check("--data", str(root), "--sanity", "0", "--folds", "0")[0]
@@ -111,6 +138,7 @@ def test_other_data_are_used(run, check):
     [
         (("--folds", "2"), "--folds 2: the run has folds 0 to 1"),
         (("--sanity", "-1"), "--sanity -1"),
+        (("--stability", "-1"), "--stability -1"),
         (("--block", "9"), "--block 9"),
     ],
 )

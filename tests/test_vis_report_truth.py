@@ -2,7 +2,7 @@
 
 import json
 
-from vis.report_truth import cell, conclusion, truth_section
+from vis.report_truth import cell, class_specific, conclusion, truth_section
 
 ENTRY = {"method": "max", "trivial": False, "verdict": "fails: x", "auc": [0.7, 0.6, 0.8], "pointing": None,
          "mass": [0.1, 0.1, 0.1], "dice": None, "deletion": None, "insertion": None, "deletion_gain": None,
@@ -22,7 +22,7 @@ def test_section_holds_table_chart_and_scope(tmp_path):
     (folder / "truth.json").write_text(json.dumps(facts))
     section = truth_section(tmp_path)
     assert section["rows"][0] == ("trivial", ["flair", "0.70 [0.60, 0.80]", *["–", "0.10 [0.10, 0.10]"],  # noqa: RUF001
-                                              *["–"] * 3, "without a model"])  # fmt: skip  # noqa: RUF001
+                                              *["–"] * 5, "without a model"])  # fmt: skip  # noqa: RUF001
     assert section["rows"][1][1][-1] == "fails: x"
     assert section["scope"].startswith("9 held-out subjects, 7 of them with a tumour mask")
     assert section["chart"]["png"]
@@ -35,6 +35,17 @@ def test_conclusion_says_who_passes_or_that_nobody_does():
     assert conclusion([ENTRY, good, {**good, "method": "flair", "trivial": True}]) == (
         "Every check is passed by: good. The other 1 fail at least one and may not be trusted."
     )
+
+
+def test_class_specific_maps_beat_the_trivial_ones_or_it_is_said_that_they_do_not():
+    won, even = [0.1, 0.02, 0.2], [0.1, -0.02, 0.2]
+    entry = {"method": "gradient, either way", "trivial": False, "auc": won, "gain": {"flair": won, "centre": won}}
+    none = {**entry, "method": "occlusion", "gain": {"flair": even, "centre": won}}
+    latent = {**entry, "method": "max"}
+    said = "No class-specific map beats the trivial maps (flair and centre) in tumour AUC."
+    assert class_specific([latent, none]) == said
+    assert class_specific([latent, none, entry]).endswith("beaten by the class-specific gradient, either way.")
+    assert class_specific([latent]) == class_specific([{**entry, "auc": None}]) == ""
 
 
 def test_cell_without_value():

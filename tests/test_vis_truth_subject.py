@@ -12,7 +12,7 @@ from util.calibration import Decision
 from vis.methods import MapOptions, compute_maps
 from vis.session import open_run
 from vis.truth import readings, token_places, tumour_scores
-from vis.truth_subject import Check, score_subject
+from vis.truth_subject import Check, Others, score_subject
 
 CHECK = Check(("max", "pca", "gradient"), MapOptions())
 
@@ -26,7 +26,7 @@ def session(tmp_path_factory):
 
 
 def scored(session, **asked):
-    found = score_subject(session, session.study("A"), CHECK, fold=0, label=1, **asked)
+    found = score_subject(session, session.study("A"), CHECK, fold=0, label=1, others=Others(**asked))
     return found, {row.method: row for row in found.rows}
 
 
@@ -67,6 +67,21 @@ def test_randomised_and_shuffled_models_are_scored_too(session):
     assert abs(head["gradient"]) < 1
     same = scored(session, shuffled=session.model)[1]["max"]
     assert same.shuffled_auc == same.auc
+
+
+def test_stability_is_the_mean_likeness_to_the_maps_of_others(session):
+    other = tiny_classifier()
+    torch.nn.init.normal_(other.norm_f.weight)
+    alone = scored(session, folds=[session.model])[1]
+    one, two = (scored(session, folds=[session.model] * n, seeds=[other])[1] for n in (0, 1))
+    mixed = scored(session, folds=[session.model, other])[1]
+    for name in ("max", "pca", "gradient", "gradient, either way"):
+        assert alone[name].fold_similarity == pytest.approx(1)
+        assert math.isnan(alone[name].seed_similarity)
+        assert math.isnan(one[name].fold_similarity)
+        assert one[name].seed_similarity == two[name].seed_similarity < 0.999
+        assert mixed[name].fold_similarity == pytest.approx((1 + one[name].seed_similarity) / 2)
+    assert math.isnan(mixed["flair"].fold_similarity)
 
 
 def test_subject_without_mask_has_erasure_only(session, monkeypatch):

@@ -10,7 +10,7 @@ from vis.truth_table import Scored, interval, summarise, verdict, write_scores, 
 GOOD = (0.3, 0.1, 0.5)
 BAD = (0.3, -0.1, 0.5)
 CLEAN = {"auc": GOOD, "gain": {"flair": GOOD}, "random": GOOD, "random_similarity": (0.2, 0.1, 0.6), "shuffled": None,
-         "deletion_gain": BAD, "insertion_gain": GOOD}  # fmt: skip
+         "fold_similarity": GOOD, "seed_similarity": None, "deletion_gain": BAD, "insertion_gain": GOOD}  # fmt: skip
 
 
 def test_interval_covers_the_mean_of_its_population_about_as_often_as_it_says():
@@ -35,6 +35,8 @@ def test_interval_ignores_undefined_scores():
         ({"shuffled": BAD}, "fails: shuffled labels find the tumour as well"),
         ({"insertion_gain": BAD}, "fails: erasing by it is no better than at random"),
         ({"random": BAD, "shuffled": BAD}, "fails: random weights find the tumour as well; shuffled labels find the"),
+        ({"fold_similarity": BAD}, "fails: unlike between folds"),
+        ({"seed_similarity": BAD}, "fails: unlike between seeds"),
         ({"auc": None}, "not decided"),
     ],
 )

@@ -2,6 +2,7 @@
 
     python vis/check_maps.py                                    the newest fine-tuning run, every fold and subject
     python -m vis.check_maps --run runs/idh --subjects 4 --map max gradient occlusion --shuffled runs/idh_shuffled
+    python -m vis.check_maps --run runs/idh --seeds runs/idh_seed1 runs/idh_seed2
 
 In RUN/vis/truth: scores.csv (per subject), table.csv and truth.json (means with intervals, verdicts), truth.png,
 group-NAME.png (mean map per class). vis/report.py puts the table into the report of the run.
@@ -10,6 +11,7 @@ group-NAME.png (mean map per class). vis/report.py puts the table into the repor
 import argparse
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):  # started as a script, from any folder
@@ -17,10 +19,10 @@ if __package__ in (None, ""):  # started as a script, from any folder
 
 from tqdm import tqdm
 
-from models import VolumeClassifier
 from util import cli
 from util.arguments import positive
 from util.runs import newest_run, read_config, write_json
+from vis.fold_models import FoldModels, repeated_run, shuffled_run
 from vis.groups import Groups
 from vis.heldout import held_out, read_folds, recorded
 from vis.methods import CLASS_SPECIFIC, MapOptions, map_name
@@ -28,7 +30,7 @@ from vis.session import Session, open_run
 from vis.style import save_png
 from vis.terms import CLASS_NAMES
 from vis.truth_charts import truth_chart
-from vis.truth_subject import Check, score_subject
+from vis.truth_subject import Check, Others, score_subject
 from vis.truth_table import LEVEL, RESAMPLES, Scored, summarise, write_scores, write_table
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--map", nargs="+", type=map_name, default=list(DEFAULT), metavar="NAME", help="what is checked"
     )
-    parser.add_argument("--shuffled", type=Path, metavar="RUN", help="a run whose labels were shuffled before training")
+    parser.add_argument("--shuffled", type=Path, metavar="RUN", help="a run of --control shuffled_labels")
+    parser.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], metavar="RUN", help="repeats of the run with another --seed"
+    )
+    parser.add_argument(
+        "--stability", type=int, default=2, metavar="N", help="subjects per fold for maps of other folds and --seeds"
+    )
     parser.add_argument("--sanity", type=int, default=2, metavar="N", help="subjects per fold for randomised weights")
     parser.add_argument("--block", type=int, default=-1, help="maps after this block, from 0; -1 is the last")
     parser.add_argument("--steps", type=positive, default=16, help="of integrated gradients")
@@ -67,35 +75,36 @@ def folds_to_check(run: Path, wanted: list[int] | None) -> dict[int, list[str]]:
         raise ValueError(str(error).replace("--fold ", "--folds ")) from error
 
 
-class ShuffledRun:
-    """The run with shuffled labels: for each subject the model of the fold that did not train on it."""
+@dataclass(frozen=True)
+class Compared:
+    """What maps are compared with, and on how many subjects of each fold. shuffled: on all of them."""
 
-    def __init__(self, run: Path, data: Path, device: str) -> None:
-        folds = read_folds(run)
-        self.run, self.data, self.device = run, data, device
-        self.fold_of = {subject: number for number, fold in enumerate(folds) for subject in fold["test"]}
-        self.opened: dict[int, VolumeClassifier] = {}
+    own: FoldModels
+    seeds: list[FoldModels]
+    shuffled: FoldModels | None
+    sanity: int
+    stability: int
 
-    def model(self, subject: str) -> VolumeClassifier | None:
-        """None for a subject that it trained on in every fold, or does not know."""
-        fold = self.fold_of.get(subject)
-        if fold is None:
-            return None
-        if fold not in self.opened:
-            session = open_run(self.run, "finetune", fold=fold, data=self.data, device=self.device)
-            assert isinstance(session.model, VolumeClassifier)
-            self.opened[fold] = session.model
-        return self.opened[fold]
+    def models(self, subject: str, fold: int, position: int) -> Others:
+        """For the fold's subject at `position` of its list."""
+        stable = position < self.stability
+        seeds = [found for run in self.seeds if (found := run.holding_out(subject)) is not None]
+        return Others(
+            folds=self.own.others(fold) if stable else [],
+            seeds=seeds if stable else [],
+            shuffled=None if self.shuffled is None else self.shuffled.holding_out(subject),
+            randomise=position < self.sanity,
+        )
 
 
-def check_fold(session: Session, fold: int, subjects: list[str], check: Check, shuffled: ShuffledRun | None,
-               labels: dict[str, int], sanity: int, groups: Groups) -> tuple[list[Scored], list[dict]]:  # fmt: skip
+def check_fold(session: Session, fold: int, subjects: list[str], check: Check, compared: Compared,
+               labels: dict[str, int], groups: Groups) -> tuple[list[Scored], list[dict]]:  # fmt: skip
     """Scores of the fold's subjects, and the similarities of its randomised models' maps."""
     rows, similarities = [], []
     for position, subject in enumerate(tqdm(subjects, desc=f"fold {fold}", disable=not sys.stderr.isatty())):
         found = score_subject(
             session, session.study(subject), check, fold=fold, label=labels.get(subject, -1),
-            shuffled=None if shuffled is None else shuffled.model(subject), randomise=position < sanity,
+            others=compared.models(subject, fold, position),
         )  # fmt: skip
         rows += found.rows
         similarities += found.similarities
@@ -106,21 +115,29 @@ def check_fold(session: Session, fold: int, subjects: list[str], check: Check, s
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     cli.setup_logging()
-    if args.sanity < 0:
-        raise ValueError(f"--sanity {args.sanity}: give 0 for none, or more")
+    for flag, count in (("--sanity", args.sanity), ("--stability", args.stability)):
+        if count < 0:
+            raise ValueError(f"{flag} {count}: give 0 for none, or more")
     run = args.run or newest_run(kind="finetune")
     folds = folds_to_check(run, args.folds)
     labels = {name: found.label for name, found in recorded(run).items()}
     check = Check(tuple(args.map), MapOptions(args.block, None, args.steps, args.window, args.batch_size))
-    groups, rows, similarities, shuffled = Groups(), [], [], None
+    groups, rows, similarities, compared = Groups(), [], [], None
     trivial, phantom = (), False
     config = read_config(run)
     for fold, subjects in folds.items():
         session = open_run(run, "finetune", fold=fold, data=args.data, device=args.device)
-        if args.shuffled is not None and shuffled is None:
-            shuffled = ShuffledRun(args.shuffled, session.data.root, args.device)
+        if compared is None:
+            root, device = session.data.root, args.device
+            compared = Compared(
+                FoldModels(run, root, device),
+                [repeated_run(other, run, root, device) for other in args.seeds],
+                None if args.shuffled is None else shuffled_run(args.shuffled, root, device),
+                args.sanity,
+                args.stability,
+            )
         trivial, phantom = check.trivial(session.data.contrasts), session.phantom
-        more = check_fold(session, fold, subjects[: args.subjects], check, shuffled, labels, args.sanity, groups)
+        more = check_fold(session, fold, subjects[: args.subjects], check, compared, labels, groups)
         rows, similarities = rows + more[0], similarities + more[1]
     table = summarise(rows, trivial)
     folder = args.out or run / "vis" / "truth"
@@ -129,7 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     write_json(folder / "truth.json", {
         "run": str(run), "folds": list(folds), "subjects": len({row.subject for row in rows}),
         "with_tumour": len({row.subject for row in rows if row.auc == row.auc}), "phantom": phantom,
-        "shuffled": None if args.shuffled is None else str(args.shuffled), "command": sys.argv,
+        "shuffled": None if args.shuffled is None else str(args.shuffled), "seeds": [str(run) for run in args.seeds],
+        "command": sys.argv,
         "interval": f"{LEVEL:.0%} percentile bootstrap over subjects, {RESAMPLES} resamples",
         "cascade": similarities, "table": table,
     })  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Others:
+    """Models whose maps of the same subject are compared with the map under test."""
+
+    folds: Sequence[VolumeClassifier] = ()
+    """Of the run's other folds. They trained on the subject, unless the division was repeated."""
+    seeds: Sequence[VolumeClassifier] = ()
+    """Of repeated runs, from folds that held the subject out."""
+    shuffled: VolumeClassifier | None = None
+    """Trained on shuffled labels."""
+    randomise: bool = False
+    """Also draw the weights anew, part by part."""
+
+
+@dataclass(frozen=True)
 class Found:
     """Of one subject."""
 
@@ -52,12 +67,11 @@ def score_subject(
     *,
     fold: int,
     label: int,
-    shuffled: VolumeClassifier | None = None,
-    randomise: bool = False,
+    others: Others = Others(),  # noqa: B008  (frozen)
 ) -> Found:
     """All scores of one subject by the session's model, which must not have trained on it.
 
-    shuffled: a model trained on shuffled labels. randomise: also draw the weights anew, part by part.
+    All models explain the class that the session's run calls.
     """
     model, volume_1CZYX = session.model, session.batch(study)
     assert isinstance(model, VolumeClassifier)
@@ -85,7 +99,7 @@ def score_subject(
     scores[f"{intensity}{VOXELWISE}"] = _against_mask(*voxel_flair(study))
 
     similarities = []
-    if randomise:
+    if others.randomise:
         fields = session.config["model"]
         for stage, randomised in cascade(model, fields["name"], fields["fields"]):
             for name, reading in read(randomised)[1].items():
@@ -94,8 +108,15 @@ def score_subject(
                 if stage == "everything":
                     scores[name]["random_similarity"] = alike
                     scores[name] |= _named("random_auc", reading, places)
-    if shuffled is not None:
-        for name, reading in read(shuffled)[1].items():
+    for kind, models in (("fold_similarity", others.folds), ("seed_similarity", others.seeds)):
+        if models:
+            alike = [read(other)[1] for other in models]
+            for name, here in read_here.items():
+                scores[name][kind] = float(
+                    np.mean([similarity(here.values, there[name].values, places.occupied) for there in alike])
+                )
+    if others.shuffled is not None:
+        for name, reading in read(others.shuffled)[1].items():
             scores[name] |= _named("shuffled_auc", reading, places)
     scored = [Scored(study.subject, fold, label, name, **found) for name, found in scores.items()]
     return Found(study, label, target, maps, scored, similarities)

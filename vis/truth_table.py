@@ -16,6 +16,7 @@ LEVEL = 0.95
 MAX_SIMILARITY = 0.5  # rank correlation with the map of random weights above which a map shows the input, not the model
 SCORES = ("auc", "pointing", "mass", "dice", "deletion", "insertion")
 CHANCE = "random"  # the row of random patches
+STABILITY = {"fold_similarity": "folds", "seed_similarity": "seeds"}
 VOXELWISE = ", voxel by voxel"  # ends the name of a trivial row on a finer grid than the maps'
 
 
@@ -39,6 +40,10 @@ class Scored:
     """Rank correlation of both maps."""
     shuffled_auc: float = math.nan
     """Of the same method on a model trained on shuffled labels."""
+    fold_similarity: float = math.nan
+    """Mean rank correlation with the maps of the run's other folds."""
+    seed_similarity: float = math.nan
+    """Mean rank correlation with the maps of repeats of the run with other seeds."""
 
 
 Interval = tuple[float, float, float]  # mean, lower and upper end
@@ -73,6 +78,7 @@ def summarise(rows: Sequence[Scored], trivial: Sequence[str]) -> list[dict[str, 
         entry["random"] = interval(column(name, "auc") - column(name, "random_auc"))
         entry["random_similarity"] = interval(np.abs(column(name, "random_similarity")))
         entry["shuffled"] = interval(column(name, "auc") - column(name, "shuffled_auc"))
+        entry |= {kind: interval(column(name, kind)) for kind in STABILITY}
         entry["deletion_gain"] = interval(column(CHANCE, "deletion") - column(name, "deletion"))
         entry["insertion_gain"] = interval(column(name, "insertion") - column(CHANCE, "insertion"))
         table.append(entry | {"verdict": "" if entry["trivial"] else verdict(entry)})
@@ -88,6 +94,9 @@ def verdict(entry: Mapping[str, Any]) -> str:
         failed.append("random weights give a similar map")
     if _not_above(entry["shuffled"]):
         failed.append("shuffled labels find the tumour as well")
+    for kind, between in STABILITY.items():
+        if _not_above(entry[kind]):
+            failed.append(f"unlike between {between}")
     if _not_above(entry["deletion_gain"]) and _not_above(entry["insertion_gain"]):
         failed.append("erasing by it is no better than at random")
     if entry["auc"] is None:
@@ -112,7 +121,7 @@ def write_scores(path: Path, rows: Sequence[Scored]) -> None:
 
 def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
     """One line per method: every score with its interval, the differences, the verdict."""
-    names = [*SCORES, "random", "random_similarity", "shuffled", "deletion_gain", "insertion_gain"]
+    names = [*SCORES, "random", "random_similarity", "shuffled", *STABILITY, "deletion_gain", "insertion_gain"]
     gains = list(table[0]["gain"]) if table else []
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")

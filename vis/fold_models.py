@@ -1,0 +1,59 @@
+"""The models of a run's folds, opened when asked for: what a map is compared with."""
+
+from pathlib import Path
+
+from models import VolumeClassifier
+from util.runs import read_config
+from vis.heldout import read_folds
+from vis.session import open_run
+
+
+class FoldModels:
+    """Classifiers of `run` by fold, for volumes of the prepared folder `data`."""
+
+    def __init__(self, run: Path, data: Path, device: str) -> None:
+        self.run, self.data, self.device = run, data, device
+        self.folds = read_folds(run)
+        self.opened: dict[int, VolumeClassifier] = {}
+
+    def model(self, fold: int) -> VolumeClassifier:
+        if fold not in self.opened:
+            session = open_run(self.run, "finetune", fold=fold, data=self.data, device=self.device)
+            assert isinstance(session.model, VolumeClassifier)
+            self.opened[fold] = session.model
+        return self.opened[fold]
+
+    def others(self, fold: int) -> list[VolumeClassifier]:
+        """Of every other fold that has a checkpoint."""
+        numbers = [number for number in range(len(self.folds)) if number != fold]
+        return [self.model(n) for n in numbers if any((self.run / f"fold_{n}").glob("checkpoint-*.pth"))]
+
+    def holding_out(self, subject: str) -> VolumeClassifier | None:
+        """Of the first fold that did not train on the subject; None where every fold did, or none knows it."""
+        fold = next((number for number, fold in enumerate(self.folds) if subject in fold["test"]), None)
+        return None if fold is None else self.model(fold)
+
+
+def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:
+    """ValueError where the run learnt the true labels."""
+    control = read_config(run).get("args", {}).get("control")
+    if control != "shuffled_labels":
+        raise ValueError(
+            f"--shuffled {run} was trained with --control {control or 'none'}: give a run of main_cr_finetune.py with "
+            "--control shuffled_labels"
+        )
+    return FoldModels(run, data, device)
+
+
+def repeated_run(run: Path, of: Path, data: Path, device: str) -> FoldModels:
+    """ValueError where `run` does not repeat the run `of` with another seed: same labels and model, nothing shuffled."""
+    mine, other = (read_config(folder) for folder in (run, of))
+
+    def design(config: dict) -> tuple:
+        return config.get("label_type"), config["model"]["name"], config.get("args", {}).get("control", "none")
+
+    if run.resolve() == of.resolve() or design(mine) != design(other):
+        raise ValueError(
+            f"--seeds {run}: give another run of the same labels, model and --control as {of}, with another --seed"
+        )
+    return FoldModels(run, data, device)
