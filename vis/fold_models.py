@@ -46,7 +46,7 @@ def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:
 
 
 def repeated_run(run: Path, of: Path, data: Path, device: str) -> FoldModels:
-    """ValueError where `run` does not repeat the run `of` with another seed: same labels and model, nothing shuffled."""
+    """ValueError where `run` cannot repeat the run `of` with another seed: other labels, model or control."""
     mine, other = (read_config(folder) for folder in (run, of))
 
     def design(config: dict) -> tuple:
