@@ -112,6 +112,33 @@ def test_direction_without_output_is_the_shorter_one(make, volume):
     assert direction_difference(model, volume).shape == (2, 12)
 
 
+def reordered(volume, places, grid=(2, 3, 2), p=8):
+    """The patch at raster place `places[i]` moved to place i."""
+    z, y, x = grid
+    patches = volume.reshape(2, 4, z, p, y, p, x, p).permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(1, 3)[:, places]
+    return patches.unflatten(1, grid).permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(volume.shape)
+
+
+@pytest.mark.parametrize("order", ["hilbert", "snake", "xyz"])
+def test_maps_of_another_scan_order_are_where_their_patches_are(volume, order):
+    """A model that reads patches along a curve is one in raster order whose patches lie along that curve."""
+    winding, straight = (tiny_classifier(scan_order=o, rotary="none").eval() for o in (order, "raster"))
+    straight.load_state_dict(winding.state_dict())
+    places = winding.scan_places
+    assert not torch.equal(places, torch.arange(12))
+    with torch.no_grad():
+        straight.pos_embed.copy_(winding.pos_embed[:, places])
+    unwound = reordered(volume, places)
+    torch.testing.assert_close(winding(volume), straight(unwound))
+    for find in (gradient_activation, scan_influence):
+        for block in (0, 1):
+            found, expected = find(winding, volume, TARGET, block), find(straight, unwound, TARGET, block)
+            assert not torch.allclose(found, expected, rtol=1e-3, atol=0)
+            torch.testing.assert_close(found[:, places], expected, atol=1e-6, rtol=1e-3)
+    found, expected = direction_difference(winding, volume), direction_difference(straight, unwound)
+    torch.testing.assert_close(found[:, places], expected, atol=1e-6, rtol=1e-3)
+
+
 @pytest.mark.parametrize("find", [gradient_activation, scan_influence])
 def test_unknown_block(model, volume, find):
     with pytest.raises(ValueError, match="--block 2 does not exist: the model has blocks 0 to 1"):
