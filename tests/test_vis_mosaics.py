@@ -6,7 +6,8 @@ from vis_cases import texts
 
 from util.data.folder import CONTRASTS
 from vis.display import Study, cut
-from vis.mosaics import background, group_figure, mosaic_figure
+from vis.figures import REMOVED_COLOUR
+from vis.mosaics import background, group_figure, mosaic_figure, ratio_figure
 from vis.style import NOTICE, png_bytes
 
 
@@ -52,3 +53,27 @@ def test_groups_share_a_scale(study):
     limits = {panel.get_images()[1].get_clim() for panel in figure.axes[:6]}
     assert limits == {(0.0, 5.0)}
     assert png_bytes(figure)
+
+
+def test_a_row_per_mask_ratio_shows_what_was_left_and_what_was_made_of_it(study):
+    generator = np.random.default_rng(2)
+    attempts = {}
+    for ratio in (0.9, 0.5):  # sorted in the figure
+        removed = generator.random((40, 16, 16)) < ratio
+        attempts[ratio] = (np.where(removed, 0.5, study.volume_CZYX), removed, ratio / 10)
+    figure = ratio_figure(study, attempts, subtitle="how")
+    assert len(figure.axes) == 3 * 8
+    rows = [figure.axes[start : start + 8] for start in (0, 8, 16)]
+    assert [line[0].get_ylabel() for line in rows] == ["input", "50% removed\nloss 0.050", "90% removed\nloss 0.090"]
+    plane = study.focus[0]
+    for line, ratio in zip(rows[1:], (0.5, 0.9), strict=True):
+        pasted, removed, _ = attempts[ratio]
+        gone = cut(removed, 0, plane)
+        for contrast in range(4):
+            masked, shown = (line[2 * contrast + at].get_images()[0].get_array() for at in (0, 1))
+            np.testing.assert_allclose(masked[gone], np.broadcast_to(REMOVED_COLOUR, (gone.sum(), 3)))
+            np.testing.assert_array_equal(
+                masked[~gone][:, 0], cut(study.grey(study.volume_CZYX)[contrast], 0, plane)[~gone]
+            )
+            np.testing.assert_array_equal(shown, cut(study.grey(pasted)[contrast], 0, plane))
+    assert any(NOTICE in text for text in texts(figure))

@@ -38,7 +38,8 @@ def no_pictures(monkeypatch):
     """Figures, the slow part, are drawn in one test only."""
     for module in (vis.visualize, vis.outputs):
         monkeypatch.setattr(module, "save_png", lambda path, figure: None)
-    monkeypatch.setattr(vis.visualize, "reconstruction_figure", lambda *_, **__: None)
+    for name in ("reconstruction_figure", "ratio_figure"):
+        monkeypatch.setattr(vis.visualize, name, lambda *_, **__: None)
     monkeypatch.setattr(vis.outputs, "map_figure", lambda *_, **__: None)
 
 
@@ -71,7 +72,12 @@ def test_everything_is_written_in_the_place_of_the_volume(show):
     maps = {f"A_map-{name}{suffix}" for name in ("max", "norm", "pca") for suffix in (".npy", ".nii.gz", ".png")}
     patient = {f"A_map-{name}_patient.nii.gz" for name in ("max", "norm", "pca")}
     images = {f"A_{contrast}_{kind}.nii.gz" for contrast in CONTRASTS for kind in ("input", "reconstruction")}
-    assert names == maps | patient | images | {"A_prediction.npy", "A_removed.nii.gz", "A_reconstruction.png"}
+    assert names == maps | patient | images | {
+        "A_prediction.npy",
+        "A_removed.nii.gz",
+        "A_reconstruction.png",
+        "A_ratios.png",
+    }
     for path in {*(folder / "A").glob("*.nii.gz")} - {folder / "A" / name for name in patient}:
         image = nibabel.load(path)
         assert image.get_data_dtype() == np.float32
@@ -87,6 +93,23 @@ def test_everything_is_written_in_the_place_of_the_volume(show):
 def test_mask_ratio_of_the_run_unless_given(show):
     assert removed(show("as_trained")).mean() == pytest.approx(0.5)
     assert removed(show("more", "--mask_ratio", "0.75")).mean() == pytest.approx(0.75)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_reconstructions_at_several_mask_ratios(show, monkeypatch):
+    shown = []
+    monkeypatch.setattr(vis.visualize, "ratio_figure", lambda study, attempts, **_: shown.append(attempts))
+    show("default")
+    show("two", "--ratios", "0.75", "0.5")
+    show("none", "--ratios")
+    assert [list(attempts) for attempts in shown] == [[0.25, 0.5, 0.75, 0.9], [0.75, 0.5]]
+    few, many = (shown[1][ratio] for ratio in (0.5, 0.75))
+    assert (few[1].mean(), many[1].mean()) == pytest.approx((0.5, 0.75))
+    assert many[1][few[1]].all()  # nested
+    np.testing.assert_array_equal(few[0][:, ~many[1]], many[0][:, ~many[1]])
+    for wrong in ("0", "1", "0.99"):
+        with pytest.raises(ValueError, match=f"--ratios {float(wrong)}: choose between 0 and 1"):
+            show("wrong", "--ratios", wrong)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -137,6 +160,9 @@ def test_an_autoregressive_run_is_shown_without_a_mask(run, tmp_path):
     assert (tmp_path / "out" / "A" / "A_map-max.nii.gz").exists()
     with pytest.raises(ValueError, match=r"--mask_ratio 0\.5.*autoregressive"):
         main(["--run", str(ar_run), "--device", "cpu", "--mask_ratio", "0.5"])
+    assert not (tmp_path / "out" / "A" / "A_ratios.png").exists()
+    with pytest.raises(ValueError, match=r"--ratios: .* autoregressive"):
+        main(["--run", str(ar_run), "--device", "cpu", "--ratios", "0.5"])
 
 
 @pytest.mark.slow

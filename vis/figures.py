@@ -61,10 +61,9 @@ def reconstruction_figure(
             if kind == "error":
                 target.imshow(cut(error_CZYX[row], axis, index), cmap=ERROR_MAP, norm=scale, interpolation="nearest")
             elif kind == "masked":
-                image = cut(grey["input"][row], axis, index)[..., None].repeat(3, axis=2)
-                target.imshow(np.where(removed[..., None], REMOVED_COLOUR, image), interpolation="nearest")
+                show_masked(target, cut(grey["input"][row], axis, index), removed)
             else:
-                _show_grey(target, cut(grey[kind][row], axis, index))
+                show_grey(target, cut(grey[kind][row], axis, index))
             if kind == "input":
                 letter_side(target, plane, study)
         axes[0][column].set_title(CAPTIONS[kind], fontsize=8, fontweight="normal", loc="center", pad=3)
@@ -109,7 +108,7 @@ def map_figure(
         outside = cut(~study.brain_ZYX, axis, index)
         for target, (contrast, mapped) in zip(line, columns, strict=True):
             if contrast is not None:
-                _show_grey(target, cut(grey_CZYX[study.contrasts.index(contrast)], axis, index))
+                show_grey(target, cut(grey_CZYX[study.contrasts.index(contrast)], axis, index))
             if mapped:
                 shown_values = values if contrast is None else np.ma.masked_where(outside, values)
                 alpha = 1.0 if contrast is None else OVERLAY_ALPHA
@@ -147,8 +146,14 @@ def _map_scale(values: np.ndarray, signed: bool) -> Normalize:
     return Normalize(low, high if high > low else low + 1)
 
 
-def _show_grey(target: Axes, image: np.ndarray) -> None:
+def show_grey(target: Axes, image: np.ndarray) -> None:
     target.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def show_masked(target: Axes, image: np.ndarray, removed: np.ndarray) -> None:
+    """A grey image whose removed pixels are of one colour that tissue has not."""
+    coloured = image[..., None].repeat(3, axis=2)
+    target.imshow(np.where(removed[..., None], REMOVED_COLOUR, coloured), interpolation="nearest")
 
 
 def draw_outline(target: Axes, study: Study, axis: int, index: int) -> None:

@@ -1,4 +1,5 @@
-"""Many slices at a glance: one subject's whole map, and the mean map of each class."""
+"""Many slices at a glance: one subject's whole map, reconstructions by mask ratio, the mean map of each
+class."""
 
 from collections.abc import Mapping
 
@@ -6,7 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vis.display import PLANES, Study, cut
-from vis.figures import BAR_WIDTH, OVERLAY_ALPHA, colour_bar, draw_outline, figure_notice, letter_side, map_colours
+from vis.figures import (
+    BAR_WIDTH,
+    OVERLAY_ALPHA,
+    colour_bar,
+    draw_outline,
+    figure_notice,
+    letter_side,
+    map_colours,
+    show_grey,
+    show_masked,
+)
 from vis.methods import method
 from vis.style import panel_page, styled
 from vis.terms import CONTRAST_NAMES
@@ -44,6 +55,39 @@ def mosaic_figure(
         draw_outline(target, study, 0, index)
         target.text(0.03, 0.04, f"z {index}", transform=target.transAxes, color="white", fontsize=6)
     colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
+    return figure
+
+
+@styled
+def ratio_figure(
+    study: Study, attempts: Mapping[float, tuple[np.ndarray, np.ndarray, float]], *, subtitle: str, panel: float = 1.25
+) -> Figure:
+    """Below the input a row per mask ratio: for each contrast what was left visible, and the reconstruction, in the
+    axial plane through the tumour's centre.
+
+    attempts: by ratio, the volume (C, Z, Y, X) with removed patches as predicted, the removed voxels (Z, Y, X), the
+    loss over removed patches.
+    """
+    axis = PLANES["axial"]
+    index = study.focus[axis]
+    seen_CZYX = study.grey(study.volume_CZYX)
+    figure, axes = panel_page(
+        1 + len(attempts), 2 * len(study.contrasts), panel=panel, title=study.subject, subtitle=subtitle, left=1.25,
+        right=0.2, notice=figure_notice(study),
+    )  # fmt: skip
+    for column, (contrast, seen_ZYX) in enumerate(zip(study.contrasts, seen_CZYX, strict=True)):
+        show_grey(axes[0][2 * column], cut(seen_ZYX, axis, index))
+        axes[0][2 * column].set_title(CONTRAST_NAMES[contrast], fontsize=9, fontweight="normal", loc="center", pad=4)
+        axes[0][2 * column + 1].set_visible(False)
+        letter_side(axes[0][2 * column], "axial", study)
+    axes[0][0].set_ylabel("input", rotation=0, ha="right", va="center", labelpad=6)
+    for line, (ratio, (pasted_CZYX, removed_ZYX, loss)) in zip(axes[1:], sorted(attempts.items()), strict=True):
+        removed = cut(removed_ZYX, axis, index)
+        for column, (seen_ZYX, pasted_ZYX) in enumerate(zip(seen_CZYX, study.grey(pasted_CZYX), strict=True)):
+            show_masked(line[2 * column], cut(seen_ZYX, axis, index), removed)
+            show_grey(line[2 * column + 1], cut(pasted_ZYX, axis, index))
+        line[0].set_ylabel(f"{ratio:.0%} removed\nloss {loss:.3f}", rotation=0, ha="right", va="center", labelpad=6,
+                           fontsize=8)  # fmt: skip
     return figure
 
 

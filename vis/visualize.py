@@ -3,7 +3,8 @@
     python vis/visualize.py                                     the newest pre-training run, two subjects
     python vis/visualize.py --run runs/pretrain --subjects 5 --map max norm pca --upsample trilinear
 
-Per subject, in RUN/vis/SUBJECT: reconstruction (.npy, .nii.gz per contrast, .png), latent maps (.npy, .nii.gz, .png).
+Per subject, in RUN/vis/SUBJECT: reconstruction (.npy, .nii.gz per contrast, .png; ratios.png at
+several mask ratios), latent maps (.npy, .nii.gz, .png).
 """
 
 import argparse
@@ -27,6 +28,7 @@ from vis.display import Study
 from vis.figures import reconstruction_figure
 from vis.maps import latent_map
 from vis.methods import MapOptions, compute_maps
+from vis.mosaics import ratio_figure
 from vis.nifti import write_nifti
 from vis.outputs import add_options, file_stem, say_written, spaces, write_array, write_map
 from vis.reconstruct import reconstruct
@@ -36,6 +38,7 @@ from vis.terms import task_words
 from vis.viewer import write_viewer
 
 logger = logging.getLogger(__name__)
+RATIOS = (0.25, 0.5, 0.75, 0.9)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +52,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=0,
         help="0: maps of an encoder that sees all patches; N: mean over random masks that show each N times or more",
     )
+    parser.add_argument(
+        "--ratios", type=float, nargs="*", metavar="R", help="a figure of reconstructions at these mask ratios, none "
+        f"for no figure; default {' '.join(map(str, RATIOS))} for a masked run",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -67,6 +74,30 @@ def write_reconstruction(session: Session, study: Study, folder: Path, *, mask_r
     subtitle = f"{task_words(mask_ratio)} · loss {result.loss:.3f} · {session.checkpoint.stem}"
     figure = reconstruction_figure(study, result.prediction[0].cpu().numpy(), removed_ZYX, subtitle=subtitle)
     save_png(file_stem(folder, subject, "reconstruction.png"), figure)
+
+
+def write_ratios(session: Session, study: Study, folder: Path, *, ratios: Sequence[float], seed: int) -> None:
+    """A figure of reconstructions by mask ratio. The masks of a seed are nested: a larger ratio removes more."""
+    model = session.model
+    assert isinstance(model, PatchPredictor)
+    attempts = {}
+    for ratio in ratios:
+        found = reconstruct(model, session.batch(study), mask_ratio=ratio, seed=seed)
+        attempts[ratio] = (found.pasted[0].cpu().numpy(), found.removed_ZYX[0].cpu().numpy(), found.loss)
+    figure = ratio_figure(study, attempts, subtitle=f"Reconstructions by mask ratio · {session.checkpoint.stem}")
+    save_png(file_stem(folder, study.subject, "ratios.png"), figure)
+
+
+def ratios_of(run: Path, mask_ratio: float | None, asked: Sequence[float] | None, tokens: int) -> Sequence[float]:
+    """What --ratios asks for, checked; none for an autoregressive run."""
+    if asked is None:
+        return () if mask_ratio is None else RATIOS
+    if mask_ratio is None and asked:
+        raise ValueError(f"--ratios: the run {run} is autoregressive and removes no patches; drop the flag")
+    for ratio in asked:
+        if not 0 < ratio < 1 or not 1 <= int(tokens * (1 - ratio)) < tokens:
+            raise ValueError(f"--ratios {ratio}: choose between 0 and 1, so that some of {tokens} patches stay visible")
+    return asked
 
 
 def mask_ratio_of(run: Path, recorded: float | None, asked: float | None) -> float | None:
@@ -108,11 +139,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     subjects = choose_subjects(args.subjects, session.data.subjects)
     mask_ratio = mask_ratio_of(run, session.config["mask_ratio"], args.mask_ratio)
+    ratios = ratios_of(run, mask_ratio, args.ratios, session.model.config.tokens)
     folder = args.out or run / "vis"
     patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         write_reconstruction(session, study, folder, mask_ratio=mask_ratio, seed=args.seed)
+        if ratios:
+            write_ratios(session, study, folder, ratios=ratios, seed=args.seed)
         maps, how = encoder_maps(session, study, args.map, args.block, mask_ratio, args.rounds, args.seed)
         subtitle = f"Latent map of the pre-trained encoder · {how} · {session.checkpoint.stem}"
         for name, map_zyx in maps.items():
