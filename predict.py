@@ -4,8 +4,9 @@ python predict.py PATIENT_FOLDER --run runs/idh --run runs/1p19q --output_dir pr
 python predict.py --t1 a.nii.gz --t2 b.nii.gz --t1ce c.nii.gz --flair d.nii.gz --run runs/idh
 python predict.py FOLDER_A FOLDER_B FOLDER_C --run runs/idh        also writes predictions.csv
 
-Research use only, not a medical device. Per patient, in OUTPUT_DIR/PATIENT: report.html, report.json, and maps as NIfTI
-on the grid of the patient's own files. Skull-stripped, co-registered contrasts are expected, as in training.
+Research use only, not a medical device. Per patient, in OUTPUT_DIR/PATIENT: report.html, report.json, a viewer, and
+maps as NIfTI on the grid of the patient's own files. Skull-stripped, co-registered contrasts are expected, as in
+training.
 """
 
 import argparse
@@ -32,15 +33,18 @@ from vis.display import Study
 from vis.ensemble import FoldEnsemble, Opinion, check_together, open_ensemble
 from vis.figures import map_figure
 from vis.maps import MAPS, Upsampling, upsample
+from vis.methods import CLASS_SPECIFIC, method
 from vis.nifti import write_nifti
 from vis.patient_report import patient_facts, run_facts, write_patient_report, write_table
 from vis.patient_space import PatientSpace
 from vis.reference import references
 from vis.session import is_phantom
+from vis.terms import CLASS_NAMES
+from vis.viewer import write_viewer
 
 logger = logging.getLogger(__name__)
 # A principal component's sign and direction differ from fold to fold: no mean over folds.
-AVERAGED_MAPS = tuple(name for name in MAPS if not MAPS[name].signed)
+AVERAGED_MAPS = (*(name for name in MAPS if not MAPS[name].signed), *CLASS_SPECIFIC)
 Compared = tuple[list[Reference | None], str]  # references by fold, or why there are none
 
 
@@ -53,7 +57,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     parser.add_argument("--run", action="append", required=True, type=Path, help="fine-tuning run; again for the other")
     parser.add_argument("--output_dir", type=Path, default=Path("predictions"), help="default: %(default)s")
-    parser.add_argument("--map", nargs="*", choices=AVERAGED_MAPS, default=["max"], help="latent maps; default: max")
+    parser.add_argument(
+        "--map",
+        nargs="*",
+        choices=AVERAGED_MAPS,
+        default=["max"],
+        help="mean over folds; default: max. "
+        "gradient, influence, integrated and occlusion (slow) speak for the called class",
+    )
     parser.add_argument("--upsample", choices=get_args(Upsampling), default="nearest", help="of maps; default: nearest")
     parser.add_argument(
         "--reference",
@@ -133,9 +144,15 @@ def picture_study(subject: str, prepared: Prepared, ensemble: FoldEnsemble, volu
 
 
 def write_maps(
-    folder: Path, study: Study, prepared: Prepared, ensemble: FoldEnsemble, maps: dict[str, Tensor], how: Upsampling
+    folder: Path,
+    study: Study,
+    prepared: Prepared,
+    ensemble: FoldEnsemble,
+    maps: dict[str, Tensor],
+    called: int,
+    how: Upsampling,
 ) -> tuple[dict[str, str], list]:
-    """NIfTI on the patient's grid by kind of map, and pictures."""
+    """Files by what they show: NIfTI on the patient's grid for each kind of map, the viewer of all; and pictures."""
     x, y, z = prepared.source.stored_shape[:3]
     space = PatientSpace((x, y, z), prepared.source.stored_affine, tuple(prepared.crop), prepared.affine)
     files, pictures = {}, []
@@ -144,8 +161,19 @@ def write_maps(
         path = folder / f"{study.subject}_{ensemble.label_type}_map-{name}.nii.gz"
         write_nifti(path, space.to_patient(map_ZYX).transpose(2, 1, 0), space.affine)
         files[name] = path.name
-        caption = f"{ensemble.label_type}: {MAPS[name].title}, mean of {len(ensemble.models)} folds"
+        shown = method(name)
+        title = (
+            f"{shown.title}, for {CLASS_NAMES[ensemble.label_type][called]}" if shown.class_specific else shown.title
+        )
+        caption = f"{ensemble.label_type}: {title}, mean of {len(ensemble.models)} folds"
         pictures.append((caption, map_figure(study, map_ZYX, name, subtitle=caption)))
+    if maps:
+        path = folder / f"{study.subject}_{ensemble.label_type}_viewer.html"
+        subtitle = (
+            f"{ensemble.label_type}: {CLASS_NAMES[ensemble.label_type][called]}; mean of {len(ensemble.models)} folds"
+        )
+        write_viewer(path, study, prepared.affine, maps, subtitle=subtitle)
+        files["viewer"] = path.name
     return files, pictures
 
 
@@ -182,10 +210,12 @@ def predict_patient(
             novelty, not_judged = novelty_of(known[ensemble.folder, lacking], opinion)
         with watch.stage("maps"):
             shown = picture_study(study.subject, ready, ensemble, volume_BCZYX)
-            maps = ensemble.maps(volume_BCZYX, args.map) if args.map else {}
-            files, drawn = write_maps(folder, shown, ready, ensemble, maps, args.upsample)
+            called = ensemble.called(opinion)
+            maps = ensemble.maps(volume_BCZYX, args.map, called) if args.map else {}
+            files, drawn = write_maps(folder, shown, ready, ensemble, maps, called, args.upsample)
         pictures += drawn
-        runs.append(run_facts(ensemble, opinion, novelty, not_judged, files))
+        viewer = files.pop("viewer", None)
+        runs.append(run_facts(ensemble, opinion, novelty, not_judged, files, viewer))
     warnings = [*next(iter(prepared.values())).warnings, *(text for each in ensembles for text in each.warnings)]
     all_missing = sorted(set().union(*missing.values()), key=CONTRASTS.index)
     facts = patient_facts(

@@ -98,6 +98,8 @@ def test_a_patient_from_a_layout_that_training_never_saw(tmp_path, idh, codeleti
         assert found["probability"] == pytest.approx(np.mean(folds))
         assert found["sd_over_folds"] == pytest.approx(np.std(folds, ddof=1))
         assert found["novelty"]["n"] == SUBJECTS
+        assert found["viewer"] == f"BraTS-GLI-0001_{found['label_type']}_viewer.html"
+        assert FIRST_LINE in (tmp_path / "out" / "BraTS-GLI-0001" / found["viewer"]).read_text()
         for name in ("max", "norm"):
             image = nibabel.load(tmp_path / "out" / "BraTS-GLI-0001" / found["maps"][name])
             assert image.shape == SHAPE
@@ -271,7 +273,17 @@ def test_options_have_an_effect(tmp_path, idh):
     assert report(tmp_path)["runs"][0]["novelty"]["n"] < SUBJECTS
     run(tmp_path, folder, "--run", idh, "--reference", "0", "--map")
     assert report(tmp_path)["runs"][0]["maps"] == {}
+    assert report(tmp_path)["runs"][0]["viewer"] is None
     assert report(tmp_path)["runs"][0]["novelty_not_judged"] == "--reference 0"
+
+
+def test_a_map_speaks_for_the_class_that_is_called(tmp_path, idh):
+    folder = patient(tmp_path)
+    run(tmp_path, folder, "--run", idh, "--reference", "0", "--map", "gradient")
+    called = report(tmp_path)["runs"][0]["decision"]
+    html = (tmp_path / "out" / folder.name / "report.html").read_text()
+    assert f"IDH: gradient x activation, for {called}, mean of 2 folds" in html
+    assert f'<a href="{folder.name}_IDH_viewer.html">' in html
 
 
 def test_an_impossible_combination_is_shown_as_such(tmp_path, idh, codeletion, monkeypatch):

@@ -41,7 +41,10 @@ def test_the_opinion_is_that_of_every_fold(run, volume):
 def test_maps_are_the_mean_over_folds(run):
     ensemble, scan = open_ensemble(run, CPU), torch.randn(1, 4, *SIZE)
     each = [latent_maps(model, scan, ["norm"])["norm"][0] for model in ensemble.models.values()]
-    torch.testing.assert_close(ensemble.maps(scan, ["norm"])["norm"], (each[0] + each[1]) / 2)
+    torch.testing.assert_close(ensemble.maps(scan, ["norm"], 1)["norm"], (each[0] + each[1]) / 2)
+    for_one, for_other = (ensemble.maps(scan, ["gradient"], target)["gradient"] for target in (1, 0))
+    torch.testing.assert_close(for_one, -for_other)
+    assert for_one.abs().max() > 0
 
 
 def test_a_temperature_cools_or_heats_its_fold(run):

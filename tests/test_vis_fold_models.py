@@ -42,7 +42,10 @@ def test_a_subject_is_shown_by_the_fold_that_holds_it_out(root):
 def test_folds_without_a_checkpoint_are_left_out(root, tmp_path):
     run = write_finetune_run(tmp_path / "run", root / "data", SUBJECTS)
     (run / "fold_1" / "checkpoint-4.pth").unlink()
-    assert FoldModels(run, root / "data", "cpu").others(0) == []
+    models = FoldModels(run, root / "data", "cpu")
+    assert models.others(0) == []
+    assert models.holding_out("B") is None
+    assert models.holding_out("A") is models.model(0)
 
 
 def test_only_shuffled_labels_are_shuffled(root, tmp_path):

@@ -1,6 +1,6 @@
 """The models of all folds of a fine-tuning run as one, for patients that no fold has seen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from util.data.prepare import Prepared, Settings
 from util.runs import checkpoints, read_config
 from util.selection import selected_weights
 from util.tta import views_of
-from vis.inference import decided, evaluating, latent_maps
+from vis.inference import decided, evaluating
+from vis.methods import MapOptions, compute_maps
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class FoldEnsemble:
         """Of the ensemble's probability: the mean of the folds' thresholds, as between repeats in util/scores.py."""
         return float(np.mean([decision.threshold for decision in self.decisions.values()]))
 
+    def called(self, opinion: Opinion) -> int:
+        """The class that the folds call together."""
+        return int(opinion.probability >= self.threshold)
+
     @property
     def contrasts(self) -> tuple[str, ...]:
         """That the models read, in the order of their channels."""
@@ -97,9 +102,13 @@ class FoldEnsemble:
             features[fold] = views[0][0].float().mean(0).cpu().numpy()  # of the scan as it is
         return Opinion(by_fold, features)
 
-    def maps(self, volume_BCZYX: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Latent maps (z, y, x) on the token grid, the mean over folds."""
-        found = [latent_maps(model, volume_BCZYX, names) for model in self.models.values()]
+    def maps(self, volume_BCZYX: Tensor, names: Sequence[str], target: int) -> dict[str, Tensor]:
+        """Maps (z, y, x) on the token grid, the mean over folds; class-specific ones speak for class `target`.
+
+        ValueError for a kind of map that the models do not have.
+        """
+        options = MapOptions(target=target)
+        found = [compute_maps(model, volume_BCZYX, names, options) for model in self.models.values()]
         return {name: torch.stack([maps[name][0] for maps in found]).mean(0).cpu() for name in found[0]}
 
 

@@ -25,13 +25,15 @@ class FoldModels:
 
     def others(self, fold: int) -> list[VolumeClassifier]:
         """Of every other fold that has a checkpoint."""
-        numbers = [number for number in range(len(self.folds)) if number != fold]
-        return [self.model(n) for n in numbers if any((self.run / f"fold_{n}").glob("checkpoint-*.pth"))]
+        return [self.model(number) for number in range(len(self.folds)) if number != fold and self._is_trained(number)]
 
     def holding_out(self, subject: str) -> VolumeClassifier | None:
-        """Of the first fold that did not train on the subject; None where every fold did, or none knows it."""
-        fold = next((number for number, fold in enumerate(self.folds) if subject in fold["test"]), None)
+        """Of the first fold with a checkpoint that did not train on the subject; None where there is none."""
+        fold = next((n for n, fold in enumerate(self.folds) if subject in fold["test"] and self._is_trained(n)), None)
         return None if fold is None else self.model(fold)
+
+    def _is_trained(self, fold: int) -> bool:
+        return any((self.run / f"fold_{fold}").glob("checkpoint-*.pth"))
 
 
 def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:

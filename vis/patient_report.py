@@ -33,14 +33,19 @@ COLUMNS: tuple[str, ...] = (
 
 
 def run_facts(
-    ensemble: FoldEnsemble, opinion: Opinion, novelty: Novelty | None, not_judged: str, maps: dict[str, str]
+    ensemble: FoldEnsemble,
+    opinion: Opinion,
+    novelty: Novelty | None,
+    not_judged: str,
+    maps: dict[str, str],
+    viewer: str | None = None,
 ) -> dict[str, Any]:
-    """Of one run. not_judged: why there is no novelty, empty where there is. maps: file per kind."""
+    """Of one run. not_judged: why there is no novelty, empty where there is. maps: file per kind. viewer: its file."""
     names = CLASS_NAMES[ensemble.label_type]
     return {
         "label_type": ensemble.label_type,
         "predicts": names[1],
-        "decision": names[opinion.probability >= ensemble.threshold],
+        "decision": names[ensemble.called(opinion)],
         "threshold": ensemble.threshold,
         "probability": opinion.probability,
         "sd_over_folds": opinion.sd,
@@ -50,6 +55,7 @@ def run_facts(
         "novelty": None if novelty is None else {**asdict(novelty), "unlike": novelty.unlike},
         "novelty_not_judged": not_judged,
         "maps": maps,
+        "viewer": viewer,
         "run": str(ensemble.folder.resolve()),
         "model": ensemble.config["model"]["name"],
         "checkpoints": {str(fold): str(path.resolve()) for fold, path in ensemble.checkpoints.items()},

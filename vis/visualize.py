@@ -84,7 +84,8 @@ def write_ratios(session: Session, study: Study, folder: Path, *, ratios: Sequen
     for ratio in ratios:
         found = reconstruct(model, session.batch(study), mask_ratio=ratio, seed=seed)
         attempts[ratio] = (found.pasted[0].cpu().numpy(), found.removed_ZYX[0].cpu().numpy(), found.loss)
-    figure = ratio_figure(study, attempts, subtitle=f"Reconstructions by mask ratio · {session.checkpoint.stem}")
+    subtitle = f"Of each pair: left what the encoder sees, right the reconstruction · {session.checkpoint.stem}"
+    figure = ratio_figure(study, attempts, subtitle=subtitle)
     save_png(file_stem(folder, study.subject, "ratios.png"), figure)
 
 
