@@ -382,9 +382,9 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         for name, state in states.items():
             found, decision = test_fold(args, state, fold, division, volumes, world)
             if world.is_main:
-                write_predictions(fold_folder(args, fold) / name, found)
                 if name == PREDICTIONS:
                     decision.save(fold_folder(args, fold))
+                write_predictions(fold_folder(args, fold) / name, found)  # the last file: it says that a fold is done
 
     with StopRequest(args.max_minutes) as stop:
         for fold in chosen:
