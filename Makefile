@@ -20,7 +20,7 @@ PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
-	@echo "make controls  the demo's classifier from scratch and on inputs that should tell nothing, beside it"
+	@echo "make controls  after the demo: its classifier from scratch and on what should tell nothing; are maps true?"
 	@echo "make test   linters, type checker, tests"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
@@ -63,12 +63,14 @@ demo: $(VENV)/.installed
 	$(PY) vis/report.py --pretrain $(DEMO)/pretrain --finetune $(DEMO)/finetune --out $(DEMO)/report.html
 	@echo "Done. Open $(CURDIR)/$(DEMO)/report.html (phantoms: it shows that the program works, not how well on patients)"
 
-# What the demo's classifier is worth: from scratch, and trained on what should carry no information.
+# What the demo's classifier and its maps are worth: against one from scratch, with controls, with shuffled labels.
 controls: demo
 	$(FINETUNE) --output_dir $(DEMO)/scratch
 	for control in background no_tumour shuffled_labels; do \
 	    $(FINETUNE) $(PRETRAINED) --control $$control --output_dir $(DEMO)/$$control || exit 1; done
 	$(PY) compare.py $(DEMO)/finetune $(DEMO)/scratch --out $(DEMO)/comparison
+	$(PY) vis/check_maps.py --run $(DEMO)/finetune --shuffled $(DEMO)/shuffled_labels --subjects 4
+	$(PY) vis/report.py --pretrain $(DEMO)/pretrain --finetune $(DEMO)/finetune --out $(DEMO)/report.html
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
