@@ -22,9 +22,10 @@ def truth_section(run: Path) -> dict[str, Any] | None:
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))
     table = facts["table"]
+    columns = {score: title for score, title in COLUMNS.items() if any(entry.get(score) for entry in table)}
     return {
-        "header": ["Map", *COLUMNS.values(), "Verdict"],
-        "rows": [_row(entry) for entry in table],
+        "header": ["Map", *columns.values(), "Verdict"],
+        "rows": [_row(entry, list(columns)) for entry in table],
         "chart": drawn(truth_chart(table, facts["cascade"], phantom=facts["phantom"])),
         "scope": f"{facts['subjects']} held-out subjects, {facts['with_tumour']} of them with a tumour mask; brackets: "
         f"{facts['interval']}.",
@@ -58,12 +59,12 @@ def class_specific(table: Sequence[Mapping[str, Any]]) -> str:
     return f"In tumour AUC the trivial maps ({trivial}) are beaten by the class-specific {'; '.join(better)}."
 
 
-def _row(entry: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _row(entry: Mapping[str, Any], scores: Sequence[str]) -> tuple[str, list[str]]:
     """(kind, cells) as the template's tables take them."""
-    cells = [cell(entry.get(score)) for score in COLUMNS]  # a table of an older run has fewer
+    cells = [cell(entry.get(score)) for score in scores]
     return "trivial" if entry["trivial"] else "map", [entry["method"], *cells, entry["verdict"] or "without a model"]
 
 
 def cell(found: Sequence[float] | None) -> str:
-    """Mean with its interval in two decimals; a dash where there is none."""
-    return NOTHING if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)
+    """Mean with its interval, which no line end parts, in two decimals; a dash where there is none."""
+    return NOTHING if found is None else "{:.2f} [{:.2f},\u00a0{:.2f}]".format(*found)
