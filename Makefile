@@ -63,13 +63,17 @@ demo: $(VENV)/.installed
 	$(PY) vis/report.py --pretrain $(DEMO)/pretrain --finetune $(DEMO)/finetune --out $(DEMO)/report.html
 	@echo "Done. Open $(CURDIR)/$(DEMO)/report.html (phantoms: it shows that the program works, not how well on patients)"
 
-# What the demo's classifier and its maps are worth: against one from scratch, with controls, with shuffled labels.
+# What the demo's classifier and its maps are worth: against one from scratch, with controls, without some contrasts,
+# with another seed.
 controls: demo
 	$(FINETUNE) --output_dir $(DEMO)/scratch
 	for control in background no_tumour shuffled_labels; do \
 	    $(FINETUNE) $(PRETRAINED) --control $$control --output_dir $(DEMO)/$$control || exit 1; done
 	$(PY) compare.py $(DEMO)/finetune $(DEMO)/scratch --out $(DEMO)/comparison
-	$(PY) vis/check_maps.py --run $(DEMO)/finetune --shuffled $(DEMO)/shuffled_labels --subjects 4
+	$(FINETUNE) $(PRETRAINED) --contrast_dropout 0.3 --output_dir $(DEMO)/contrasts
+	$(PY) -m vis.contrast_table --run $(DEMO)/contrasts
+	$(FINETUNE) $(PRETRAINED) --seed 1 --output_dir $(DEMO)/seed1
+	$(PY) vis/check_maps.py --run $(DEMO)/finetune --shuffled $(DEMO)/shuffled_labels --seeds $(DEMO)/seed1 --subjects 3
 	$(PY) vis/report.py --pretrain $(DEMO)/pretrain --finetune $(DEMO)/finetune --out $(DEMO)/report.html
 
 test: $(VENV)/.installed-dev
