@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from util.distributed import World
+from util.stopping import heed_requests
 
 # the last word of an entropy says what it is for; it is not 0 because SeedSequence ignores zeros at the end
 ITEM, STEP, MASKS, ORDER = 1, 2, 3, 4
@@ -100,6 +101,7 @@ def train_loader(
         pin_memory=pin_memory and world.device.type == "cuda",
         drop_last=True,
         persistent_workers=num_workers > 0,
+        worker_init_fn=heed_requests,
         generator=torch.Generator(),  # of its own: the workers' seeds are drawn from it, and nothing depends on them
     )
 

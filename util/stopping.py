@@ -62,3 +62,10 @@ class StopRequest:
             logger.warning("%s: finishing this update, then saving; a second signal exits at once", self.signal.name)
         elif now - self.signal_time > ONE_REQUEST_S:
             os._exit(128 + number)
+
+
+def heed_requests(worker: int) -> None:
+    """worker_init_fn of a DataLoader: put back the handler that the worker inherits from a `StopRequest`, which torch has
+    just replaced by one that lets a SIGTERM to the process group end the worker."""
+    if callable(handler := signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, handler)
