@@ -65,7 +65,7 @@ class StopRequest:
 
 
 def heed_requests(worker: int) -> None:
-    """worker_init_fn of a DataLoader: put back the handler that the worker inherits from a `StopRequest`. Torch has just
-    replaced it by one that lets a SIGTERM to the process group end the worker."""
+    """worker_init_fn of a DataLoader: put back the handler that the worker inherits from a `StopRequest`. Torch has
+    just replaced it by one that lets a SIGTERM to the process group end the worker."""
     if callable(handler := signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, handler)
