@@ -140,6 +140,13 @@ def fold_folder(args: argparse.Namespace, fold: int) -> Path:
     return args.output_dir / f"fold_{fold}"
 
 
+class States(NamedTuple):
+    """Of a trained fold: the model that --select says and, where --ema kept an average, what it averages at the end."""
+
+    tested: VolumeClassifier
+    raw: VolumeClassifier | None
+
+
 def train_fold(
     args: argparse.Namespace,
     fold: int,
@@ -148,8 +155,8 @@ def train_fold(
     config: dict[str, Any],
     world: World,
     stop: StopRequest,
-) -> VolumeClassifier:
-    """A fresh model, trained on the fold's training part; the state that --select says is returned."""
+) -> States:
+    """A fresh model, trained on the fold's training part."""
     folder = fold_folder(args, fold)
     if args.resume is None and checkpoints(folder):
         raise ValueError(f"fold {fold} in {folder} has checkpoints: continue it with --resume auto, or --overwrite all")
@@ -230,24 +237,18 @@ def train_fold(
     if args.select == "best_val":
         load_weights(training.best_known, best.path)
     report_stand_ins(world.gather(training_volumes.stand_ins()))
-    return training.best_known
+    return States(training.best_known, None if training.ema is None else training.model)
 
 
-def finished_fold(args: argparse.Namespace, fold: int, world: World) -> VolumeClassifier:
-    """The model of a fold's last or best checkpoint, as --select says."""
+def finished_fold(args: argparse.Namespace, fold: int, world: World) -> States:
+    """What the checkpoints of a trained fold hold."""
     folder, model = fold_folder(args, fold), build_classifier(args)
     load_weights(model, selected_weights(folder, args.select))
-    return model.to(world.device)
-
-
-def raw_weights(args: argparse.Namespace, fold: int, world: World) -> VolumeClassifier | None:
-    """Where --ema kept an average: the weights that it averages, after the last epoch."""
-    content = read_checkpoint(last_checkpoint(fold_folder(args, fold)))
-    if "raw_model" not in content:
-        return None
-    model = build_classifier(args)
-    model.load_state_dict(content["raw_model"])
-    return model.to(world.device)
+    content, raw = read_checkpoint(last_checkpoint(folder)), None
+    if "raw_model" in content:
+        raw = build_classifier(args).to(world.device)
+        raw.load_state_dict(content["raw_model"])
+    return States(model.to(world.device), raw)
 
 
 class Scored(NamedTuple):
@@ -373,18 +374,18 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
 
     def run_fold(fold: int, stop: StopRequest) -> None:
         if args.eval:
-            model = finished_fold(args, fold, world)
+            states = finished_fold(args, fold, world)
         else:
-            model = train_fold(args, fold, division.folds[fold], volumes, config, world, stop)
-        states = {PREDICTIONS: model}
-        if (raw := raw_weights(args, fold, world)) is not None:
-            states = {RAW_PREDICTIONS: raw, **states}
-        for name, state in states.items():
-            found, decision = test_fold(args, state, fold, division, volumes, world)
+            states = train_fold(args, fold, division.folds[fold], volumes, config, world, stop)
+        folder = fold_folder(args, fold)
+        if states.raw is not None:
+            found, _ = test_fold(args, states.raw, fold, division, volumes, world)
             if world.is_main:
-                if name == PREDICTIONS:
-                    decision.save(fold_folder(args, fold))
-                write_predictions(fold_folder(args, fold) / name, found)  # the last file: it says that a fold is done
+                write_predictions(folder / RAW_PREDICTIONS, found)
+        found, decision = test_fold(args, states.tested, fold, division, volumes, world)
+        if world.is_main:
+            decision.save(folder)
+            write_predictions(folder / PREDICTIONS, found)  # the last file: it says that a fold is done
 
     with StopRequest(args.max_minutes) as stop:
         for fold in chosen:

@@ -151,8 +151,8 @@ def write_maps(
     maps: dict[str, Tensor],
     called: int,
     how: Upsampling,
-) -> tuple[dict[str, str], list]:
-    """Files by what they show: NIfTI on the patient's grid for each kind of map, the viewer of all; and pictures."""
+) -> tuple[dict[str, str], str | None, list]:
+    """NIfTI on the patient's grid by kind of map, the viewer of all of them where there are any, and pictures."""
     x, y, z = prepared.source.stored_shape[:3]
     space = PatientSpace((x, y, z), prepared.source.stored_affine, tuple(prepared.crop), prepared.affine)
     files, pictures = {}, []
@@ -167,14 +167,14 @@ def write_maps(
         )
         caption = f"{ensemble.label_type}: {title}, mean of {len(ensemble.models)} folds"
         pictures.append((caption, map_figure(study, map_ZYX, name, subtitle=caption)))
-    if maps:
-        path = folder / f"{study.subject}_{ensemble.label_type}_viewer.html"
-        subtitle = (
-            f"{ensemble.label_type}: {CLASS_NAMES[ensemble.label_type][called]}; mean of {len(ensemble.models)} folds"
-        )
-        write_viewer(path, study, prepared.affine, maps, subtitle=subtitle)
-        files["viewer"] = path.name
-    return files, pictures
+    if not maps:
+        return files, None, pictures
+    path = folder / f"{study.subject}_{ensemble.label_type}_viewer.html"
+    subtitle = (
+        f"{ensemble.label_type}: {CLASS_NAMES[ensemble.label_type][called]}; mean of {len(ensemble.models)} folds"
+    )
+    write_viewer(path, study, prepared.affine, maps, subtitle=subtitle)
+    return files, path.name, pictures
 
 
 def predict_patient(
@@ -212,9 +212,8 @@ def predict_patient(
             shown = picture_study(study.subject, ready, ensemble, volume_BCZYX)
             called = ensemble.called(opinion)
             maps = ensemble.maps(volume_BCZYX, args.map, called) if args.map else {}
-            files, drawn = write_maps(folder, shown, ready, ensemble, maps, called, args.upsample)
+            files, viewer, drawn = write_maps(folder, shown, ready, ensemble, maps, called, args.upsample)
         pictures += drawn
-        viewer = files.pop("viewer", None)
         runs.append(run_facts(ensemble, opinion, novelty, not_judged, files, viewer))
     warnings = [*next(iter(prepared.values())).warnings, *(text for each in ensembles for text in each.warnings)]
     all_missing = sorted(set().union(*missing.values()), key=CONTRASTS.index)

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -68,7 +67,7 @@ def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued
         job.stdin.close()
         wait_for(lambda: checkpoints(folder))
         tasks = [int(line) for line in (tmp_path / "tasks").read_text().split()]
-        os.kill(child_of(tasks[1]), signal.SIGKILL)
+        os.kill(torture.children(tasks[1])[0], signal.SIGKILL)
         wait_for(lambda: "resumed " in log.read_text())
         before = checkpoints(folder)[-1]
         wait_for(lambda: checkpoints(folder)[-1] != before)
@@ -78,15 +77,10 @@ def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued
     finally:
         with contextlib.suppress(OSError):
             for task in map(int, (tmp_path / "tasks").read_text().split()):
-                for process in (child_of(task), task):
+                for process in (*torture.children(task), task):
                     os.kill(process, signal.SIGKILL)
         job.kill()
         job.wait()
     assert '"reason": "SIGUSR1"' in (folder / STOPPED_FILE).read_text()
     assert (tmp_path / "scontrol_calls").read_text() == "requeue 7\n"
     assert log.read_text().count("2 rank(s)") == 2  # before and after the kill
-
-
-def child_of(process):
-    """The rank of a torchrun that has one."""
-    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])

@@ -40,19 +40,11 @@ def torchrun(words, log, *options):
     try:
         yield process
     finally:
-        for pid in children(process):
+        for pid in torture.children(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.kill()
         process.wait()
-
-
-def children(process):
-    """Ids of a process's children, in the order of their start: the ranks."""
-    try:
-        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def wait_for_checkpoint(process, folder, log):
@@ -68,7 +60,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     folder, log = tmp_path / "cut", tmp_path / "log"
     with torchrun(JOB.words(data, folder), log, "--standalone", "--max_restarts=1") as process:
         wait_for_checkpoint(process, folder, log)
-        os.kill(children(process)[-1], signal.SIGKILL)
+        os.kill(torture.children(process.pid)[-1], signal.SIGKILL)
         assert process.wait(PATIENCE_S) == 0, log.read_text()
     assert f"resumed {folder}" in log.read_text()
     assert torture.bytes_that_differ(folder, tmp_path / "whole") == 0

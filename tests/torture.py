@@ -87,6 +87,14 @@ def log_of(folder: Path) -> Path:
     return folder.with_suffix(".log")
 
 
+def children(pid: int) -> list[int]:
+    """Ids of a process's children in the order of their start, none where it is gone: the ranks of a torchrun."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def end(ranks: list) -> list[int]:
     """Exit codes of all ranks; a rank that hangs is killed and gives None."""
     stop = time.monotonic() + PATIENCE_S

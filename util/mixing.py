@@ -1,7 +1,6 @@
 """Mixup and CutMix of volumes: pairs of a batch, blended or with a box of one in the other, and their labels alike."""
 
 import numpy as np
-import torch
 from timm.data.mixup import Mixup
 from torch import Tensor
 
@@ -18,11 +17,10 @@ class VolumeMixup(Mixup):
         volume_BCZYX = x
         share, is_box = self._params_per_batch()
         if not is_box:
-            if share < 1:
-                volume_BCZYX.copy_(torch.lerp(volume_BCZYX.flip(0), volume_BCZYX, share))
+            volume_BCZYX.lerp_(volume_BCZYX.flip(0), 1 - share)
             return share
         box = (..., *random_box(volume_BCZYX.shape[-3:], 1 - share))
-        volume_BCZYX[box] = volume_BCZYX.flip(0)[box]
+        volume_BCZYX[box] = volume_BCZYX[box].flip(0)
         return 1 - volume_BCZYX[0, 0][box].numel() / volume_BCZYX[0, 0].numel()
 
 

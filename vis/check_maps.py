@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from util import cli
 from util.arguments import positive
-from util.runs import newest_run, read_config, write_json
+from util.runs import checkpoints, newest_run, read_config, write_json
 from vis.fold_models import FoldModels, repeated_run, shuffled_run
 from vis.groups import Groups
 from vis.heldout import held_out, read_folds, recorded
@@ -66,7 +66,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def folds_to_check(run: Path, wanted: list[int] | None) -> dict[int, list[str]]:
     """Held-out subjects by fold. ValueError for a fold that does not exist and where no fold has a checkpoint."""
     folds = read_folds(run)
-    ready = [fold for fold in range(len(folds)) if any((run / f"fold_{fold}").glob("checkpoint-*.pth"))]
+    ready = [fold for fold in range(len(folds)) if checkpoints(run / f"fold_{fold}")]
     if not (wanted or ready):
         raise ValueError(f"no fold of {run} has a checkpoint; finish the fine-tuning first")
     try:
@@ -88,10 +88,10 @@ class Compared:
     def models(self, subject: str, fold: int, position: int) -> Others:
         """For the fold's subject at `position` of its list."""
         stable = position < self.stability
-        seeds = [found for run in self.seeds if (found := run.holding_out(subject)) is not None]
+        repeats = self.seeds if stable else []
         return Others(
             folds=self.own.others(fold) if stable else [],
-            seeds=seeds if stable else [],
+            seeds=[found for run in repeats if (found := run.holding_out(subject)) is not None],
             shuffled=None if self.shuffled is None else self.shuffled.holding_out(subject),
             randomise=position < self.sanity,
         )

@@ -123,7 +123,7 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
         for part in folder.glob("fold_*")
         if part.name.removeprefix("fold_").isdecimal() and checkpoints(part)
     }
-    decisions = {fold: decisions[fold] for fold in sorted(decisions)}
+    decisions = dict(sorted(decisions.items()))
     paths = {fold: selected_weights(folder / f"fold_{fold}", found.select) for fold, found in decisions.items()}
     if not paths:
         raise ValueError(f"--run {folder} has no fold with a checkpoint; let main_cr_finetune.py finish one")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models import VolumeClassifier
-from util.runs import read_config
+from util.runs import checkpoints, read_config
 from vis.heldout import read_folds
 from vis.session import open_run
 
@@ -33,7 +33,7 @@ class FoldModels:
         return None if fold is None else self.model(fold)
 
     def _is_trained(self, fold: int) -> bool:
-        return any((self.run / f"fold_{fold}").glob("checkpoint-*.pth"))
+        return bool(checkpoints(self.run / f"fold_{fold}"))
 
 
 def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:

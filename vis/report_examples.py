@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from models import PatchPredictor, VolumeClassifier
 from util.data.dataset import PreparedVolumes
 from util.results import Prediction
-from util.runs import read_config
+from util.runs import checkpoints, read_config
 from vis.figures import map_figure, reconstruction_figure
 from vis.heldout import held_out, read_folds, recorded, verdict
 from vis.inference import latent_maps
@@ -29,7 +29,7 @@ def held_out_examples(run: Path, count: int) -> tuple[int, list[str]]:
     """A fold with a checkpoint, and `count` subjects that it did not train on, classes taking turns."""
     folds, labels = read_folds(run), recorded(run)
     for fold in range(len(folds)):
-        if any((run / f"fold_{fold}").glob("checkpoint-*.pth")):
+        if checkpoints(run / f"fold_{fold}"):
             return fold, alternate(held_out(folds, fold), labels)[:count]
     raise ValueError(f"no fold of {run} has a checkpoint")
 

@@ -53,9 +53,9 @@ class Session:
         assert isinstance(self.model, VolumeClassifier)
         return probabilities(self.model, volume_BCZYX, self.decision)[0, 1].item()
 
-    def called(self, volume_BCZYX: Tensor) -> int:
-        """The class that the run itself calls that volume, which a class-specific map explains."""
-        return int(self.probability(volume_BCZYX) >= self.decision.threshold)
+    def called(self, probability: float) -> int:
+        """The class that the run itself calls a volume of this `probability`, which a class-specific map explains."""
+        return int(probability >= self.decision.threshold)
 
     def study(self, subject: str) -> Study:
         """Normalised as in training, not augmented."""

@@ -75,7 +75,7 @@ def score_subject(
     """
     model, volume_1CZYX = session.model, session.batch(study)
     assert isinstance(model, VolumeClassifier)
-    target = session.called(volume_1CZYX)
+    target = session.called(session.probability(volume_1CZYX))
     options = dataclasses.replace(check.options, target=target)
     places = token_places(study, model.config.patch_size)
 

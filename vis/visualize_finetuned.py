@@ -59,10 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         volume_BCZYX = session.batch(study)
-        subtitle = verdict(
-            session.config["label_type"], labels.get(subject), session.probability(volume_BCZYX), args.fold
-        )
-        target = session.called(volume_BCZYX) if args.target is None else args.target
+        probability = session.probability(volume_BCZYX)
+        subtitle = verdict(session.config["label_type"], labels.get(subject), probability, args.fold)
+        target = session.called(probability) if args.target is None else args.target
         options = MapOptions(args.block, target, args.steps, args.window, args.batch_size)
         maps = {name: found[0] for name, found in compute_maps(model, volume_BCZYX, args.map, options).items()}
         for name, map_zyx in maps.items():
