@@ -36,7 +36,19 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio)) if mlp_ratio else None
         self.norm2 = nn.RMSNorm(dim, eps=NORM_EPS) if mlp_ratio else None
 
-    def forward(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:
+    def forward(
+        self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, recompute: bool = False
+    ) -> Pair:
+        """recompute: between the passes memory holds little but the sum; the backward pass computes the rest again."""
+        if not recompute:
+            return self._parts(hidden, residual, rotation)
+        if isinstance(self.mixer, BiMamba) and not self.mixer.causal and self.mlp is None:
+            return self.mixer.block(
+                hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
+            )
+        return cast(Pair, checkpoint(self._parts, hidden, residual, rotation, use_reentrant=False))
+
+    def _parts(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:
         normed, total = add_norm_fn(
             hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
         )
@@ -71,11 +83,9 @@ class Trunk(nn.ModuleList):
     ) -> Tensor:
         """(B, L, E) -> (B, L, E) after `norm`; `collect(index, state)` is shown residual + hidden after each block."""
         hidden, residual = tokens_BLE, None
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self):
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                hidden, residual = cast(Pair, checkpoint(block, hidden, residual, rotation, use_reentrant=False))
-            else:
-                hidden, residual = block(hidden, residual, rotation)
+            hidden, residual = block(hidden, residual, rotation, recompute)
             if collect is not None:
                 collect(index, residual + hidden)
         return norm(residual + drop_path(hidden, self.final_drop_path, self.training))

@@ -18,17 +18,25 @@ from ops.operators import differentiate, register
 def takes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> bool:
     """Whether the kernel computes this sum."""
     is_plain = residual is None or residual.dtype == torch.float32
-    turns = rotation is None or (rotation.dtype == torch.complex64 and not rotation.requires_grad)
-    return is_plain and turns and cpu.unavailable(hidden) is None
+    is_fixed = rotation is None or (rotation.dtype == torch.complex64 and not rotation.requires_grad)
+    return is_plain and is_fixed and cpu.unavailable(hidden) is None
 
 
 def add_norm(
     hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor, eps: float, scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`ops.add_norm_fn` for what `takes` accepts."""
-    turns = None if rotation is None else torch.view_as_real(rotation).flatten(-2)
-    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return torch.ops.mamba_mae.add_norm(hidden, residual, turns, weight, scale, eps, half)
+    return torch.ops.mamba_mae.add_norm(hidden, residual, turns(rotation), weight, scale, eps, wants_half())
+
+
+def turns(rotation: Tensor | None) -> Tensor | None:
+    """(B or 1, L, E/2) complex -> (B or 1, L, E): cosine and sine of each channel pair, as the kernel reads them."""
+    return None if rotation is None else torch.view_as_real(rotation).flatten(-2)
+
+
+def wants_half() -> bool:
+    """Whether autocast asks for bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 class _Call:
@@ -56,18 +64,29 @@ class _Call:
                 setattr(self.arguments, f"bfloat16_{name}", x is not None and x.dtype == torch.bfloat16)
 
 
-def _add_norm(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor, scale: Tensor | None,
-              eps: float, half: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-    normed, total = _add_norm_shapes(hidden, residual, rotation, weight, scale, eps, half)
+def forward(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor, scale: Tensor | None,
+            eps: float, half: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(normed, total): the operator add_norm."""
+    normed, total = forward_shapes(hidden, residual, rotation, weight, scale, eps, half)
     call = _Call(total, rotation, weight, scale, eps)
     call.give(hidden=hidden, residual=residual, normed=normed)
     cpu_library.library().add_norm_forward(byref(call.arguments))
     return normed, total
 
 
-def _backward(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,
-              scale: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:  # fmt: skip
-    dresidual, dhidden, _ = _backward_shapes(dnormed, dtotal, total, rotation, weight, scale, eps, dtype)
+def norm(total: Tensor, weight: Tensor, eps: float, half: bool) -> Tensor:
+    """normed of `forward`, again."""
+    normed = total.new_empty(total.shape, dtype=torch.bfloat16 if half else torch.float32)
+    call = _Call(total, None, weight, None, eps)
+    call.give(hidden=total, normed=normed)  # the sum where it stands already is not written
+    cpu_library.library().add_norm_forward(byref(call.arguments))
+    return normed
+
+
+def backward(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,
+             scale: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of residual, of hidden where it is not the same, and of weight: the operator add_norm_backward."""
+    dresidual, dhidden, _ = backward_shapes(dnormed, dtotal, total, rotation, weight, scale, eps, dtype)
     call = _Call(total, rotation, weight, scale, eps)
     dweight = total.new_zeros(call.threads, total.shape[2])
     call.give(normed=dnormed, dtotal=dtotal, dresidual=dresidual, dweight=dweight)
@@ -77,15 +96,14 @@ def _backward(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor |
     return dresidual, dhidden, dweight.sum(0).to(weight.dtype)
 
 
-def _add_norm_shapes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor,
+def forward_shapes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor,
                      scale: Tensor | None, eps: float, half: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     normed = hidden.new_empty(hidden.shape, dtype=torch.bfloat16 if half else torch.float32)
     return normed, hidden.new_empty(hidden.shape, dtype=torch.float32)
 
 
-def _backward_shapes(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,
+def backward_shapes(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,
                      scale: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of residual, of hidden where it is not the same, and of weight."""
     differs = scale is not None or dtype != torch.float32
     dhidden = total.new_empty(total.shape if differs else 0, dtype=dtype)
     return total.new_empty(total.shape), dhidden, weight.new_empty(weight.shape)
@@ -98,29 +116,27 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, dnormed: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
-    backward = torch.ops.mamba_mae.add_norm_backward
-    dresidual, dhidden, dweight = backward(dnormed, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
-    return (
-        dhidden if dhidden.shape == dresidual.shape else dresidual,
-        dresidual if ctx.has_residual else None,
-        None,
-        dweight,
-        None,
-        None,
-        None,
-    )
+    run = torch.ops.mamba_mae.add_norm_backward
+    *sums, dweight = run(dnormed, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
+    return *of_summands(*sums, ctx.has_residual), None, dweight, None, None, None
+
+
+def of_summands(dresidual: Tensor, dhidden: Tensor, has_residual: bool) -> tuple[Tensor, Tensor | None]:
+    """Gradients of hidden and of residual, from what `backward` returns."""
+    differs = dhidden.shape == dresidual.shape
+    return dhidden if differs else dresidual, dresidual if has_residual else None
 
 
 register(
     "add_norm(Tensor hidden, Tensor? residual, Tensor? rotation, Tensor weight, Tensor? scale, float eps, bool half)"
     " -> (Tensor, Tensor)",
-    _add_norm,
-    _add_norm_shapes,
+    forward,
+    forward_shapes,
 )
 register(
     "add_norm_backward(Tensor dnormed, Tensor dtotal, Tensor total, Tensor? rotation, Tensor weight, Tensor? scale,"
     " float eps, ScalarType dtype) -> (Tensor, Tensor, Tensor)",
-    _backward,
-    _backward_shapes,
+    backward,
+    backward_shapes,
 )
 differentiate("add_norm", _differentiate, _save)

@@ -5,6 +5,7 @@ states; convolution, step sizes and gated output are computed again. Both direct
 and add to the same results.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ops.cpu_conv import ConvCall
 from ops.cpu_scan import ScanCall, stored_shape
 from ops.operators import differentiate, register
 
-_PARAMETERS = len(Direction._fields)
+PARAMETERS = len(Direction._fields)
 
 
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
@@ -25,9 +26,9 @@ def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight:
     return torch.ops.mamba_mae.bimamba(xz_BLx, *forward, *backward, out_weight, keep)[0]
 
 
-def _directions(parameters: tuple[Tensor, ...]) -> tuple[tuple[Direction, bool], ...]:
+def _directions(parameters: Sequence[Tensor]) -> tuple[tuple[Direction, bool], ...]:
     """(parameters, scanned from the last token to the first) of both directions."""
-    return (Direction(*parameters[:_PARAMETERS]), False), (Direction(*parameters[_PARAMETERS:]), True)
+    return (Direction(*parameters[:PARAMETERS]), False), (Direction(*parameters[PARAMETERS:]), True)
 
 
 def _channels_first(x_BLI: Tensor) -> Tensor:
@@ -40,14 +41,14 @@ def _scan_call(u: Tensor, delta: Tensor, projected: Tensor, z: Tensor, weights: 
     return ScanCall(u, delta, weights.A, B, C, weights.D, z, weights.dt_bias, True, reverse, accumulate=reverse)
 
 
-@torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted
-def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *parameters, out_weight, keep = arguments
-    xz, dtype = xz.contiguous(), xz.dtype
+def mix(xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, keep: bool) -> tuple[Tensor, ...]:
+    """(B, L, 2I) contiguous -> (B, L, E), then what `mix_backward` needs of each direction, empty without `keep`: the
+    projections (B, L, R + 2N) and the scan's states. parameters: those of both directions, one after the other."""
+    dtype = xz.dtype
     x, z = xz.chunk(2, dim=-1)
     u, delta, y = (xz.new_empty(x.shape) for _ in range(3))
     kept = []
-    for weights, reverse in _directions(tuple(parameters)):
+    for weights, reverse in _directions(parameters):
         ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse).forward(u)
         projected = F.linear(u, weights.x_proj.to(dtype))
         dt = weights.parts(projected)[0]
@@ -57,10 +58,12 @@ def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return F.linear(y, out_weight.to(dtype) / 2), *kept
 
 
-@torch.autocast("cpu", enabled=False)
-def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *parameters, out_weight, projected, states, projected_b, states_b = arguments
-    xz, dtype = xz.contiguous(), xz.dtype
+def mix_backward(
+    dout: Tensor, xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, kept: Sequence[Tensor] | None
+) -> tuple[Tensor, ...]:
+    """Gradients of xz, parameters and out_weight. kept: what `mix` kept; None: it is computed again, one direction at
+    a time, so that the states of both never stand in memory."""
+    dtype = xz.dtype
     dout = dout.to(dtype).contiguous()
     x, z = xz.chunk(2, dim=-1)
     dxz = torch.empty_like(xz)
@@ -68,15 +71,16 @@ def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor
     dy = dout @ (out_weight.to(dtype) / 2)
     u, delta, du, y = (xz.new_empty(x.shape) for _ in range(4))
     grads = []
-    kept = ((projected, states), (projected_b, states_b))
-    for (weights, reverse), (projected, states) in zip(_directions(tuple(parameters)), kept):
+    for index, (weights, reverse) in enumerate(_directions(parameters)):
         x_proj, dt_proj = weights.x_proj.to(dtype), weights.dt_proj.to(dtype)
         conv = ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse, accumulate=reverse)
         conv.forward(u)
+        projected = kept[2 * index] if kept else F.linear(u, x_proj)
         dt = weights.parts(projected)[0].flatten(0, 1)
         delta_rows, du_rows, u_rows = (s.flatten(0, 1) for s in (delta, du, u))
         torch.mm(dt, dt_proj.t(), out=delta_rows)
         scan = _scan_call(u, delta, projected, z, weights, reverse)
+        states = kept[2 * index + 1] if kept else scan.forward(None, keep=True)[1]
         dA, dB, dC, dD, dbias = scan.backward(dy, states, du, delta, dz, y)
         d_projected = torch.empty_like(projected)
         for part, gradient in zip(weights.parts(d_projected), (delta @ dt_proj, dB[:, 0], dC[:, 0])):
@@ -91,9 +95,21 @@ def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor
     return dxz, *grads, d_out_weight
 
 
+@torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted
+def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *parameters, out_weight, keep = arguments
+    return mix(xz.contiguous(), parameters, out_weight, keep)
+
+
+@torch.autocast("cpu", enabled=False)
+def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *parameters, out_weight, projected, states, projected_b, states_b = arguments
+    return mix_backward(dout, xz.contiguous(), parameters, out_weight, (projected, states, projected_b, states_b))
+
+
 def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *parameters, out_weight, keep = arguments
-    (weights, _), _ = _directions(tuple(parameters))
+    (weights, _), _ = _directions(parameters)
     (batch, length, _), (channels, count) = xz.shape, weights.A.shape
     stored = stored_shape(batch, channels, length, count, 1, keep)
     projected = (batch, length, weights.x_proj.shape[0]) if keep else (0,)
@@ -102,7 +118,7 @@ def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _bimamba_backward_shapes(dout: Tensor, xz: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
-    inputs = (xz, *arguments[: 2 * _PARAMETERS + 1])
+    inputs = (xz, *arguments[: 2 * PARAMETERS + 1])
     return tuple(x.new_empty(x.shape) for x in inputs)
 
 
@@ -117,13 +133,14 @@ def _differentiate(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None,
     return (*torch.ops.mamba_mae.bimamba_backward(dout, *ctx.saved_tensors), None)
 
 
-_NAMES = ("xz", *Direction._fields, *(f"{name}_b" for name in Direction._fields), "out_weight")
-_INPUTS = ", ".join(f"Tensor {name}" for name in _NAMES)
+_NAMES = (*Direction._fields, *(f"{name}_b" for name in Direction._fields), "out_weight")
+WEIGHTS = ", ".join(f"Tensor {name}" for name in _NAMES)
+_INPUTS = f"Tensor xz, {WEIGHTS}"
 _KEPT = ("projected", "states", "projected_b", "states_b")
 register(f"bimamba({_INPUTS}, bool keep) -> ({', '.join(['Tensor'] * 5)})", _bimamba, _bimamba_shapes)
 register(
     f"bimamba_backward(Tensor dout, {_INPUTS}, {', '.join(f'Tensor {name}' for name in _KEPT)})"
-    f" -> ({', '.join(['Tensor'] * len(_NAMES))})",
+    f" -> ({', '.join(['Tensor'] * (1 + len(_NAMES)))})",
     _bimamba_backward,
     _bimamba_backward_shapes,
 )

@@ -43,11 +43,12 @@ class ScanCall:
             B=Matrix.of(matrices[0]), C=Matrix.of(matrices[1]),
         )  # fmt: skip
 
-    def forward(self, out_BLI: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-        """Fill `out_BLI`; the state after the last step (B, I, N) and with `keep` the states the gradient needs."""
-        last = out_BLI.new_zeros(self.batch, self.dim, self.states, dtype=torch.float32)
+    def forward(self, out_BLI: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
+        """Fill `out_BLI` if it is wanted; the state after the last step (B, I, N) and with `keep` the states the
+        gradient needs."""
+        last = torch.zeros(self.batch, self.dim, self.states, dtype=torch.float32)
         shape = stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
-        states = out_BLI.new_empty(shape, dtype=torch.float32)
+        states = torch.empty(shape, dtype=torch.float32)
         self.arguments.out, self.arguments.last = Sequence.of(out_BLI), pointer(last)
         self.arguments.checkpoints = pointer(states) if len(states) else None
         if not self.is_empty():

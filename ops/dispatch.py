@@ -3,10 +3,12 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ops import (
     add_norm,
@@ -15,6 +17,7 @@ from ops import (
     cpu,
     cpu_add_norm,
     cpu_bimamba,
+    cpu_block,
     cpu_library,
     cpu_patches,
     cuda,
@@ -180,6 +183,39 @@ def add_norm_fn(
     fused = cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
     run = cpu_add_norm.add_norm if fused else add_norm.add_norm
     return run(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B)
+
+
+def bimamba_block_fn(
+    hidden_BLE: Tensor,
+    residual_BLE: Tensor | None,
+    rotation: Tensor | None,
+    norm_weight: Tensor,
+    eps: float,
+    scale_B: Tensor | None,
+    in_weight: Tensor,
+    forward: Direction,
+    backward: Direction,
+    out_weight: Tensor,
+    *,
+    backend: Backend = "auto",
+) -> tuple[Tensor, Tensor]:
+    """(mixed, total), each (B, L, E): `add_norm_fn`, a projection by in_weight (2I, E) and `bimamba_fn`, of which the
+    backward pass computes again what it needs, so that memory holds little but total between the passes."""
+    width = forward.conv_weight.shape[1]
+    if (
+        backend in ("auto", "cpu")
+        and width <= cpu.CONV_MAX_WIDTH
+        and cpu_block.takes(hidden_BLE, residual_BLE, rotation, in_weight)
+    ):
+        run = cpu_block.bimamba_block
+        weights = in_weight, forward, backward, out_weight
+        return run(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, *weights)
+
+    def parts() -> tuple[Tensor, Tensor]:
+        normed, total = add_norm_fn(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B)
+        return bimamba_fn(F.linear(normed, in_weight), forward, backward, out_weight, backend=backend), total
+
+    return cast(tuple[Tensor, Tensor], checkpoint(parts, use_reentrant=False))
 
 
 def gather_patches_fn(

@@ -38,13 +38,14 @@ template <class Work> inline void each_register(const AddNorm& a, Work work) {
 
 template <class H, class N> void forward_row(const AddNorm& a, const Row& row) {
     float* total = a.total + row.place;
+    const bool is_sum = a.total == a.hidden;  // made before: only the norm is wanted
     vf squares{};
     each_register(a, [&](int64_t i, int lanes) {
         vf x = load(static_cast<const H*>(a.hidden) + row.place + i, lanes) * row.scale;
         if (a.residual) x += load(a.residual + row.place + i, lanes);
         if (a.rotation) x = turn(x, load(a.rotation + row.rotation + i, lanes), 1);
         squares += x * x;
-        store(total + i, x, lanes);
+        if (!is_sum) store(total + i, x, lanes);
     });
     const float inverse = 1 / std::sqrt(sum(squares) / a.width + a.eps);
     each_register(a, [&](int64_t i, int lanes) {

@@ -20,7 +20,7 @@ struct Matrix {
 struct Scan {
     int64_t batch, length, channels, states, groups;
     int64_t bfloat16_io, softplus, reverse, accumulate, threads, splits;  // accumulate: out and dz are added to
-    Sequence u, delta, z, out;    // z.data may be null, as D and bias, and in the backward pass out
+    Sequence u, delta, z, out;    // z.data may be null, as D and bias, and out, where only the states are wanted
     const float *A, *D, *bias;    // (channel, state), (channel), (channel)
     Matrix B, C;
     float* checkpoints;           // states before chunks 1, 2, ...: (chunk, batch, block, state, lane), or null

@@ -22,7 +22,8 @@ template <class T> void finish(const Scan& s, const Block& k, int64_t b, int64_t
     put(s, at<T>(s.out, b, t, k.channel), y, k.lanes);
 }
 
-template <int TILE>
+// The states after one chunk, and with OUTPUT what they add to y.
+template <int TILE, bool OUTPUT>
 void forward_tile(const float* A, int count, Forward& w, const Columns& B, const Columns& C, int64_t n, float* state,
                   float* keep) {
     vf h[TILE], decay[TILE];
@@ -36,9 +37,9 @@ void forward_tile(const float* A, int count, Forward& w, const Columns& B, const
         vf even = w.y[j], odd{};
         UNROLL for (int i = 0; i < TILE; ++i) {
             h[i] = exp2(d * decay[i]) * h[i] + x * b[i];
-            (i % 2 ? odd : even) += h[i] * c[i];
+            if (OUTPUT) (i % 2 ? odd : even) += h[i] * c[i];
         }
-        w.y[j] = even + odd;
+        if (OUTPUT) w.y[j] = even + odd;
     }
     UNROLL for (int i = 0; i < TILE; ++i) {
         store(state + i * WIDTH, h[i]);
@@ -46,7 +47,7 @@ void forward_tile(const float* A, int count, Forward& w, const Columns& B, const
     }
 }
 
-template <class T> void forward_panel(const Scan& s, const Shape& shape, const Panel& p) {
+template <class T, bool OUTPUT> void forward_panel(const Scan& s, const Shape& shape, const Panel& p) {
     const Blocks blocks(s, shape, p);
     const int64_t size = s.states * WIDTH;
     Buffer<Forward> work(blocks.count);
@@ -70,11 +71,11 @@ template <class T> void forward_panel(const Scan& s, const Shape& shape, const P
                     keep ? keep + offset : nullptr);
                 n += states;
             };
-            while (n + 8 <= s.states) tile(forward_tile<8>, 8);
-            while (n + 4 <= s.states) tile(forward_tile<4>, 4);
-            while (n < s.states) tile(forward_tile<1>, 1);
+            while (n + 8 <= s.states) tile(forward_tile<8, OUTPUT>, 8);
+            while (n + 4 <= s.states) tile(forward_tile<4, OUTPUT>, 4);
+            while (n < s.states) tile(forward_tile<1, OUTPUT>, 1);
         }
-        for (int j = 0; j < steps.count; ++j)
+        for (int j = 0; OUTPUT && j < steps.count; ++j)
             for (int64_t k = 0; k < blocks.count; ++k)
                 finish<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
     }
@@ -90,6 +91,8 @@ int64_t scan_chunk() { return CHUNK; }
 int64_t scan_struct_size() { return sizeof(Scan); }
 
 void scan_forward(const Scan* s) {
-    for_each_panel(*s, FORWARD_PANEL, s->bfloat16_io ? forward_panel<bfloat16> : forward_panel<float>);
+    const auto halves = s->out.data ? forward_panel<bfloat16, true> : forward_panel<bfloat16, false>;
+    const auto floats = s->out.data ? forward_panel<float, true> : forward_panel<float, false>;
+    for_each_panel(*s, FORWARD_PANEL, s->bfloat16_io ? halves : floats);
 }
 }

@@ -1,0 +1,112 @@
+"""torch.ops.mamba_mae.block: norm, input projection and bidirectional mixer as one operator that keeps little memory.
+
+All that is kept for the backward pass is the sum before the norm, which the next block's residual needs anyway; every
+other activation is computed again there. Against torch.utils.checkpoint around the same parts, the output projection
+and half of the convolutions and step sizes are not repeated, the states of one direction stand in memory at a time,
+and no hidden is kept.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ops import cpu, cpu_add_norm
+from ops.bimamba import Direction
+from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward
+from ops.operators import differentiate, register
+
+
+def takes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, in_weight: Tensor) -> bool:
+    """Whether the operator computes this block: in the precision of its weights, or in bfloat16 as autocast wants."""
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else in_weight.dtype
+    return (
+        autocast in cpu.PRECISIONS
+        and in_weight.dtype == torch.float32
+        and cpu_add_norm.takes(hidden, residual, rotation)
+    )
+
+
+def bimamba_block(
+    hidden: Tensor,
+    residual: Tensor | None,
+    rotation: Tensor | None,
+    norm_weight: Tensor,
+    eps: float,
+    scale: Tensor | None,
+    in_weight: Tensor,
+    forward: Direction,
+    backward: Direction,
+    out_weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`ops.bimamba_block_fn` for what `takes` accepts."""
+    turns = cpu_add_norm.turns(rotation)
+    weights = (in_weight, *forward, *backward, out_weight)
+    half = cpu_add_norm.wants_half()
+    return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps, half)
+
+
+@torch.autocast("cpu", enabled=False)
+def _block(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, norm_weight: Tensor, scale: Tensor | None,
+           in_weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
+    *parameters, out_weight, eps, half = arguments
+    normed, total = cpu_add_norm.forward(hidden, residual, rotation, norm_weight, scale, eps, half)
+    xz = F.linear(normed, in_weight.to(normed.dtype))
+    return mix(xz, parameters, out_weight, keep=False)[0], total
+
+
+@torch.autocast("cpu", enabled=False)
+def _block_backward(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, norm_weight: Tensor,
+                    scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
+    *parameters, out_weight, eps, half, dtype = arguments
+    normed = cpu_add_norm.norm(total, norm_weight, eps, half)
+    rows, in_proj = normed.flatten(0, 1), in_weight.to(normed.dtype)
+    dxz, *gradients = mix_backward(dout, F.linear(normed, in_proj), parameters, out_weight, None)
+    dxz_rows = dxz.flatten(0, 1)
+    d_in_weight = (dxz_rows.t() @ rows).to(in_weight.dtype)
+    dnormed = torch.mm(dxz_rows, in_proj, out=rows).view_as(normed)  # normed has been read for the last time
+    sums = cpu_add_norm.backward(dnormed, dtotal, total, rotation, norm_weight, scale, eps, dtype)
+    return *sums, d_in_weight, *gradients
+
+
+def _block_shapes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, norm_weight: Tensor,
+                  scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
+    *_, out_weight, eps, half = arguments
+    normed, total = cpu_add_norm.forward_shapes(hidden, residual, rotation, norm_weight, scale, eps, half)
+    return normed.new_empty(*hidden.shape[:2], out_weight.shape[0]), total
+
+
+def _block_backward_shapes(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, norm_weight: Tensor,
+                           scale: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
+    *weights, eps, _, dtype = arguments
+    sums = cpu_add_norm.backward_shapes(dout, dtotal, total, rotation, norm_weight, scale, eps, dtype)
+    return *sums, *(x.new_empty(x.shape) for x in weights)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    hidden, residual, *constants, ctx.eps, ctx.half = inputs
+    ctx.dtype, ctx.has_residual = hidden.dtype, residual is not None
+    ctx.save_for_backward(output[1], *constants)
+
+
+def _differentiate(ctx: Any, dout: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
+    run = torch.ops.mamba_mae.block_backward
+    dresidual, dhidden, d_norm_weight, *gradients = run(dout, dtotal, *ctx.saved_tensors, ctx.eps, ctx.half, ctx.dtype)
+    summands = cpu_add_norm.of_summands(dresidual, dhidden, ctx.has_residual)
+    return *summands, None, d_norm_weight, None, *gradients, None, None
+
+
+_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHTS}, float eps, bool half"
+register(
+    f"block(Tensor hidden, Tensor? residual, {_INPUTS}) -> (Tensor, Tensor)",
+    _block,
+    _block_shapes,
+)
+register(
+    f"block_backward(Tensor dout, Tensor dtotal, Tensor total, {_INPUTS}, ScalarType dtype)"
+    f" -> ({', '.join(['Tensor'] * (4 + 2 * PARAMETERS + 1))})",
+    _block_backward,
+    _block_backward_shapes,
+)
+differentiate("block", _differentiate, _save)
