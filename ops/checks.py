@@ -14,8 +14,8 @@ def check_scan(
     if A.is_complex() or B.is_complex() or C.is_complex():
         raise ValueError("complex A, B or C is not supported: Mamba's state matrix is real, pass A = -exp(A_log)")
     batch, dim, length = u.shape
-    if A.dim() != 2 or A.shape[0] != dim:
-        raise ValueError(f"A must be (dim, states) with dim {dim} as in u, got {tuple(A.shape)}")
+    if A.dim() != 2 or A.shape[0] != dim or not A.shape[1]:
+        raise ValueError(f"A must be (dim, states) with dim {dim} as in u and a state or more, got {tuple(A.shape)}")
     for name, value in (("delta", delta), ("z", z)):
         if value is not None and value.shape != u.shape:
             raise ValueError(f"{name} must have the shape of u {tuple(u.shape)}, got {tuple(value.shape)}")

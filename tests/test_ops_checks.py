@@ -14,6 +14,7 @@ from tests.ssd_cases import SSDCase
         ("delta", torch.zeros(2, 6, 8), "delta must have the shape of u"),
         ("z", torch.zeros(2, 9, 6), "z must have the shape of u"),
         ("A", torch.zeros(5, 3), "A must be"),
+        ("A", torch.zeros(6, 0), "a state or more"),
         ("A", torch.zeros(6, 3, dtype=torch.complex64), "complex"),
         ("B", torch.zeros(2, 9, 3), "B must be"),
         ("B", torch.zeros(2, 4, 3, 9), "groups dividing dim 6"),

@@ -25,14 +25,12 @@ template <class T> void prepare(const Scan& s, const Block& k, int64_t b, int64_
         w.slope[j] = l.sigmoid;
     }
     w.dtu[j] = w.dt[j] * u;
-    w.y[j] = per_channel(s.D, k) * u;
     w.dy[j] = load(at<T>(s.dout, b, t, k.channel), k.lanes);
     if (s.z.data) {
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes);
         w.gate[j] = logistic(z).sigmoid;
         w.dy[j] = w.dy[j] * z * w.gate[j];
     }
-    w.d_dtu[j] = w.d_exponent[j] = vf{};
 }
 
 template <class T>
@@ -43,22 +41,29 @@ void finish(const Scan& s, const Block& k, int64_t b, int64_t t, int j, const Ba
     store(at<T>(s.du, b, t, k.channel), w.d_dtu[j] * w.dt[j] + per_channel(s.D, k) * w.dy[j], k.lanes);
     store(sums, load(sums) + w.dy[j] * u);
     store(sums + WIDTH, load(sums + WIDTH) + ddelta);
+    const vf y = w.y[j] + per_channel(s.D, k) * u;
     if (s.z.data) {
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes), gate = w.gate[j];
         const vf dout = load(at<T>(s.dout, b, t, k.channel), k.lanes);
-        put(s, at<T>(s.dz, b, t, k.channel), dout * w.y[j] * gate * (1.0f + z * (1.0f - gate)), k.lanes);
-        if (s.out.data) put(s, at<T>(s.out, b, t, k.channel), w.y[j] * z * gate, k.lanes);
+        put(s, at<T>(s.dz, b, t, k.channel), dout * y * gate * (1.0f + z * (1.0f - gate)), k.lanes);
+        if (s.out.data) put(s, at<T>(s.out, b, t, k.channel), y * z * gate, k.lanes);
     } else if (s.out.data) {
-        put(s, at<T>(s.out, b, t, k.channel), w.y[j], k.lanes);
+        put(s, at<T>(s.out, b, t, k.channel), y, k.lanes);
     }
 }
 
+// One step of a few states: the state before it, its decay, and dB and dC of all blocks so far. Side by side, because
+// two arrays a multiple of 4 KiB apart make a processor wait for stores that it takes for its loads' own.
+template <int TILE> struct Step {
+    vf before[TILE], decay[TILE], dB[TILE], dC[TILE];
+};
+
 template <int TILE>
 void backward_tile(const float* A, int count, Backward& w, const Columns& B, const Columns& C, int64_t n,
-                   const float* start, float* carry, float* dA, vf (*dB)[TILE], vf (*dC)[TILE]) {
-    vf h[CHUNK + 1][TILE], decay[CHUNK][TILE], rate[TILE], g[TILE], sum[TILE];
+                   const float* start, float* carry, float* dA, Step<TILE>* steps) {
+    vf rate[TILE], g[TILE], sum[TILE];
     UNROLL for (int i = 0; i < TILE; ++i) {
-        h[0][i] = start ? load(start + i * WIDTH) : vf{};
+        steps[0].before[i] = start ? load(start + i * WIDTH) : vf{};
         rate[i] = load(A + i * WIDTH);
         g[i] = load(carry + i * WIDTH);
         sum[i] = load(dA + i * WIDTH);
@@ -66,25 +71,26 @@ void backward_tile(const float* A, int count, Backward& w, const Columns& B, con
     for (int j = 0; j < count; ++j) {
         const float *b = B(j) + n, *c = C(j) + n;
         const vf d = w.dt[j], x = w.dtu[j];
-        vf y = w.y[j];
+        vf y = n ? w.y[j] : vf{};
         UNROLL for (int i = 0; i < TILE; ++i) {
-            decay[j][i] = exp2(d * rate[i]);
-            h[j + 1][i] = decay[j][i] * h[j][i] + x * b[i];
-            y += h[j + 1][i] * c[i];
+            const vf decay = exp2(d * rate[i]), h = decay * steps[j].before[i] + x * b[i];
+            steps[j].decay[i] = decay;
+            steps[j + 1].before[i] = h;
+            y += h * c[i];
         }
         w.y[j] = y;
     }
     for (int j = count - 1; j >= 0; --j) {
         const float *b = B(j) + n, *c = C(j) + n;
         const vf d = w.dt[j], x = w.dtu[j], dy = w.dy[j];
-        vf d_dtu = w.d_dtu[j], d_exponent = w.d_exponent[j];
+        vf d_dtu = n ? w.d_dtu[j] : vf{}, d_exponent = n ? w.d_exponent[j] : vf{};
         UNROLL for (int i = 0; i < TILE; ++i) {
-            dC[j][i] += dy * h[j + 1][i];
+            steps[j].dC[i] += dy * steps[j + 1].before[i];
             const vf adjoint = g[i] + dy * c[i];
-            dB[j][i] += adjoint * x;
+            steps[j].dB[i] += adjoint * x;
             d_dtu += adjoint * b[i];
-            g[i] = decay[j][i] * adjoint;
-            const vf d_log = g[i] * h[j][i];
+            g[i] = steps[j].decay[i] * adjoint;
+            const vf d_log = g[i] * steps[j].before[i];
             d_exponent += rate[i] * d_log;
             sum[i] += d * d_log;
         }
@@ -109,22 +115,25 @@ void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t 
                      int64_t end, int64_t group, Backward* work, const Running& to) {
     const Steps steps(s, chunk);
     const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
-    vf dB[CHUNK][TILE] = {}, dC[CHUNK][TILE] = {};
+    Step<TILE> kept[CHUNK + 1] = {};
     for (int64_t k = first; k < end; ++k) {
         const int64_t place = (k * s.states + n) * WIDTH;
         const float* start = chunk ? checkpoint(s, shape, chunk, p.batch, p.begin + k) + n * WIDTH : nullptr;
         if (chunk > 1)
             for (int i = 0; i < TILE; ++i)
                 __builtin_prefetch(checkpoint(s, shape, chunk - 1, p.batch, p.begin + k) + (n + i) * WIDTH, 0, 2);
+        if (chunk && k + 1 < end)
+            for (int i = 0; i < TILE; ++i)
+                __builtin_prefetch(checkpoint(s, shape, chunk, p.batch, p.begin + k + 1) + (n + i) * WIDTH);
         backward_tile<TILE>(to.rates + place, steps.count, work[k], B, C, n, start, to.carries + place, to.dA + place,
-                            dB, dC);
+                            kept);
     }
     const int64_t part = ((p.split * s.batch + p.batch) * s.groups + group) * s.length * s.states;
     for (int j = 0; j < steps.count; ++j) {
         const int64_t place = part + steps.position(j) * s.states + n;
         for (int i = 0; i < TILE; ++i) {
-            s.dB[place + i] += sum(dB[j][i]);
-            s.dC[place + i] += sum(dC[j][i]);
+            s.dB[place + i] += sum(kept[j].dB[i]);
+            s.dC[place + i] += sum(kept[j].dC[i]);
         }
     }
 }

@@ -12,12 +12,10 @@
 #include "scan.h"
 #include "vec.h"
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 namespace {
 
 // Blocks of a panel: whole rows are read fastest, but the panel's working memory has to stay in a core's own cache.
-constexpr int64_t FORWARD_PANEL = 64, BACKWARD_PANEL = 24;
+constexpr int64_t FORWARD_PANEL = 64, BACKWARD_PANEL = 48;
 
 struct Block {
     int64_t index, group, channel;  // channel: the first one

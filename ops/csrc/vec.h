@@ -20,6 +20,8 @@ typedef uint16_t vh __attribute__((vector_size(WIDTH * 2)));
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
+#define UNROLL _Pragma("GCC unroll 16")  // without it GCC sends registers through memory
+
 struct bfloat16 {
     uint16_t bits;
 };
@@ -123,35 +125,44 @@ static inline void store(bfloat16* p, vf x, int lanes = WIDTH) {
 }
 
 static inline float sum(vf x) {
-    float total = 0;
-    for (int half = WIDTH / 2; half; half /= 2)
-        for (int i = 0; i < half; ++i) x[i] += x[i + half];
-    total = x[0];
-    return total;
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)x);
+#else
+    UNROLL for (int half = WIDTH / 2; half; half /= 2)
+        UNROLL for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    return x[0];
+#endif
 }
 
 // 2^x with a relative error of 2e-7; exact zero far below the normal range (flushed from -126 on without AVX-512).
-static inline vf exp2(vf x) {
 #if defined(__AVX512F__)
-    vf whole = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+alignas(64) static const float ROOTS[32] = {  // 2^(i / 32)
+    1.0f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
+    1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f,
+    1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
+    1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
+
+static inline vf exp2(vf x) {
+    const float magic = 393216.0f;  // 1.5 * 2^18: adding it rounds to a 32nd, whose number stands in the low bits
+    vf shifted = x + magic, whole = shifted - magic, f = x - whole;
+    vf root = (vf)_mm512_permutex2var_ps(_mm512_load_ps(ROOTS), (__m512i)shifted, _mm512_load_ps(ROOTS + 16));
+    vf p = f * 0.24022650718688965f + 0.6931573152542114f;
+    return (vf)_mm512_scalef_ps((__m512)((p * f) * root + root), (__m512)whole);
+}
 #else
+static inline vf exp2(vf x) {
     const vi tiny = x < -126.0f;
     x = max(x, splat(-126.0f));
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
-    vf shifted = x + magic, whole = shifted - magic;
-#endif
-    vf f = x - whole;
+    vf shifted = x + magic, f = x - (shifted - magic);
     vf p = f * 0.0013276470126584172f + 0.009675540961325169f;
     p = p * f + 0.05550713092088699f;
     p = p * f + 0.24022120237350464f;
     p = p * f + 0.6931469440460205f;
     p = p * f + 1.0f;
-#if defined(__AVX512F__)
-    return (vf)_mm512_scalef_ps((__m512)p, (__m512)whole);
-#else
     return select(tiny, vf{}, cast<vf>(cast<vi>(p) + (cast<vi>(shifted) << 23)));
-#endif
 }
+#endif
 
 // log(1 + e) for 0 <= e <= 1, relative error 1e-7: twice the area tangent of e / (2 + e) <= 1/3.
 static inline vf log1p(vf e) {
