@@ -14,6 +14,7 @@ from benchmarks.floor import Rates, Work, floor
 from benchmarks.isolated import peak_mib
 from benchmarks.timing import Timing, measure
 from models import MaskedAutoencoder3D, create_model
+from util.allocator import keep_memory
 from util.optim import PrecisionName, autocast
 
 Mixer = Literal["ours", "mambapy", "reference"]
@@ -109,6 +110,7 @@ def split(run: Callable[[], torch.Tensor]) -> tuple[dict[str, float], float]:
 def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
     """seconds and peak_mib of a `Case`, with_parts also loss, parts and floor, as JSON; for a fresh process."""
     case = Case(**case_fields)
+    keep_memory()  # as the trainings do
     if case.threads:
         torch.set_num_threads(case.threads)
     model = case.build()

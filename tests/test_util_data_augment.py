@@ -1,6 +1,8 @@
 """Augmentation changes training volumes, reproducibly, and leaves background background."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -112,3 +114,9 @@ def test_loader_workers_draw_differently(volume):
 
     first, second = DataLoader(Same(), num_workers=2, multiprocessing_context="fork")
     assert not torch.equal(first, second)
+
+
+def test_torchio_is_loaded_only_to_augment_in_the_loader():
+    code = "import main_pretrain, main_cr_finetune, sys; print(*({'torchio', 'SimpleITK'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not loaded.strip()

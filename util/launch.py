@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from util import cli
+from util.allocator import keep_memory
 from util.distributed import World, join_world
 from util.stopping import STOPPED, Stopped
 
@@ -33,6 +34,7 @@ def launch(args: argparse.Namespace, work: Callable[[argparse.Namespace, World],
         cli.setup_logging(logging.INFO if world.is_main else logging.WARNING)
         if args.threads:
             torch.set_num_threads(args.threads)
+        keep_memory()
         try:
             told = record(_naming_the_rank) if UNDER_TORCHRUN in os.environ else _naming_the_rank
             told(args, work, world)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torchio
 from torch import Tensor
 
 DIMMEST = 1 / 255  # a brain voxel that noise would push to 0 or below stays brain
@@ -47,6 +46,8 @@ def make_augmentation(**strengths: float) -> Callable[[Tensor], Tensor]:
 
     DataLoader workers differ because torch seeds each of them.
     """
+    import torchio  # only here: with SimpleITK it holds 115 MiB, which augmentation on the device does without
+
     s = Strengths(**strengths)
     # torchio numbers the spatial axes 0, 1, 2 whatever they mean: here Z, Y, X
     place = torchio.Compose(
@@ -68,8 +69,8 @@ def make_augmentation(**strengths: float) -> Callable[[Tensor], Tensor]:
 class _Augmentation:
     """A class, not a closure, because data-loading processes that are spawned receive it pickled."""
 
-    place: torchio.Transform
-    shade: torchio.Transform
+    place: Callable[[Tensor], Tensor]
+    shade: Callable[[Tensor], Tensor]
 
     def __call__(self, volume_CZYX: Tensor) -> Tensor:
         moved_CZYX = self.place(volume_CZYX).clamp(0, 1)

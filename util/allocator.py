@@ -1,0 +1,22 @@
+"""The C library's allocator, told to keep a training step's memory for the next step.
+
+By default glibc takes every tensor of 32 MiB or more fresh from the system and gives it back, so that each one of each
+step is cleared and mapped page by page: at patch 4 a fifth of a step's time.
+"""
+
+import ctypes
+import os
+import platform
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of mallopt's parameters, malloc.h
+LARGEST_KEPT = 128 << 20  # bytes: larger ones are few, and would leave holes that nothing else fills
+USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+
+
+def keep_memory() -> bool:
+    """Serve tensors up to 128 MiB from memory that stays with the process. Without effect, and False, where the C
+    library is not glibc or the environment sets its thresholds already."""
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in USERS_OWN):
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(TRIM_THRESHOLD, 2**31 - 1))
