@@ -23,7 +23,14 @@ PARAMETERS = len(Direction._fields)
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
     """`ops.bimamba_fn` for float32 or bfloat16 on a CPU; the matrix products are done in the precision of xz."""
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (xz_BLx, *forward, *backward, out_weight))
-    return torch.ops.mamba_mae.bimamba(xz_BLx, *forward, *backward, out_weight, keep)[0]
+    return torch.ops.mamba_mae.bimamba(xz_BLx, *operands(forward, backward, out_weight, xz_BLx.dtype), keep)[0]
+
+
+def operands(forward: Direction, backward: Direction, out_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The weights as the operators take them: those of products in `dtype`, cast once for both passes, and out_weight
+    halved, so that the sum of both directions becomes their mean."""
+    both = (w._replace(x_proj=w.x_proj.to(dtype), dt_proj=w.dt_proj.to(dtype)) for w in (forward, backward))
+    return *next(both), *next(both), out_weight.to(dtype) / 2
 
 
 def _directions(parameters: Sequence[Tensor]) -> tuple[tuple[Direction, bool], ...]:
@@ -43,19 +50,18 @@ def _scan_call(u: Tensor, delta: Tensor, projected: Tensor, z: Tensor, weights: 
 
 def mix(xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, keep: bool) -> tuple[Tensor, ...]:
     """(B, L, 2I) contiguous -> (B, L, E), then what `mix_backward` needs of each direction, empty without `keep`: the
-    projections (B, L, R + 2N) and the scan's states. parameters: those of both directions, one after the other."""
-    dtype = xz.dtype
+    projections (B, L, R + 2N) and the scan's states. parameters and out_weight: as from `operands`."""
     x, z = xz.chunk(2, dim=-1)
     u, delta, y = (xz.new_empty(x.shape) for _ in range(3))
     kept = []
     for weights, reverse in _directions(parameters):
         ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse).forward(u)
-        projected = F.linear(u, weights.x_proj.to(dtype))
+        projected = F.linear(u, weights.x_proj)
         dt = weights.parts(projected)[0]
-        torch.mm(dt.flatten(0, 1), weights.dt_proj.to(dtype).t(), out=delta.flatten(0, 1))
+        torch.mm(dt.flatten(0, 1), weights.dt_proj.t(), out=delta.flatten(0, 1))
         _, states = _scan_call(u, delta, projected, z, weights, reverse).forward(y, keep)
         kept += [projected if keep else xz.new_empty(0), states]
-    return F.linear(y, out_weight.to(dtype) / 2), *kept
+    return F.linear(y, out_weight), *kept
 
 
 def mix_backward(
@@ -63,36 +69,33 @@ def mix_backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of xz, parameters and out_weight. kept: what `mix` kept; None: it is computed again, one direction at
     a time, so that the states of both never stand in memory."""
-    dtype = xz.dtype
-    dout = dout.to(dtype).contiguous()
+    dout = dout.to(xz.dtype).contiguous()
     x, z = xz.chunk(2, dim=-1)
     dxz = torch.empty_like(xz)
     dx, dz = dxz.chunk(2, dim=-1)
-    dy = dout @ (out_weight.to(dtype) / 2)
+    dy = dout @ out_weight
     u, delta, du, y = (xz.new_empty(x.shape) for _ in range(4))
     grads = []
     for index, (weights, reverse) in enumerate(_directions(parameters)):
-        x_proj, dt_proj = weights.x_proj.to(dtype), weights.dt_proj.to(dtype)
         conv = ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse, accumulate=reverse)
         conv.forward(u)
-        projected = kept[2 * index] if kept else F.linear(u, x_proj)
+        projected = kept[2 * index] if kept else F.linear(u, weights.x_proj)
         dt = weights.parts(projected)[0].flatten(0, 1)
         delta_rows, du_rows, u_rows = (s.flatten(0, 1) for s in (delta, du, u))
-        torch.mm(dt, dt_proj.t(), out=delta_rows)
+        torch.mm(dt, weights.dt_proj.t(), out=delta_rows)
         scan = _scan_call(u, delta, projected, z, weights, reverse)
         states = kept[2 * index + 1] if kept else scan.forward(None, keep=True)[1]
         dA, dB, dC, dD, dbias = scan.backward(dy, states, du, delta, dz, y)
         d_projected = torch.empty_like(projected)
-        for part, gradient in zip(weights.parts(d_projected), (delta @ dt_proj, dB[:, 0], dC[:, 0])):
+        for part, gradient in zip(weights.parts(d_projected), (delta @ weights.dt_proj, dB[:, 0], dC[:, 0])):
             part.copy_(gradient)
         d_rows = d_projected.flatten(0, 1)
         d_x_proj, d_dt_proj = d_rows.t() @ u_rows, delta_rows.t() @ dt
-        du_rows.addmm_(d_rows, x_proj)
+        du_rows.addmm_(d_rows, weights.x_proj)
         d_conv_weight, d_conv_bias = conv.backward(du, dx)
         made = Direction(d_conv_weight, d_conv_bias, d_x_proj, d_dt_proj, dbias, dA, dD)
         grads += [gradient.to(weight.dtype).contiguous() for gradient, weight in zip(made, weights)]
-    d_out_weight = (dout.flatten(0, 1).t() @ y.flatten(0, 1)).to(out_weight.dtype) / 2
-    return dxz, *grads, d_out_weight
+    return dxz, *grads, dout.flatten(0, 1).t() @ y.flatten(0, 1)
 
 
 @torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ops import cpu, cpu_add_norm
 from ops.bimamba import Direction
-from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward
+from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward, operands
 from ops.operators import differentiate, register
 
 
@@ -42,8 +42,9 @@ def bimamba_block(
 ) -> tuple[Tensor, Tensor]:
     """`ops.bimamba_block_fn` for what `takes` accepts."""
     turns = cpu_add_norm.turns(rotation)
-    weights = (in_weight, *forward, *backward, out_weight)
     half = cpu_add_norm.wants_half()
+    dtype = torch.bfloat16 if half else torch.float32
+    weights = in_weight.to(dtype), *operands(forward, backward, out_weight, dtype)
     return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps, half)
 
 
@@ -52,8 +53,7 @@ def _block(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, nor
            in_weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
     *parameters, out_weight, eps, half = arguments
     normed, total = cpu_add_norm.forward(hidden, residual, rotation, norm_weight, scale, eps, half)
-    xz = F.linear(normed, in_weight.to(normed.dtype))
-    return mix(xz, parameters, out_weight, keep=False)[0], total
+    return mix(F.linear(normed, in_weight), parameters, out_weight, keep=False)[0], total
 
 
 @torch.autocast("cpu", enabled=False)
@@ -61,11 +61,10 @@ def _block_backward(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tenso
                     scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
     *parameters, out_weight, eps, half, dtype = arguments
     normed = cpu_add_norm.norm(total, norm_weight, eps, half)
-    rows, in_proj = normed.flatten(0, 1), in_weight.to(normed.dtype)
-    dxz, *gradients = mix_backward(dout, F.linear(normed, in_proj), parameters, out_weight, None)
-    dxz_rows = dxz.flatten(0, 1)
-    d_in_weight = (dxz_rows.t() @ rows).to(in_weight.dtype)
-    dnormed = torch.mm(dxz_rows, in_proj, out=rows).view_as(normed)  # normed has been read for the last time
+    dxz, *gradients = mix_backward(dout, F.linear(normed, in_weight), parameters, out_weight, None)
+    rows, dxz_rows = normed.flatten(0, 1), dxz.flatten(0, 1)
+    d_in_weight = dxz_rows.t() @ rows
+    dnormed = torch.mm(dxz_rows, in_weight, out=rows).view_as(normed)  # normed has been read for the last time
     sums = cpu_add_norm.backward(dnormed, dtotal, total, rotation, norm_weight, scale, eps, dtype)
     return *sums, d_in_weight, *gradients
 
