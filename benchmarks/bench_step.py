@@ -24,10 +24,14 @@ CHECKPOINTED = {"grad_checkpointing": True}
 DEFAULT = [
     *(Case(name.format(p=32)) for name in SMALL),
     *(Case(name.format(p=p), precision) for p in (16, 8) for name in SMALL for precision in ("fp32", "bf16")),
-    *(Case(name.format(p=4), "bf16", fields=CHECKPOINTED, budget=1, needs_gib=12) for name in SMALL),
+    *(
+        Case(name.format(p=4), precision, fields=CHECKPOINTED, budget=1, needs_gib=12)
+        for name in SMALL
+        for precision in ("fp32", "bf16")
+    ),
     *(Case("mae_3d_vit_small_patch16", precision) for precision in ("fp32", "bf16")),
     Case("mae_3d_vit_small_patch8", "bf16", needs_gib=6),
-    Case("mae_3d_vim_small_patch16", mixer="mambapy", needs_gib=7),
+    *(Case("mae_3d_vim_small_patch16", precision, mixer="mambapy", needs_gib=7) for precision in ("fp32", "bf16")),
     Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, budget=1, needs_gib=17),
     Case("mae_3d_vim_small_patch16", mixer="reference", fields=CHECKPOINTED, budget=1, needs_gib=7),
 ]
