@@ -16,6 +16,7 @@ from benchmarks.peers import mambapy_problem, pscan_scan
 from benchmarks.timing import measure
 from ops import available_backends, selective_scan_fn
 from util import cli
+from util.allocator import keep_memory
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ def time_scan(scan: Scan, length: int, channels: int, dtype: torch.dtype) -> lis
 
 def main(argv: list[str] | None = None) -> None:
     options = begin(parse("scan", "Selective scan", argv))
+    keep_memory()  # as the trainings do
     report, scans = options.report, backends()
     report.section("Values", "Against the sequential specification in float64: output and every gradient.")
     report.table(["backend", "type", "error", "allowed"], check(scans))

@@ -9,12 +9,12 @@ import os
 import platform
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of mallopt's parameters, malloc.h
-LARGEST_KEPT = 128 << 20  # bytes: larger ones are few, and would leave holes that nothing else fills
+LARGEST_KEPT = 512 << 20  # bytes, more than any activation or weight of the registered models on one volume
 USERS_OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
 
 def keep_memory() -> bool:
-    """Serve tensors up to 128 MiB from memory that stays with the process. Without effect, and False, where the C
+    """Serve tensors up to 512 MiB from memory that stays with the process. Without effect, and False, where the C
     library is not glibc or the environment sets its thresholds already."""
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in USERS_OWN):
         return False
