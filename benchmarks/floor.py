@@ -17,6 +17,7 @@ from util.optim import PrecisionName
 # Scan elements (L * I * N) per torch.exp2, (forward, forward and backward): a bare fused C++ kernel on two AVX-512
 # cores did 6.3 and 2.1 G elements/s in float32, 7.9 and 2.5 in bfloat16, where torch.exp2 did 8.6 G/s.
 SCAN_PER_EXP: dict[str, tuple[float, float]] = {"fp32": (6.3 / 8.6, 2.1 / 8.6), "bf16": (7.9 / 8.6, 2.5 / 8.6)}
+LAST_OF_BLOCK = ("out_proj", "hybrid out", "mlp out")  # what they give is kept: it is what the next block starts from
 ATTENTION_BACKWARD = 2.5  # times the forward products, which flash attention computes again
 
 
@@ -95,7 +96,7 @@ class Work:
                 shapes += [("mlp in", E, hidden, depth), ("mlp out", hidden, E, depth)]
             for name, inner, outer, count in shapes:
                 if count:
-                    yield Linear(name, rows, inner, outer, count, recomputed=again)
+                    yield Linear(name, rows, inner, outer, count, recomputed=again and name not in LAST_OF_BLOCK)
 
     @property
     def directions(self) -> int:

@@ -38,13 +38,9 @@ def _directions(parameters: Sequence[Tensor]) -> tuple[tuple[Direction, bool], .
     return (Direction(*parameters[:PARAMETERS]), False), (Direction(*parameters[PARAMETERS:]), True)
 
 
-def _channels_first(x_BLI: Tensor) -> Tensor:
-    return x_BLI.transpose(1, 2)
-
-
 def _scan_call(u: Tensor, delta: Tensor, projected: Tensor, z: Tensor, weights: Direction, reverse: bool) -> ScanCall:
-    _, B, C = weights.parts(projected)
-    u, delta, B, C, z = map(_channels_first, (u, delta, B, C, z))
+    _, B, C = weights.parts(projected.float())
+    B, C = B.unsqueeze(1), C.unsqueeze(1)
     return ScanCall(u, delta, weights.A, B, C, weights.D, z, weights.dt_bias, True, reverse, accumulate=reverse)
 
 

@@ -19,29 +19,37 @@ from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
 class ScanCall:
-    """One scan's arguments in the layouts of the kernel, kept alive while it runs. Sequences of results are (B, L, I)
-    in the call's dtype, neighbouring channels; with `accumulate` the results out and dz are added to what is there."""
+    """One scan's arguments in the layouts of the kernel, kept alive while it runs. Sequences are (B, L, I), B and C
+    (B, G, L, N) in float32, all with neighbouring channels or states; results come in the sequences' precision, and
+    with `accumulate` out and dz are added to what is there."""
 
     def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
                  bias: Tensor | None, softplus: bool, reverse: bool, accumulate: bool = False):  # fmt: skip
         self.library = cpu_library.library()
-        self.dtype = io_dtype(u, delta, z)
-        self.batch, self.dim, self.length = u.shape
-        self.states, self.groups = A.shape[1], scan_groups(B, C)
+        self.dtype = u.dtype
+        self.batch, self.length, self.dim = u.shape
+        self.states, self.groups = A.shape[1], B.shape[1]
         threads = torch.get_num_threads()
         self.splits = max(1, min(MAX_SPLITS, self.dim, -(-threads // max(1, self.batch))))
-        sequences = [None if x is None else rows(x.to(self.dtype)) for x in (u, delta, z)]
-        matrices = columns(B), columns(C)
         channels = [None if x is None else x.float().contiguous() for x in (A, D, bias)]
-        self._alive: list[Any] = [*sequences, *matrices, *channels]
+        self._alive = u, delta, z, B, C, channels
         self.arguments = Scan(
             batch=self.batch, length=self.length, channels=self.dim, states=self.states, groups=self.groups,
             bfloat16_io=self.dtype == torch.bfloat16, softplus=softplus, reverse=reverse, accumulate=accumulate,
             threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
-            u=Sequence.of(sequences[0]), delta=Sequence.of(sequences[1]), z=Sequence.of(sequences[2]),
+            u=Sequence.of(u), delta=Sequence.of(delta), z=Sequence.of(z),
             A=pointer(channels[0]), D=pointer(channels[1]), bias=pointer(channels[2]),
-            B=Matrix.of(matrices[0]), C=Matrix.of(matrices[1]),
+            B=Matrix.of(B), C=Matrix.of(C),
         )  # fmt: skip
+
+    @classmethod
+    def of(cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+           bias: Tensor | None, softplus: bool, reverse: bool) -> "ScanCall":  # fmt: skip
+        """A call on arguments as `ops.selective_scan_fn` takes them."""
+        dtype = io_dtype(u, delta, z)
+        u, delta = rows(u.to(dtype)), rows(delta.to(dtype))
+        z = None if z is None else rows(z.to(dtype))
+        return cls(u, delta, A, columns(B), columns(C), D, z, bias, softplus, reverse)
 
     def forward(self, out_BLI: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
         """Fill `out_BLI` if it is wanted; the state after the last step (B, I, N) and with `keep` the states the
@@ -70,7 +78,7 @@ class ScanCall:
         self.arguments.checkpoints = pointer(states) if len(states) else None
         if not self.is_empty():
             self.library.scan_backward(byref(self.arguments))
-        return dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), dbias.sum(0)
+        return tuple(x[0] if len(x) == 1 else x.sum(0) for x in (dA, dB, dC, dD, dbias))
 
     def new_sequence(self, like: Tensor) -> Tensor:
         return like.new_empty(self.batch, self.length, self.dim, dtype=self.dtype)
@@ -89,7 +97,7 @@ def stored_shape(batch: int, dim: int, length: int, states: int, groups: int, ke
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
           bias: Tensor | None, softplus: bool, reverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    call = ScanCall(u, delta, A, B, C, D, z, bias, softplus, reverse)
+    call = ScanCall.of(u, delta, A, B, C, D, z, bias, softplus, reverse)
     out = call.new_sequence(u)
     last, states = call.forward(out, keep)
     return out.to(u.dtype).transpose(1, 2), last, states
@@ -98,7 +106,7 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
 def _scan_backward(dout: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
                    z: Tensor | None, bias: Tensor | None, states: Tensor, softplus: bool, reverse: bool
                    ) -> tuple[Tensor, ...]:  # fmt: skip
-    call = ScanCall(u, delta, A, B, C, D, z, bias, softplus, reverse)
+    call = ScanCall.of(u, delta, A, B, C, D, z, bias, softplus, reverse)
     du, ddelta, dz = call.new_sequence(u), call.new_sequence(u), None if z is None else call.new_sequence(u)
     dA, dB, dC, dD, dbias = call.backward(rows(dout.to(call.dtype)), states, du, ddelta, dz)
     return (

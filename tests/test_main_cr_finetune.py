@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 import torch
 
-import main_cr_finetune
+import finetune_fold
 import main_pretrain
 from main_cr_finetune import main, selected_folds
 from tests.prepared import ROOT, TINY, make_prepared
@@ -171,15 +171,15 @@ def test_training_items_vary_and_held_out_items_do_not(data, tmp_path, monkeypat
     def epoch(model, loader, **options):
         subject = loader.dataset[0, 0][0].unsqueeze(0)
         seen["first"], seen["again"] = (options["to_input"](subject) for _ in range(2))
-        return main_cr_finetune_epoch(model, loader, **options)
+        return true_epoch(model, loader, **options)
 
     def scored(model, volumes, **options):
         seen["test"] = volumes
-        return main_cr_finetune_predict(model, volumes, **options)
+        return true_predict(model, volumes, **options)
 
-    main_cr_finetune_epoch, main_cr_finetune_predict = main_cr_finetune.finetune_epoch, main_cr_finetune.predict
-    monkeypatch.setattr(main_cr_finetune, "finetune_epoch", epoch)
-    monkeypatch.setattr(main_cr_finetune, "predict", scored)
+    true_epoch, true_predict = finetune_fold.finetune_epoch, finetune_fold.predict
+    monkeypatch.setattr(finetune_fold, "finetune_epoch", epoch)
+    monkeypatch.setattr(finetune_fold, "predict", scored)
     finetune(data, tmp_path, "--folds", "0", epochs=1)
     assert not torch.equal(seen["first"], seen["again"])
     assert torch.equal(seen["test"][0][0], seen["test"][0][0])
