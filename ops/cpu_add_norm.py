@@ -117,8 +117,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, dnormed: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
     run = torch.ops.mamba_mae.add_norm_backward
-    *sums, dweight = run(dnormed, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
-    return *of_summands(*sums, ctx.has_residual), None, dweight, None, None, None
+    dresidual, dhidden, dweight = run(dnormed, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
+    return *of_summands(dresidual, dhidden, ctx.has_residual), None, dweight, None, None, None
 
 
 def of_summands(dresidual: Tensor, dhidden: Tensor, has_residual: bool) -> tuple[Tensor, Tensor | None]:
