@@ -207,6 +207,7 @@ def bimamba_block_fn(
         and width <= cpu.CONV_MAX_WIDTH
         and cpu_block.takes(hidden_BLE, residual_BLE, rotation, in_weight)
     ):
+        _log_once("bidirectional mixer", "cpu", hidden_BLE.device.type, None)
         run = cpu_block.bimamba_block
         weights = in_weight, forward, backward, out_weight
         return run(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, *weights)

@@ -1,3 +1,4 @@
+import logging
 from typing import Any
 
 import pytest
@@ -129,6 +130,14 @@ def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, *others = case(length=18, **options).values()
     turns = None if rotation is None else torch.view_as_real(rotation).flatten(-2)
     torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, turns, *others, 1e-5, False))
+
+
+def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
+    dispatch._log.cache_clear()
+    caplog.set_level(logging.INFO, logger="ops.dispatch")
+    for _ in range(2):
+        fused(**case())
+    assert [record.message for record in caplog.records] == ["bidirectional mixer on cpu: backend cpu"]
 
 
 def test_results_are_bit_identical():

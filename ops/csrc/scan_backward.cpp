@@ -58,6 +58,7 @@ template <int TILE> struct Step {
     vf before[TILE], decay[TILE], dB[TILE], dC[TILE];
 };
 
+// States n .. n + TILE of one block. The first ones begin the block's sums over states, the others add to them.
 template <int TILE>
 void backward_tile(const float* A, int count, Backward& w, const Columns& B, const Columns& C, int64_t n,
                    const float* start, float* carry, float* dA, Step<TILE>* steps) {
