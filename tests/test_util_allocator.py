@@ -37,13 +37,13 @@ def test_large_tensors_are_not_mapped_again():
     kept, few = page_faults(keep=True)
     _, many = page_faults(keep=False)
     assert kept
-    assert few < 1000 < 100_000 < many  # 4 steps of 3 x 48 MiB are 147,456 pages
+    assert 20 * few < many  # 4 steps of 3 x 48 MiB: 147,456 pages, 288 where the system gives pages of 2 MiB
 
 
 def test_the_environments_choice_stands():
     kept, many = page_faults(keep=True, MALLOC_MMAP_THRESHOLD_="1000000")
     assert not kept
-    assert many > 100_000
+    assert many > 200
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch):
