@@ -122,7 +122,7 @@ def folds_to_run(args: argparse.Namespace, count: int) -> list[int]:
     folds = selected_folds(args.folds, count)
     if not args.eval or args.folds is not None:
         return folds
-    trained = [fold for fold in folds if checkpoints(args.output_dir / f"fold_{fold}")]
+    trained = [fold for fold in folds if checkpoints(fold_folder(args, fold))]
     if not trained:
         raise ValueError(f"--eval: no fold of {args.output_dir} has a checkpoint yet")
     return trained

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Directions
-from ops import Backend, Direction, bimamba_block_fn, bimamba_fn, causal_conv1d_fn, selective_scan_fn
+from ops import Backend, Direction, bimamba_fn, causal_conv1d_fn, selective_scan_fn
 from ops.bimamba import one_direction
 
 
@@ -57,21 +57,10 @@ class BiMamba(nn.Module):
         scan, conv = (partial(op, backend=self.backend) for op in (selective_scan_fn, causal_conv1d_fn))
         return self.out_proj(one_direction(scan, conv, xz_BLx, forward, reverse=False).transpose(1, 2))
 
-    def block(
-        self,
-        hidden_BLE: Tensor,
-        residual_BLE: Tensor | None,
-        rotation: Tensor | None,
-        norm_weight: Tensor,
-        eps: float,
-        scale_B: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The sum and norm before this mixer, and both directions of it: `ops.bimamba_block_fn`, which recomputes."""
+    def weights(self) -> tuple[Tensor, Direction, Direction, Tensor]:
+        """Of both directions, as `ops.bimamba_block_fn` takes them."""
         forward, backward = (self.direction(suffix) for suffix in self.SUFFIXES)
-        weights = self.in_proj.weight, forward, backward, self.out_proj.weight
-        return bimamba_block_fn(
-            hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, *weights, backend=self.backend
-        )
+        return self.in_proj.weight, forward, backward, self.out_proj.weight
 
     def direction(self, suffix: str) -> Direction:
         """The parameters of one direction; the scan's are float32 at least."""

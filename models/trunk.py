@@ -14,7 +14,7 @@ from models.config import MixerName, ModelConfig
 from models.conv_attention import ConvAttention
 from models.mamba2 import Mamba2
 from models.mixers import Attention, BiMamba
-from ops import add_norm_fn
+from ops import add_norm_fn, bimamba_block_fn
 
 NORM_EPS = 1e-5
 Pair = tuple[Tensor, Tensor]
@@ -43,9 +43,8 @@ class Block(nn.Module):
         if not recompute:
             return self._parts(hidden, residual, rotation)
         if isinstance(self.mixer, BiMamba) and not self.mixer.causal and self.mlp is None:
-            return self.mixer.block(
-                hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
-            )
+            arguments = hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
+            return bimamba_block_fn(*arguments, *self.mixer.weights(), backend=self.mixer.backend)
         return cast(Pair, checkpoint(self._parts, hidden, residual, rotation, use_reentrant=False))
 
     def _parts(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:

@@ -21,6 +21,11 @@ def unavailable(x: Tensor) -> str | None:
     return problem and f'backend "cpu" has no kernels here: {problem}'
 
 
+def wants_half() -> bool:
+    """Whether autocast asks for bfloat16."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 def selective_scan(
     u: Tensor,
     delta: Tensor,

@@ -26,17 +26,12 @@ def add_norm(
     hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor, eps: float, scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`ops.add_norm_fn` for what `takes` accepts."""
-    return torch.ops.mamba_mae.add_norm(hidden, residual, turns(rotation), weight, scale, eps, wants_half())
+    return torch.ops.mamba_mae.add_norm(hidden, residual, turns(rotation), weight, scale, eps, cpu.wants_half())
 
 
 def turns(rotation: Tensor | None) -> Tensor | None:
     """(B or 1, L, E/2) complex -> (B or 1, L, E): cosine and sine of each channel pair, as the kernel reads them."""
     return None if rotation is None else torch.view_as_real(rotation).flatten(-2)
-
-
-def wants_half() -> bool:
-    """Whether autocast asks for bfloat16."""
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
 
 
 class _Call:

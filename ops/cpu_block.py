@@ -42,7 +42,7 @@ def bimamba_block(
 ) -> tuple[Tensor, Tensor]:
     """`ops.bimamba_block_fn` for what `takes` accepts."""
     turns = cpu_add_norm.turns(rotation)
-    half = cpu_add_norm.wants_half()
+    half = cpu.wants_half()
     dtype = torch.bfloat16 if half else torch.float32
     weights = in_weight.to(dtype), *operands(forward, backward, out_weight, dtype)
     return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps, half)

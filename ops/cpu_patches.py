@@ -22,8 +22,7 @@ def gather_patches(volume: Tensor, ids: Tensor | None, patch_size: int, contrast
     if ids is None:
         tokens = volume.shape[2:].numel() // patch_size**3
         ids = torch.arange(tokens).expand(volume.shape[0], tokens)
-    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return torch.ops.mamba_mae.gather_patches(volume, ids, patch_size, contrasts_first, half)
+    return torch.ops.mamba_mae.gather_patches(volume, ids, patch_size, contrasts_first, cpu.wants_half())
 
 
 def patch_error(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool) -> Tensor:

@@ -155,10 +155,10 @@ def bimamba_fn(
     Where both directions have a fused path it is taken; otherwise each runs by the two functions above, which raise
     ValueError for a backend that is unknown or cannot run here.
     """
-    width = forward.conv_weight.shape[1]
-    if backend in ("auto", "cpu") and width <= cpu.CONV_MAX_WIDTH and cpu.unavailable(xz_BLx) is None:
+    if _fused_on_cpu(backend, forward) and cpu.unavailable(xz_BLx) is None:
         _log_once("bidirectional mixer", "cpu", xz_BLx.device.type, None)
         return cpu_bimamba.bimamba(xz_BLx, forward, backward, out_weight)
+    width = forward.conv_weight.shape[1]
     obstacles = cuda.unavailable(cuda.SCAN_MODULE, xz_BLx), cuda.unavailable(cuda.CONV_MODULE, xz_BLx, width)
     if backend in ("auto", "cuda") and not any(obstacles):
         _log_once("bidirectional mixer", "cuda", xz_BLx.device.type, None)
@@ -201,12 +201,7 @@ def bimamba_block_fn(
 ) -> tuple[Tensor, Tensor]:
     """(mixed, total), each (B, L, E): `add_norm_fn`, a projection by in_weight (2I, E) and `bimamba_fn`, of which the
     backward pass computes again what it needs, so that memory holds little but total between the passes."""
-    width = forward.conv_weight.shape[1]
-    if (
-        backend in ("auto", "cpu")
-        and width <= cpu.CONV_MAX_WIDTH
-        and cpu_block.takes(hidden_BLE, residual_BLE, rotation, in_weight)
-    ):
+    if _fused_on_cpu(backend, forward) and cpu_block.takes(hidden_BLE, residual_BLE, rotation, in_weight):
         _log_once("bidirectional mixer", "cpu", hidden_BLE.device.type, None)
         run = cpu_block.bimamba_block
         weights = in_weight, forward, backward, out_weight
@@ -239,6 +234,11 @@ def patch_error_fn(
     """
     run = cpu_patches.patch_error if cpu_patches.takes(volume_BCZYX, pred_BKP) else patches.patch_error
     return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
+
+
+def _fused_on_cpu(backend: str, weights: Direction) -> bool:
+    """Whether the CPU's fused mixer is wanted and knows convolutions of this width."""
+    return backend in ("auto", "cpu") and weights.conv_weight.shape[1] <= cpu.CONV_MAX_WIDTH
 
 
 def _choose(

@@ -113,8 +113,20 @@ def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: f
 
 
 def exact(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The same leaf tensors in float64."""
-    return {name: x if x is None else x.detach().double().requires_grad_() for name, x in tensors.items()}
+    """The same leaf tensors in float64 or complex128, constants as such."""
+
+    def doubled(x: Tensor) -> Tensor:
+        return x.detach().to(torch.promote_types(x.dtype, torch.float64)).requires_grad_(x.requires_grad)
+
+    return {name: x if x is None else doubled(x) for name, x in tensors.items()}
+
+
+def assert_repeats(run: Callable[..., Any], tensors: dict[str, Any], times: int = 20, **options: Any) -> None:
+    """Outputs and gradients of further calls are those of the first, bit for bit."""
+    first = forward_backward(run, tensors, **options)
+    for _ in range(times):
+        again = forward_backward(run, tensors, **options)
+        assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_bfloat16_hidden_under_autocast(scale: bool):
 @pytest.mark.parametrize("options", [{}, {"residual": False, "rotations": 0, "scale": True}], ids=str)
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, weight, scale = case(**options).values()
-    turns = None if rotation is None else torch.view_as_real(rotation).flatten(-2)
+    turns = cpu_add_norm.turns(rotation)
     torch.library.opcheck(torch.ops.mamba_mae.add_norm.default, (hidden, residual, turns, weight, scale, 1e-5, False))
 
 

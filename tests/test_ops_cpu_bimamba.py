@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 from ops import bimamba_fn
 from tests.ops_cases import (
     assert_close,
+    assert_repeats,
     exact,
     forward_backward,
     mixer_tensors,
@@ -83,10 +84,7 @@ def test_autocast_and_checkpointing():
 
 def test_results_are_bit_identical():
     tensors = mixer_tensors(length=50, inner=80, states=16)
-    first = forward_backward(fused, tensors)
-    for _ in range(20):
-        again = forward_backward(fused, tensors)
-        assert all(torch.equal(first[name], again[name]) for name in first)
+    assert_repeats(fused, tensors)
 
 
 def test_second_derivatives_are_refused():

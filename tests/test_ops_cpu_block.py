@@ -8,8 +8,16 @@ from torch import Tensor
 
 from models.mixers import BiMamba
 from models.trunk import Block
-from ops import Direction, add_norm, bimamba_block_fn, bimamba_fn, cpu_block, dispatch
-from tests.ops_cases import assert_close, forward_backward, mixer_tensors, require_kernels, threads
+from ops import Direction, add_norm, bimamba_block_fn, bimamba_fn, cpu_add_norm, cpu_block, dispatch
+from tests.ops_cases import (
+    assert_close,
+    assert_repeats,
+    exact,
+    forward_backward,
+    mixer_tensors,
+    require_kernels,
+    threads,
+)
 
 WIDTH = 12
 
@@ -51,14 +59,6 @@ def plain(*, norm_weight: Tensor, scale: Tensor | None, in_weight: Tensor, out_w
 def directions(weights: dict[str, Tensor]) -> tuple[Direction, Direction]:
     parameters = tuple(weights.values())
     return Direction(*parameters[:7]), Direction(*parameters[7:])
-
-
-def exact(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The same leaf tensors in float64, constants as such."""
-    doubles = {
-        name: x.to(torch.promote_types(x.dtype, torch.float64)).detach() for name, x in tensors.items() if x is not None
-    }
-    return {name: x if x is None else doubles[name].requires_grad_(x.requires_grad) for name, x in tensors.items()}
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -128,7 +128,7 @@ def test_a_block_with_a_feed_forward_part_keeps_it():
 @pytest.mark.parametrize("options", [{}, {"residual": False, "turned": False, "dropped": True}], ids=str)
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, *others = case(length=18, **options).values()
-    turns = None if rotation is None else torch.view_as_real(rotation).flatten(-2)
+    turns = cpu_add_norm.turns(rotation)
     torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, turns, *others, 1e-5, False))
 
 
@@ -142,10 +142,7 @@ def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
 
 def test_results_are_bit_identical():
     tensors = case(length=50, inner=80, states=16)
-    first = forward_backward(fused, tensors)
-    for _ in range(20):
-        again = forward_backward(fused, tensors)
-        assert all(torch.equal(first[name], again[name]) for name in first)
+    assert_repeats(fused, tensors)
 
 
 def test_under_torch_compile():

@@ -14,6 +14,7 @@ from tests.ops_cases import (
     SCAN_CASES,
     ScanCase,
     assert_close,
+    assert_repeats,
     exact,
     forward_backward,
     require_kernels,
@@ -84,10 +85,7 @@ def test_a_long_sequence_in_both_directions():
 def test_results_are_bit_identical(count: int):
     with threads(count):
         tensors = ScanCase(batch=2, dim=80, length=50, states=16).tensors(torch.float32)
-        first = forward_backward(cpu.selective_scan, tensors, delta_softplus=True)
-        for _ in range(100):
-            again = forward_backward(cpu.selective_scan, tensors, delta_softplus=True)
-            assert all(torch.equal(first[name], again[name]) for name in first)
+        assert_repeats(cpu.selective_scan, tensors, times=100, delta_softplus=True)
 
 
 def test_mixed_precision_keeps_a_float32_step_size():
