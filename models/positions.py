@@ -1,5 +1,7 @@
 """Absolute position embeddings on a (z, y, x) grid of tokens."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,13 +22,12 @@ def sincos_position_embedding(grid: Grid, dim: int, axes: tuple[int, int, int] =
     """
     quarter_turns = dim // 6
     omega = 10000.0 ** (-torch.arange(quarter_turns, dtype=torch.float64) / quarter_turns)
-    positions = grid_positions(grid).to(torch.float64)
-    thirds = []
-    for axis in axes:
-        angles = positions[:, axis, None] * omega
-        thirds += [angles.sin(), angles.cos()]
-    embedding = torch.cat(thirds, dim=-1).float()
-    return F.pad(embedding, (0, dim - embedding.shape[-1])).unsqueeze(0)
+    embedding = torch.zeros(math.prod(grid), dim)
+    for axis, place in zip(axes, embedding[:, : 6 * quarter_turns].chunk(3, dim=-1)):
+        angles = torch.arange(grid[axis], dtype=torch.float64)[:, None] * omega
+        table = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
+        place.copy_(table[grid_positions(grid)[:, axis]])
+    return embedding.unsqueeze(0)
 
 
 def resample_position_embedding(embedding_1LE: Tensor, source: Grid, target: Grid) -> Tensor:

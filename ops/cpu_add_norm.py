@@ -63,19 +63,21 @@ def forward(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, we
             eps: float, half: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(normed, total): the operator add_norm."""
     normed, total = forward_shapes(hidden, residual, rotation, weight, scale, eps, half)
-    call = _Call(total, rotation, weight, scale, eps)
-    call.give(hidden=hidden, residual=residual, normed=normed)
-    cpu_library.library().add_norm_forward(byref(call.arguments))
+    fill(normed, total, hidden, residual, rotation, weight, scale, eps)
     return normed, total
 
 
-def norm(total: Tensor, weight: Tensor, eps: float, half: bool) -> Tensor:
-    """normed of `forward`, again."""
-    normed = total.new_empty(total.shape, dtype=torch.bfloat16 if half else torch.float32)
-    call = _Call(total, None, weight, None, eps)
-    call.give(hidden=total, normed=normed)  # the sum where it stands already is not written
+def fill(normed: Tensor, total: Tensor, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None,
+         weight: Tensor, scale: Tensor | None, eps: float) -> None:  # fmt: skip
+    """`forward` into tensors that are there."""
+    call = _Call(total, rotation, weight, scale, eps)
+    call.give(hidden=hidden, residual=residual, normed=normed)
     cpu_library.library().add_norm_forward(byref(call.arguments))
-    return normed
+
+
+def norm(normed: Tensor, total: Tensor, weight: Tensor, eps: float) -> None:
+    """Fill `normed` from `total`, again."""
+    fill(normed, total, total, None, None, weight, None, eps)  # the sum where it stands already is not written
 
 
 def backward(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,

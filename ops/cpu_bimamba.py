@@ -2,7 +2,7 @@
 
 Kept for the backward pass are the input, the small projections (R + 2N numbers per token and direction) and the scans'
 states; convolution, step sizes and gated output are computed again. Both directions share their temporary sequences
-and add to the same results.
+(ops/scratch.py) and add to the same results.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from ops.bimamba import Direction
 from ops.cpu_conv import ConvCall
 from ops.cpu_scan import ScanCall, stored_shape
 from ops.operators import differentiate, register
+from ops.scratch import scratch
 
 PARAMETERS = len(Direction._fields)
 
@@ -38,60 +39,67 @@ def _directions(parameters: Sequence[Tensor]) -> tuple[tuple[Direction, bool], .
     return (Direction(*parameters[:PARAMETERS]), False), (Direction(*parameters[PARAMETERS:]), True)
 
 
-def _scan_call(u: Tensor, delta: Tensor, projected: Tensor, z: Tensor, weights: Direction, reverse: bool) -> ScanCall:
-    _, B, C = weights.parts(projected.float())
-    B, C = B.unsqueeze(1), C.unsqueeze(1)
-    return ScanCall(u, delta, weights.A, B, C, weights.D, z, weights.dt_bias, True, reverse, accumulate=reverse)
+def _scan_call(
+    u: Tensor, projected: Tensor, z: Tensor, weights: Direction, reverse: bool, delta: Tensor
+) -> tuple[ScanCall, Tensor]:
+    """One direction's scan, its step sizes put into `delta`; and dt (B * L, R), from which they come."""
+    dt, B, C = weights.parts(projected)
+    dt = dt.flatten(0, 1)
+    torch.mm(dt, weights.dt_proj.t(), out=delta.flatten(0, 1))
+    B, C = B.float().unsqueeze(1), C.float().unsqueeze(1)
+    call = ScanCall(u, delta, weights.A, B, C, weights.D, z, weights.dt_bias, True, reverse, accumulate=reverse)
+    return call, dt
 
 
 def mix(xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, keep: bool) -> tuple[Tensor, ...]:
     """(B, L, 2I) contiguous -> (B, L, E), then what `mix_backward` needs of each direction, empty without `keep`: the
     projections (B, L, R + 2N) and the scan's states. parameters and out_weight: as from `operands`."""
     x, z = xz.chunk(2, dim=-1)
-    u, delta, y = (xz.new_empty(x.shape) for _ in range(3))
+    u, delta, y = (scratch(name, x.shape, xz.dtype) for name in ("u", "delta", "y"))
     kept = []
     for weights, reverse in _directions(parameters):
         ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse).forward(u)
         projected = F.linear(u, weights.x_proj)
-        dt = weights.parts(projected)[0]
-        torch.mm(dt.flatten(0, 1), weights.dt_proj.t(), out=delta.flatten(0, 1))
-        _, states = _scan_call(u, delta, projected, z, weights, reverse).forward(y, keep)
+        scan, _ = _scan_call(u, projected, z, weights, reverse, delta)
+        states = torch.empty(scan.states_shape if keep else (0,), dtype=torch.float32)
+        scan.forward(y, states if keep else None)
         kept += [projected if keep else xz.new_empty(0), states]
     return F.linear(y, out_weight), *kept
 
 
 def mix_backward(
-    dout: Tensor, xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, kept: Sequence[Tensor] | None
+    dout: Tensor,
+    xz: Tensor,
+    parameters: Sequence[Tensor],
+    out_weight: Tensor,
+    kept: Sequence[Tensor] | None,
+    dxz: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Gradients of xz, parameters and out_weight. kept: what `mix` kept; None: it is computed again, one direction at
-    a time, so that the states of both never stand in memory."""
-    dout = dout.to(xz.dtype).contiguous()
-    x, z = xz.chunk(2, dim=-1)
-    dxz = torch.empty_like(xz)
-    dx, dz = dxz.chunk(2, dim=-1)
-    dy = dout @ out_weight
-    u, delta, du, y = (xz.new_empty(x.shape) for _ in range(4))
+    """Fill `dxz`, the gradient of xz; those of parameters and out_weight are returned. kept: what `mix` kept; None: it
+    is computed again, one direction at a time, so that the states of both never stand in memory."""
+    dout = dout.to(xz.dtype).contiguous().flatten(0, 1)
+    (x, z), (dx, dz) = xz.chunk(2, dim=-1), dxz.chunk(2, dim=-1)
+    dy, u, delta, du, y = (scratch(name, x.shape, xz.dtype) for name in ("dy", "u", "delta", "du", "y"))
+    u_rows, delta_rows, du_rows, y_rows = (x.flatten(0, 1) for x in (u, delta, du, y))
+    torch.mm(dout, out_weight, out=dy.flatten(0, 1))
     grads = []
     for index, (weights, reverse) in enumerate(_directions(parameters)):
         conv = ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse, accumulate=reverse)
         conv.forward(u)
         projected = kept[2 * index] if kept else F.linear(u, weights.x_proj)
-        dt = weights.parts(projected)[0].flatten(0, 1)
-        delta_rows, du_rows, u_rows = (s.flatten(0, 1) for s in (delta, du, u))
-        torch.mm(dt, weights.dt_proj.t(), out=delta_rows)
-        scan = _scan_call(u, delta, projected, z, weights, reverse)
-        states = kept[2 * index + 1] if kept else scan.forward(None, keep=True)[1]
+        scan, dt = _scan_call(u, projected, z, weights, reverse, delta)
+        states = kept[2 * index + 1] if kept else scratch("states", scan.states_shape, torch.float32)
+        if not kept:
+            scan.forward(None, states)
         dA, dB, dC, dD, dbias = scan.backward(dy, states, du, delta, dz, y)
-        d_projected = torch.empty_like(projected)
-        for part, gradient in zip(weights.parts(d_projected), (delta @ weights.dt_proj, dB[:, 0], dC[:, 0])):
-            part.copy_(gradient)
-        d_rows = d_projected.flatten(0, 1)
-        d_x_proj, d_dt_proj = d_rows.t() @ u_rows, delta_rows.t() @ dt
+        d_parts = delta @ weights.dt_proj, dB[:, 0].to(xz.dtype), dC[:, 0].to(xz.dtype)
+        d_rows = torch.cat(d_parts, dim=-1).flatten(0, 1)
+        d_x_proj, d_dt_proj = torch.mm(d_rows.t(), u_rows), torch.mm(delta_rows.t(), dt)
         du_rows.addmm_(d_rows, weights.x_proj)
         d_conv_weight, d_conv_bias = conv.backward(du, dx)
         made = Direction(d_conv_weight, d_conv_bias, d_x_proj, d_dt_proj, dbias, dA, dD)
         grads += [gradient.to(weight.dtype).contiguous() for gradient, weight in zip(made, weights)]
-    return dxz, *grads, dout.flatten(0, 1).t() @ y.flatten(0, 1)
+    return *grads, torch.mm(dout.t(), y_rows)
 
 
 @torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted
@@ -103,14 +111,16 @@ def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 @torch.autocast("cpu", enabled=False)
 def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *parameters, out_weight, projected, states, projected_b, states_b = arguments
-    return mix_backward(dout, xz.contiguous(), parameters, out_weight, (projected, states, projected_b, states_b))
+    dxz = torch.empty_like(xz, memory_format=torch.contiguous_format)
+    kept = projected, states, projected_b, states_b
+    return dxz, *mix_backward(dout, xz.contiguous(), parameters, out_weight, kept, dxz)
 
 
 def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *parameters, out_weight, keep = arguments
     (weights, _), _ = _directions(parameters)
     (batch, length, _), (channels, count) = xz.shape, weights.A.shape
-    stored = stored_shape(batch, channels, length, count, 1, keep)
+    stored = stored_shape(batch, channels, length, count, groups=1) if keep else (0,)
     projected = (batch, length, weights.x_proj.shape[0]) if keep else (0,)
     kept = [xz.new_empty(projected), xz.new_empty(stored, dtype=torch.float32)]
     return xz.new_empty(batch, length, out_weight.shape[0]), *kept, *map(torch.empty_like, kept)

@@ -9,13 +9,13 @@ and no hidden is kept.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ops import cpu, cpu_add_norm
 from ops.bimamba import Direction
 from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward, operands
 from ops.operators import differentiate, register
+from ops.scratch import scratch
 
 
 def takes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, in_weight: Tensor) -> bool:
@@ -42,61 +42,71 @@ def bimamba_block(
 ) -> tuple[Tensor, Tensor]:
     """`ops.bimamba_block_fn` for what `takes` accepts."""
     turns = cpu_add_norm.turns(rotation)
-    half = cpu.wants_half()
-    dtype = torch.bfloat16 if half else torch.float32
+    dtype = torch.bfloat16 if cpu.wants_half() else torch.float32
     weights = in_weight.to(dtype), *operands(forward, backward, out_weight, dtype)
-    return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps, half)
+    return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps)
+
+
+def _project(normed: Tensor, in_weight: Tensor) -> Tensor:
+    xz = scratch("xz", (*normed.shape[:2], len(in_weight)), normed.dtype)
+    torch.mm(normed.flatten(0, 1), in_weight.t(), out=xz.flatten(0, 1))
+    return xz
 
 
 @torch.autocast("cpu", enabled=False)
 def _block(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, norm_weight: Tensor, scale: Tensor | None,
            in_weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
-    *parameters, out_weight, eps, half = arguments
-    normed, total = cpu_add_norm.forward(hidden, residual, rotation, norm_weight, scale, eps, half)
-    return mix(F.linear(normed, in_weight), parameters, out_weight, keep=False)[0], total
+    *parameters, out_weight, eps = arguments
+    normed = scratch("normed", hidden.shape, in_weight.dtype)
+    total = hidden.new_empty(hidden.shape, dtype=torch.float32)
+    cpu_add_norm.fill(normed, total, hidden, residual, rotation, norm_weight, scale, eps)
+    return mix(_project(normed, in_weight), parameters, out_weight, keep=False)[0], total
 
 
 @torch.autocast("cpu", enabled=False)
 def _block_backward(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, norm_weight: Tensor,
                     scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
-    *parameters, out_weight, eps, half, dtype = arguments
-    normed = cpu_add_norm.norm(total, norm_weight, eps, half)
-    dxz, *gradients = mix_backward(dout, F.linear(normed, in_weight), parameters, out_weight, None)
+    *parameters, out_weight, eps, dtype = arguments
+    normed = scratch("normed", total.shape, in_weight.dtype)
+    cpu_add_norm.norm(normed, total, norm_weight, eps)
+    xz = _project(normed, in_weight)
+    dxz = scratch("dxz", xz.shape, xz.dtype)
+    gradients = mix_backward(dout, xz, parameters, out_weight, None, dxz)
     rows, dxz_rows = normed.flatten(0, 1), dxz.flatten(0, 1)
-    d_in_weight = dxz_rows.t() @ rows
-    dnormed = torch.mm(dxz_rows, in_weight, out=rows).view_as(normed)  # normed has been read for the last time
-    sums = cpu_add_norm.backward(dnormed, dtotal, total, rotation, norm_weight, scale, eps, dtype)
+    d_in_weight = torch.mm(dxz_rows.t(), rows)
+    torch.mm(dxz_rows, in_weight, out=rows)  # normed has been read for the last time
+    sums = cpu_add_norm.backward(normed, dtotal, total, rotation, norm_weight, scale, eps, dtype)
     return *sums, d_in_weight, *gradients
 
 
 def _block_shapes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, norm_weight: Tensor,
                   scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
-    *_, out_weight, eps, half = arguments
-    normed, total = cpu_add_norm.forward_shapes(hidden, residual, rotation, norm_weight, scale, eps, half)
-    return normed.new_empty(*hidden.shape[:2], out_weight.shape[0]), total
+    *_, out_weight, _ = arguments
+    out = in_weight.new_empty(*hidden.shape[:2], out_weight.shape[0])
+    return out, hidden.new_empty(hidden.shape, dtype=torch.float32)
 
 
 def _block_backward_shapes(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, norm_weight: Tensor,
                            scale: Tensor | None, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
-    *weights, eps, _, dtype = arguments
+    *weights, eps, dtype = arguments
     sums = cpu_add_norm.backward_shapes(dout, dtotal, total, rotation, norm_weight, scale, eps, dtype)
     return *sums, *(x.new_empty(x.shape) for x in weights)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    hidden, residual, *constants, ctx.eps, ctx.half = inputs
+    hidden, residual, *constants, ctx.eps = inputs
     ctx.dtype, ctx.has_residual = hidden.dtype, residual is not None
     ctx.save_for_backward(output[1], *constants)
 
 
 def _differentiate(ctx: Any, dout: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
     run = torch.ops.mamba_mae.block_backward
-    dresidual, dhidden, d_norm_weight, *gradients = run(dout, dtotal, *ctx.saved_tensors, ctx.eps, ctx.half, ctx.dtype)
+    dresidual, dhidden, d_norm_weight, *gradients = run(dout, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
     summands = cpu_add_norm.of_summands(dresidual, dhidden, ctx.has_residual)
-    return *summands, None, d_norm_weight, None, *gradients, None, None
+    return *summands, None, d_norm_weight, None, *gradients, None
 
 
-_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHTS}, float eps, bool half"
+_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHTS}, float eps"
 register(
     f"block(Tensor hidden, Tensor? residual, {_INPUTS}) -> (Tensor, Tensor)",
     _block,

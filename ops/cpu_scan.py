@@ -51,34 +51,36 @@ class ScanCall:
         z = None if z is None else rows(z.to(dtype))
         return cls(u, delta, A, columns(B), columns(C), D, z, bias, softplus, reverse)
 
-    def forward(self, out_BLI: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
-        """Fill `out_BLI` if it is wanted; the state after the last step (B, I, N) and with `keep` the states the
-        gradient needs."""
+    def forward(self, out_BLI: Tensor | None, states: Tensor | None) -> Tensor:
+        """Fill `out_BLI`, and `states` of `states_shape` which the gradient needs, if wanted; the state after the last
+        step (B, I, N) is returned."""
         last = torch.zeros(self.batch, self.dim, self.states, dtype=torch.float32)
-        shape = stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
-        states = torch.empty(shape, dtype=torch.float32)
         self.arguments.out, self.arguments.last = Sequence.of(out_BLI), pointer(last)
-        self.arguments.checkpoints = pointer(states) if len(states) else None
+        self.arguments.checkpoints = None if states is None else pointer(states)
         if not self.is_empty():
             self.library.scan_forward(byref(self.arguments))
-        return last, states
+        return last
 
     def backward(self, dout_BLI: Tensor, states: Tensor, du: Tensor, ddelta: Tensor, dz: Tensor | None,
                  out: Tensor | None = None) -> tuple[Tensor, ...]:  # fmt: skip
         """Fill du, ddelta (u's and delta's memory will do), dz and, if wanted again, out, each (B, L, I); the float32
         gradients of A (I, N), B and C (B, G, L, N), D and bias (I,) are returned."""
-        zeros = functools.partial(states.new_zeros, dtype=torch.float32)
+        zeros = functools.partial(torch.zeros, dtype=torch.float32)
         dA, dD, dbias = (zeros(self.batch, self.dim, *more) for more in ((self.states,), (), ()))
-        dB = zeros(self.splits, self.batch, self.groups, self.length, self.states)
-        dC = torch.zeros_like(dB)
+        dB_dC = zeros(2, self.splits, self.batch, self.groups, self.length, self.states)
         for name, x in (("dout", dout_BLI), ("du", du), ("ddelta", ddelta), ("dz", dz), ("out", out)):
             setattr(self.arguments, name, Sequence.of(x))
-        for name, x in (("dA", dA), ("dD", dD), ("dbias", dbias), ("dB", dB), ("dC", dC)):
+        for name, x in (("dA", dA), ("dD", dD), ("dbias", dbias), ("dB", dB_dC[0]), ("dC", dB_dC[1])):
             setattr(self.arguments, name, pointer(x))
-        self.arguments.checkpoints = pointer(states) if len(states) else None
+        self.arguments.checkpoints = pointer(states)
         if not self.is_empty():
             self.library.scan_backward(byref(self.arguments))
-        return tuple(x[0] if len(x) == 1 else x.sum(0) for x in (dA, dB, dC, dD, dbias))
+        dA, dD, dbias = (x[0] if len(x) == 1 else x.sum(0) for x in (dA, dD, dbias))
+        return dA, *(dB_dC[:, 0] if self.splits == 1 else dB_dC.sum(1)), dD, dbias
+
+    @property
+    def states_shape(self) -> tuple[int, ...]:
+        return stored_shape(self.batch, self.dim, self.length, self.states, self.groups)
 
     def new_sequence(self, like: Tensor) -> Tensor:
         return like.new_empty(self.batch, self.length, self.dim, dtype=self.dtype)
@@ -87,11 +89,11 @@ class ScanCall:
         return 0 in (self.batch, self.length, self.dim)
 
 
-def stored_shape(batch: int, dim: int, length: int, states: int, groups: int, keep: bool) -> tuple[int, ...]:
-    """(chunks - 1, B, K, N, lanes) of the states before each chunk, of which nothing is stored without `keep`."""
+def stored_shape(batch: int, dim: int, length: int, states: int, groups: int) -> tuple[int, ...]:
+    """(chunks - 1, B, K, N, lanes) of the states before each chunk but the first."""
     kernels = cpu_library.library()
     lanes = kernels.scan_register_width()
-    stored = max(0, -(-length // kernels.scan_chunk()) - 1) if keep else 0
+    stored = max(0, -(-length // kernels.scan_chunk()) - 1)
     return stored, batch, groups * -(-dim // groups // lanes), states, lanes
 
 
@@ -99,7 +101,8 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
           bias: Tensor | None, softplus: bool, reverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     call = ScanCall.of(u, delta, A, B, C, D, z, bias, softplus, reverse)
     out = call.new_sequence(u)
-    last, states = call.forward(out, keep)
+    states = torch.empty(call.states_shape if keep else (0,), dtype=torch.float32)
+    last = call.forward(out, states if keep else None)
     return out.to(u.dtype).transpose(1, 2), last, states
 
 
@@ -126,7 +129,7 @@ def _scan_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
                  ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     last = u.new_empty(u.shape[0], *A.shape, dtype=torch.float32)
     batch, dim, length = u.shape
-    stored = stored_shape(batch, dim, length, A.shape[1], scan_groups(B, C), keep)
+    stored = stored_shape(batch, dim, length, A.shape[1], scan_groups(B, C)) if keep else (0,)
     return empty_rows(u), last, u.new_empty(stored, dtype=torch.float32)
 
 

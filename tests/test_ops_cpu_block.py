@@ -129,7 +129,7 @@ def test_a_block_with_a_feed_forward_part_keeps_it():
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, *others = case(length=18, **options).values()
     turns = cpu_add_norm.turns(rotation)
-    torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, turns, *others, 1e-5, False))
+    torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, turns, *others, 1e-5))
 
 
 def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from vis_cases import SIZE, tiny_classifier, tiny_mae
 
-from vis.inference import block_number, evaluating, latent_maps, probabilities
+from vis.evaluating import evaluating
+from vis.inference import block_number, latent_maps, probabilities
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models import MaskedAutoencoder3D
-from vis.inference import evaluating
+from vis.evaluating import evaluating
 
 
 class VisibleTokens(NamedTuple):

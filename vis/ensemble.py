@@ -18,7 +18,8 @@ from util.data.prepare import Prepared, Settings
 from util.runs import checkpoints, read_config
 from util.selection import selected_weights
 from util.tta import views_of
-from vis.inference import decided, evaluating
+from vis.evaluating import evaluating
+from vis.inference import decided
 from vis.methods import MapOptions, compute_maps
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from models import VolumeClassifier
+from vis.evaluating import evaluating
 from vis.explaining import empty_volume
-from vis.inference import evaluating
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the brain's patches; 0 and 1 are known without a map
 

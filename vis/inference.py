@@ -1,29 +1,15 @@
 """Looking into a model without changing it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import PatchPredictor, VolumeClassifier
 from models.encoder import VolumeEncoder
 from util.calibration import Decision
 from util.tta import averaged, views_of
+from vis.evaluating import evaluating
 from vis.maps import latent_map
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """No drop path and no gradients inside; afterwards every module is in the mode it was in."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 def block_number(model: VolumeEncoder, block: int) -> int:

@@ -7,8 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import VolumeClassifier
+from vis.evaluating import evaluating
 from vis.explaining import empty_volume, log_odds
-from vis.inference import evaluating
 
 
 def occlusion(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models import PatchPredictor
 from vis.display import REMOVED_TONE, Study, cut
-from vis.inference import evaluating
+from vis.evaluating import evaluating
 from vis.maps import on_grid, upsample
 
 GAP = 2  # black pixels around each panel of a picture
