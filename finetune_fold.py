@@ -14,6 +14,7 @@ from torch import nn
 
 from engine_finetune import finetune_epoch, predict
 from models import VolumeClassifier, create_model
+from ops import resample_affine_fn
 from util import arguments
 from util.calibration import Decision, fit_decision, scaled
 from util.checkpoint import load_pretrained, load_weights, read_checkpoint
@@ -95,7 +96,9 @@ def train_fold(
         raise ValueError(f"fold {fold} in {folder} has checkpoints: continue it with --resume auto, or --overwrite all")
     train_part, test_part = volumes.subset(subjects["train"]), volumes.subset(subjects["test"])
     val_part = volumes.subset(subjects["val"]) if subjects.get("val") else None
-    training_volumes, to_input = training_input(train_part, args.augment, augment=not args.no_augment)
+    training_volumes, to_input = training_input(
+        train_part, args.augment, resample_affine_fn, augment=not args.no_augment
+    )
     loader = train_loader(
         training_volumes,
         batch_size=args.batch_size,

@@ -14,6 +14,7 @@ from pathlib import Path
 from engine_pretrain import patch_mean_loss, pretrain_epoch
 from models import AutoregressiveModel3D, PatchPredictor, create_model
 from models.masking import count_kept
+from ops import resample_affine_fn
 from util import arguments, cli
 from util.data.bad_volumes import report_stand_ins
 from util.data.dataset import PreparedVolumes
@@ -99,7 +100,7 @@ def train(args: argparse.Namespace, world: World) -> None:
 def pretrain(args: argparse.Namespace, world: World, stop: StopRequest, held: ExitStack) -> None:
     root = arguments.data_root(args, "BASE_PATH")
     volumes = PreparedVolumes(root, normalize=arguments.normalization(args), on_bad_volume=args.on_bad_volume)
-    training_volumes, to_input = training_input(volumes, args.augment, augment=not args.no_augment)
+    training_volumes, to_input = training_input(volumes, args.augment, resample_affine_fn, augment=not args.no_augment)
     arguments.check_size(volumes.size, arguments.image_size(args), root)
     loader = train_loader(
         training_volumes,

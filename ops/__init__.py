@@ -11,6 +11,7 @@ from ops.dispatch import (
     causal_conv1d_fn,
     gather_patches_fn,
     patch_error_fn,
+    resample_affine_fn,
     selective_scan_fn,
     ssd_scan_fn,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "gather_patches_fn",
     "patch_error_fn",
     "patch_moments",
+    "resample_affine_fn",
     "selective_scan_fn",
     "ssd_scan_fn",
 ]

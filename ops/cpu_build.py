@@ -20,7 +20,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "csrc"
-UNITS = ("scan_forward.cpp", "scan_backward.cpp", "conv.cpp", "add_norm.cpp", "patches.cpp")
+UNITS = ("scan_forward.cpp", "scan_backward.cpp", "conv.cpp", "add_norm.cpp", "patches.cpp", "resample.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno")
 TIMEOUT_S = 300
 

@@ -86,11 +86,23 @@ class Patches(Structure):
     )
 
 
-STRUCTS: dict[str, type[Structure]] = {"scan": Scan, "conv": Conv, "add_norm": AddNorm, "patches": Patches}
+class Resample(Structure):
+    """ops/csrc/resample.h: struct Resample"""
+
+    _fields_ = _fields(
+        ("batch channels z y x threads", c_int64),
+        ("back volume out", c_void_p),
+    )
+
+
+STRUCTS: dict[str, type[Structure]] = {
+    "scan": Scan, "conv": Conv, "add_norm": AddNorm, "patches": Patches, "resample": Resample,
+}  # fmt: skip
 KERNELS = (
     *(f"{kernel}_{way}" for kernel in ("scan", "conv", "add_norm") for way in ("forward", "backward")),
     "patches_gather",
     "patches_compare",
+    "resample_affine",
 )
 
 

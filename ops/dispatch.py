@@ -20,9 +20,11 @@ from ops import (
     cpu_block,
     cpu_library,
     cpu_patches,
+    cpu_resample,
     cuda,
     patches,
     reference,
+    resample,
     ssd,
     ssd_chunked,
     ssd_cuda,
@@ -234,6 +236,13 @@ def patch_error_fn(
     """
     run = cpu_patches.patch_error if cpu_patches.takes(volume_BCZYX, pred_BKP) else patches.patch_error
     return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
+
+
+def resample_affine_fn(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
+    """(B, C, Z, Y, X) -> the same shape: voxel p takes the value at place back[:, :3] p + back[:, 3] of its volume, in
+    voxels, (z, y, x), trilinear between voxels and to 0 beyond them. Of data: without a gradient."""
+    run = cpu_resample if cpu_resample.takes(volume_BCZYX) else resample
+    return run.resample_affine(volume_BCZYX, back_B34)
 
 
 def _fused_on_cpu(backend: str, weights: Direction) -> bool:

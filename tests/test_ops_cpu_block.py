@@ -140,6 +140,14 @@ def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
     assert [record.message for record in caplog.records] == ["bidirectional mixer on cpu: backend cpu"]
 
 
+def test_results_outlive_the_next_call():
+    tensors = case(length=30)
+    held = forward_backward(fused, tensors)
+    copies = {name: x.clone() for name, x in held.items()}
+    forward_backward(fused, case(length=30, turned=False))
+    assert all(torch.equal(held[name], copies[name]) for name in held)
+
+
 def test_results_are_bit_identical():
     tensors = case(length=50, inner=80, states=16)
     assert_repeats(fused, tensors)

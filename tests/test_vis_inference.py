@@ -4,32 +4,12 @@ import pytest
 import torch
 from vis_cases import SIZE, tiny_classifier, tiny_mae
 
-from vis.evaluating import evaluating
 from vis.inference import block_number, latent_maps, probabilities
 
 
 @pytest.fixture
 def volume():
     return torch.randn(2, 4, *SIZE, generator=torch.Generator().manual_seed(0))
-
-
-def test_every_module_returns_to_its_own_mode():
-    model = tiny_classifier().train()
-    model.head.eval()
-    with evaluating(model):
-        assert not any(module.training for module in model.modules())
-        assert not torch.is_grad_enabled()
-    assert model.training
-    assert model.blocks.training
-    assert not model.head.training
-    assert torch.is_grad_enabled()
-
-
-def test_modes_return_after_an_error():
-    model = tiny_classifier().train()
-    with pytest.raises(RuntimeError), evaluating(model):
-        raise RuntimeError
-    assert model.training
 
 
 def test_model_in_training_mode_gives_the_maps_of_evaluation(volume):
