@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 SMALL = ("mae_3d_vim_small_patch{p}", "vim_3d_small_patch{p}")
 CHECKPOINTED = {"grad_checkpointing": True}
+PEER_AT_8 = Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, budget=1, needs_gib=17)
 DEFAULT = [
     *(Case(name.format(p=32)) for name in SMALL),
     *(Case(name.format(p=p), precision) for p in (16, 8) for name in SMALL for precision in ("fp32", "bf16")),
@@ -31,8 +32,14 @@ DEFAULT = [
     ),
     *(Case("mae_3d_vit_small_patch16", precision) for precision in ("fp32", "bf16")),
     Case("mae_3d_vit_small_patch8", "bf16", needs_gib=6),
-    *(Case("mae_3d_vim_small_patch16", precision, mixer="mambapy", needs_gib=7) for precision in ("fp32", "bf16")),
-    Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, budget=1, needs_gib=17),
+    *(
+        Case("mae_3d_vim_small_patch16", precision, mixer="mambapy", keeps_memory=keeps, needs_gib=7)
+        for keeps in (True, False)
+        for precision in ("fp32", "bf16")
+    ),
+    PEER_AT_8,
+    replace(PEER_AT_8, precision="bf16"),
+    replace(PEER_AT_8, keeps_memory=False),
     Case("mae_3d_vim_small_patch16", mixer="reference", fields=CHECKPOINTED, budget=1, needs_gib=7),
 ]
 TINY = {"img_size": 16, "embed_dim": 48, "depth": 1, "decoder_embed_dim": 48, "decoder_depth": 1, "num_heads": 3,
@@ -49,7 +56,8 @@ NOTE = (
     "highest resident memory. The floor is computed in the same process from the products timed alone at the model's "
     "shapes, exponentials and memory rate (benchmarks/floor.py). Parts: seconds of one profiled step; the fused "
     "mixer's own time, convolution included, is in scan; a peer's scan "
-    "is made of products and elementwise operations and counts as those."
+    "is made of products and elementwise operations and counts as those. Default allocator: glibc's as it comes, which "
+    "a peer's users have; otherwise it keeps memory between steps, as our trainings set it (util/allocator.py)."
 )
 
 

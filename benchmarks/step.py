@@ -27,7 +27,8 @@ PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mkldnn_linear", "_addmm_activation
 class Case:
     """A step to measure. mixer "reference": the sequential specification of the scan; "mambapy": that package's block.
 
-    fields: changed ModelConfig fields. needs_gib: memory below which the case is skipped.
+    fields: changed ModelConfig fields. keeps_memory: the C library's allocator set as our trainings set it, or left as
+    it is, which a peer's users have. needs_gib: memory below which the case is skipped.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Case:
     batch: int = 1
     mask_ratio: float = 0.75
     fields: dict[str, Any] = field(default_factory=dict)
+    keeps_memory: bool = True
     repeats: int = 5
     budget: float = 10.0
     needs_gib: float = 0.0
@@ -51,7 +53,8 @@ class Case:
     def title(self) -> str:
         changed = ", ".join(f"{name}={value}" for name, value in self.fields.items())
         by = {"ours": "", "mambapy": "mambapy blocks", "reference": "sequential reference"}[self.mixer]
-        return ", ".join(part for part in (self.model, by, changed) if part)
+        allocator = "" if self.keeps_memory else "default allocator"
+        return ", ".join(part for part in (self.model, by, allocator, changed) if part)
 
     def build(self) -> nn.Module:
         torch.manual_seed(0)
@@ -110,7 +113,8 @@ def split(run: Callable[[], torch.Tensor]) -> tuple[dict[str, float], float]:
 def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
     """seconds and peak_mib of a `Case`, with_parts also loss, parts and floor, as JSON; for a fresh process."""
     case = Case(**case_fields)
-    keep_memory()  # as the trainings do
+    if case.keeps_memory:
+        keep_memory()
     if case.threads:
         torch.set_num_threads(case.threads)
     model = case.build()

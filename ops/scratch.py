@@ -25,7 +25,7 @@ class _Buffer:
         size = math.prod(shape) * dtype.itemsize
         with torch.inference_mode(False):  # or what a forward pass made there could not serve a backward pass
             if len(self.memory) < size:
-                del self.memory, self.latest  # before more is asked for
+                self.memory = self.latest = torch.empty(0, dtype=torch.uint8)  # given back before more is asked for
                 self.memory = torch.empty(self.offset + size, dtype=torch.uint8)[self.offset :]
             self.latest = self.memory[:size].view(dtype).view(shape)
         return self.latest
