@@ -48,13 +48,14 @@ QUICK = [
     Case("mae_3d_vim_tiny_patch8", fields=TINY, repeats=2),
     Case("mae_3d_vim_tiny_patch8", mixer="mambapy", fields=TINY, repeats=2),
 ]
-HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "ratio", "GEMM", "scan", "conv", "norm",
+HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "median / floor", "lowest / floor", "GEMM", "scan", "conv", "norm",
           "attention", "rest"]  # fmt: skip
 NOTE = (
     "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field says otherwise; forward and backward pass, no "
     "optimiser; median (lowest-highest, repetitions) after one warm-up. A process of its own per case: peak MiB is its "
     "highest resident memory. The floor is computed in the same process from the products timed alone at the model's "
-    "shapes, exponentials and memory rate (benchmarks/floor.py). Parts: seconds of one profiled step; the fused "
+    "shapes, exponentials and memory rate (benchmarks/floor.py), each the best of several repetitions: on a shared host "
+    "the lowest time is its like. Parts: seconds of one profiled step; the fused "
     "mixer's own time, convolution included, is in scan; a peer's scan "
     "is made of products and elementwise operations and counts as those. Default allocator: glibc's as it comes, which "
     "a peer's users have; otherwise it keeps memory between steps, as our trainings set it (util/allocator.py)."
@@ -103,7 +104,8 @@ def row(case: Case) -> list[object]:
     except Failed as reason:
         return [*first, f"skipped: {reason}", *[""] * (len(HEADER) - 3)]
     timing, least = timing_of(result), sum(result["floor"].values())
-    return [*first, timing, f"{result['peak_mib']:.0f}", least, timing.median / least, *result["parts"].values()]
+    ratios = timing.median / least, timing.lowest / least
+    return [*first, timing, f"{result['peak_mib']:.0f}", least, *ratios, *result["parts"].values()]
 
 
 def main(argv: list[str] | None = None) -> None:

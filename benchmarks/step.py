@@ -39,7 +39,7 @@ class Case:
     mask_ratio: float = 0.75
     fields: dict[str, Any] = field(default_factory=dict)
     keeps_memory: bool = True
-    repeats: int = 5
+    repeats: int = 12
     budget: float = 10.0
     needs_gib: float = 0.0
 

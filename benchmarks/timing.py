@@ -16,10 +16,14 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    @property
+    def lowest(self) -> float:
+        return min(self.seconds)
+
     def __str__(self) -> str:
         """Median, and lowest to highest, such as `0.41 s (0.40-0.45, n=5)`."""
         unit, factor = ("s", 1) if self.median >= 1 else ("ms", 1000)
-        median, low, high = (f"{factor * x:.3g}" for x in (self.median, min(self.seconds), max(self.seconds)))
+        median, low, high = (f"{factor * x:.3g}" for x in (self.median, self.lowest, max(self.seconds)))
         return f"{median} {unit} ({low}-{high}, n={len(self.seconds)})"
 
 
