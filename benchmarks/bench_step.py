@@ -48,17 +48,17 @@ QUICK = [
     Case("mae_3d_vim_tiny_patch8", fields=TINY, repeats=2),
     Case("mae_3d_vim_tiny_patch8", mixer="mambapy", fields=TINY, repeats=2),
 ]
-HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "median / floor", "lowest / floor", "GEMM", "scan", "conv", "norm",
-          "attention", "rest"]  # fmt: skip
+HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "median / floor", "lowest / floor", "GEMM",
+          "scan", "conv", "norm", "attention", "rest"]  # fmt: skip
 NOTE = (
     "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field says otherwise; forward and backward pass, no "
     "optimiser; median (lowest-highest, repetitions) after one warm-up. A process of its own per case: peak MiB is its "
     "highest resident memory. The floor is computed in the same process from the products timed alone at the model's "
-    "shapes, exponentials and memory rate (benchmarks/floor.py), each the best of several repetitions: on a shared host "
-    "the lowest time is its like. Parts: seconds of one profiled step; the fused "
-    "mixer's own time, convolution included, is in scan; a peer's scan "
-    "is made of products and elementwise operations and counts as those. Default allocator: glibc's as it comes, which "
-    "a peer's users have; otherwise it keeps memory between steps, as our trainings set it (util/allocator.py)."
+    "shapes, exponentials and memory rate (benchmarks/floor.py), each the best of several repetitions: the lowest time "
+    "is its like, on a host that others share. Parts: seconds of one profiled step; the fused mixer's own time, "
+    "convolution included, is in scan; a peer's scan is made of products and elementwise operations and counts as "
+    "those. Default allocator: glibc's as it comes, which a peer's users have; otherwise it keeps memory between steps, "
+    "as our trainings set it (util/allocator.py)."
 )
 
 
