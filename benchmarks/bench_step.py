@@ -57,8 +57,8 @@ NOTE = (
     "shapes, exponentials and memory rate (benchmarks/floor.py), each the best of several repetitions: the lowest time "
     "is its like, on a host that others share. Parts: seconds of one profiled step; the fused mixer's own time, "
     "convolution included, is in scan; a peer's scan is made of products and elementwise operations and counts as "
-    "those. Default allocator: glibc's as it comes, which a peer's users have; otherwise it keeps memory between steps, "
-    "as our trainings set it (util/allocator.py)."
+    "those. Default allocator: glibc's as it comes, which a peer's users have; otherwise it keeps memory between "
+    "steps, as our trainings set it (util/allocator.py)."
 )
 
 
