@@ -47,7 +47,7 @@ def product(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Product:
         lambda: torch.mm(dy, weight, out=dx),
         lambda: torch.mm(dy.t(), x, out=dw),
     )
-    seconds = [min(measure(run, repeats=7, warmup=2, budget=0.5).seconds) * rows / used for run in products]
+    seconds = [measure(run, repeats=7, warmup=2, budget=0.5).lowest * rows / used for run in products]
     return Product(*seconds, gflop=2e-9 * rows * inner * outer)
 
 
@@ -55,14 +55,14 @@ def product(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Product:
 def copy_rate(elements: int = 1 << 26) -> float:
     """GB/s read and written by copying float32 tensors that fit no cache."""
     source, target = torch.ones(elements), torch.ones(elements)
-    return 8e-9 * elements / min(measure(lambda: target.copy_(source), repeats=7, warmup=2, budget=1.0).seconds)
+    return 8e-9 * elements / measure(lambda: target.copy_(source), repeats=7, warmup=2, budget=1.0).lowest
 
 
 @functools.cache
 def read_rate(elements: int = 1 << 26) -> float:
     """GB/s read by a sum over a float32 tensor that fits no cache."""
     source = torch.ones(elements)
-    return 4e-9 * elements / min(measure(source.sum, repeats=7, warmup=2, budget=1.0).seconds)
+    return 4e-9 * elements / measure(source.sum, repeats=7, warmup=2, budget=1.0).lowest
 
 
 @functools.cache
@@ -77,7 +77,7 @@ def exp_rate(elements: int = 1 << 15) -> float:
         for _ in range(20):
             torch.exp2(x, out=y)
 
-    alone = 20e-9 * elements / min(measure(run, repeats=50, warmup=3, budget=1.0).seconds)
+    alone = 20e-9 * elements / measure(run, repeats=50, warmup=3, budget=1.0).lowest
     return alone * torch.get_num_threads()
 
 

@@ -22,11 +22,11 @@ def sincos_position_embedding(grid: Grid, dim: int, axes: tuple[int, int, int] =
     """
     quarter_turns = dim // 6
     omega = 10000.0 ** (-torch.arange(quarter_turns, dtype=torch.float64) / quarter_turns)
-    embedding = torch.zeros(math.prod(grid), dim)
+    positions, embedding = grid_positions(grid), torch.zeros(math.prod(grid), dim)
     for axis, place in zip(axes, embedding[:, : 6 * quarter_turns].chunk(3, dim=-1)):
         angles = torch.arange(grid[axis], dtype=torch.float64)[:, None] * omega
         table = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
-        place.copy_(table[grid_positions(grid)[:, axis]])
+        place.copy_(table[positions[:, axis]])
     return embedding.unsqueeze(0)
 
 

@@ -61,8 +61,8 @@ def mix(xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, keep: bool
         ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse).forward(u)
         projected = F.linear(u, weights.x_proj)
         scan, _ = _scan_call(u, projected, z, weights, reverse, delta)
-        states = torch.empty(scan.states_shape if keep else (0,), dtype=torch.float32)
-        scan.forward(y, states if keep else None)
+        states = torch.empty(scan.states_shape(keep), dtype=torch.float32)
+        scan.forward(y, states)
         kept += [projected if keep else xz.new_empty(0), states]
     return F.linear(y, out_weight), *kept
 
@@ -88,8 +88,10 @@ def mix_backward(
         conv.forward(u)
         projected = kept[2 * index] if kept else F.linear(u, weights.x_proj)
         scan, dt = _scan_call(u, projected, z, weights, reverse, delta)
-        states = kept[2 * index + 1] if kept else scratch("states", scan.states_shape, torch.float32)
-        if not kept:
+        if kept:
+            states = kept[2 * index + 1]
+        else:
+            states = scratch("states", scan.states_shape(keep=True), torch.float32)
             scan.forward(None, states)
         dA, dB, dC, dD, dbias = scan.backward(dy, states, du, delta, dz, y)
         d_parts = delta @ weights.dt_proj, dB[:, 0].to(xz.dtype), dC[:, 0].to(xz.dtype)
@@ -120,7 +122,7 @@ def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *parameters, out_weight, keep = arguments
     (weights, _), _ = _directions(parameters)
     (batch, length, _), (channels, count) = xz.shape, weights.A.shape
-    stored = stored_shape(batch, channels, length, count, groups=1) if keep else (0,)
+    stored = stored_shape(batch, channels, length, count, 1, keep)
     projected = (batch, length, weights.x_proj.shape[0]) if keep else (0,)
     kept = [xz.new_empty(projected), xz.new_empty(stored, dtype=torch.float32)]
     return xz.new_empty(batch, length, out_weight.shape[0]), *kept, *map(torch.empty_like, kept)

@@ -51,12 +51,12 @@ class ScanCall:
         z = None if z is None else rows(z.to(dtype))
         return cls(u, delta, A, columns(B), columns(C), D, z, bias, softplus, reverse)
 
-    def forward(self, out_BLI: Tensor | None, states: Tensor | None) -> Tensor:
-        """Fill `out_BLI`, and `states` of `states_shape` which the gradient needs, if wanted; the state after the last
-        step (B, I, N) is returned."""
+    def forward(self, out_BLI: Tensor | None, states: Tensor) -> Tensor:
+        """Fill `out_BLI` if it is wanted, and `states`, of a `states_shape`; the state after the last step (B, I, N) is
+        returned."""
         last = torch.zeros(self.batch, self.dim, self.states, dtype=torch.float32)
         self.arguments.out, self.arguments.last = Sequence.of(out_BLI), pointer(last)
-        self.arguments.checkpoints = None if states is None else pointer(states)
+        self.arguments.checkpoints = pointer(states) if len(states) else None
         if not self.is_empty():
             self.library.scan_forward(byref(self.arguments))
         return last
@@ -78,9 +78,8 @@ class ScanCall:
         dA, dD, dbias = (x[0] if len(x) == 1 else x.sum(0) for x in (dA, dD, dbias))
         return dA, *(dB_dC[:, 0] if self.splits == 1 else dB_dC.sum(1)), dD, dbias
 
-    @property
-    def states_shape(self) -> tuple[int, ...]:
-        return stored_shape(self.batch, self.dim, self.length, self.states, self.groups)
+    def states_shape(self, keep: bool) -> tuple[int, ...]:
+        return stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
 
     def new_sequence(self, like: Tensor) -> Tensor:
         return like.new_empty(self.batch, self.length, self.dim, dtype=self.dtype)
@@ -89,11 +88,11 @@ class ScanCall:
         return 0 in (self.batch, self.length, self.dim)
 
 
-def stored_shape(batch: int, dim: int, length: int, states: int, groups: int) -> tuple[int, ...]:
-    """(chunks - 1, B, K, N, lanes) of the states before each chunk but the first."""
+def stored_shape(batch: int, dim: int, length: int, states: int, groups: int, keep: bool) -> tuple[int, ...]:
+    """(chunks - 1, B, K, N, lanes) of the states before each chunk but the first; of none without `keep`."""
     kernels = cpu_library.library()
     lanes = kernels.scan_register_width()
-    stored = max(0, -(-length // kernels.scan_chunk()) - 1)
+    stored = max(0, -(-length // kernels.scan_chunk()) - 1) if keep else 0
     return stored, batch, groups * -(-dim // groups // lanes), states, lanes
 
 
@@ -101,8 +100,8 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor |
           bias: Tensor | None, softplus: bool, reverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     call = ScanCall.of(u, delta, A, B, C, D, z, bias, softplus, reverse)
     out = call.new_sequence(u)
-    states = torch.empty(call.states_shape if keep else (0,), dtype=torch.float32)
-    last = call.forward(out, states if keep else None)
+    states = torch.empty(call.states_shape(keep), dtype=torch.float32)
+    last = call.forward(out, states)
     return out.to(u.dtype).transpose(1, 2), last, states
 
 
@@ -129,7 +128,7 @@ def _scan_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: T
                  ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     last = u.new_empty(u.shape[0], *A.shape, dtype=torch.float32)
     batch, dim, length = u.shape
-    stored = stored_shape(batch, dim, length, A.shape[1], scan_groups(B, C)) if keep else (0,)
+    stored = stored_shape(batch, dim, length, A.shape[1], scan_groups(B, C), keep)
     return empty_rows(u), last, u.new_empty(stored, dtype=torch.float32)
 
 

@@ -129,6 +129,14 @@ def assert_repeats(run: Callable[..., Any], tensors: dict[str, Any], times: int 
         assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+def assert_outlives(run: Callable[..., Any], tensors: dict[str, Any], others: dict[str, Any]) -> None:
+    """Outputs and gradients do not change when the same function is called with `others`."""
+    held = forward_backward(run, tensors)
+    copies = {name: x.clone() for name, x in held.items()}
+    assert not torch.equal(forward_backward(run, others)["out"], copies["out"])
+    assert all(torch.equal(held[name], copies[name]) for name in held)
+
+
 def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Leaf tensors of one causal convolution; x is a transposed view of channel-last memory."""
     generator = torch.Generator().manual_seed(0)

@@ -11,6 +11,7 @@ from models.trunk import Block
 from ops import Direction, add_norm, bimamba_block_fn, bimamba_fn, cpu_add_norm, cpu_block, dispatch
 from tests.ops_cases import (
     assert_close,
+    assert_outlives,
     assert_repeats,
     exact,
     forward_backward,
@@ -141,11 +142,7 @@ def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
 
 
 def test_results_outlive_the_next_call():
-    tensors = case(length=30)
-    held = forward_backward(fused, tensors)
-    copies = {name: x.clone() for name, x in held.items()}
-    forward_backward(fused, case(length=30, turned=False))
-    assert all(torch.equal(held[name], copies[name]) for name in held)
+    assert_outlives(fused, case(length=30), case(length=30, turned=False))
 
 
 def test_results_are_bit_identical():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models import VolumeClassifier
+from vis.evaluating import evaluating
 
 
 def log_odds(logits_BK: Tensor, target_B: Tensor) -> Tensor:
@@ -42,18 +43,15 @@ def empty_volume(volume_BCZYX: Tensor) -> Tensor:
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients of parameters, no recomputed blocks; afterwards everything is as it was."""
-    training = {module: module.training for module in model.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
     checkpointed = {module: module.grad_checkpointing for module in model.modules() if _checkpoints(module)}
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     for module in checkpointed:
         module.grad_checkpointing = False  # pyright: ignore[reportArgumentType]
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             yield
     finally:
-        for module, was_training in training.items():
-            module.training = was_training
         for parameter, was_wanted in wanted.items():
             parameter.requires_grad_(was_wanted)
         for module, was_checkpointed in checkpointed.items():
