@@ -128,7 +128,7 @@ def folds_to_run(args: argparse.Namespace, count: int) -> list[int]:
     return trained
 
 
-def cross_validate(args: argparse.Namespace, world: World) -> None:
+def cross_validate(args: argparse.Namespace, world: World, stop: StopRequest) -> None:
     if args.resume not in (None, "auto"):
         raise ValueError(f"--resume {args.resume}: every fold has its own checkpoints; use --resume auto")
     if args.nb_classes != 2:
@@ -157,7 +157,7 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
         if not args.overwrite:  # another job may have been the first
             division = divide(args, labels, cohort.sheet)
 
-    def run_fold(fold: int, stop: StopRequest) -> None:
+    def run_fold(fold: int) -> None:
         if args.eval:
             states = finished_fold(args, fold, world)
         else:
@@ -172,14 +172,14 @@ def cross_validate(args: argparse.Namespace, world: World) -> None:
             decision.save(folder)
             write_predictions(folder / PREDICTIONS, found)  # the last file: it says that a fold is done
 
-    with StopRequest(args.max_minutes) as stop:
+    with stop:
         for fold in chosen:
             remedy = "leave it to that job and choose others with --folds"
             with locked_by_main(world, fold_folder(args, fold), f"fold {fold}", remedy):
                 if any(world.gather([args.resume is not None and not args.eval and is_finished(args, fold)])):
                     logger.info("fold %d is finished", fold)
                 else:
-                    run_fold(fold, stop)
+                    run_fold(fold)
     if world.is_main:
         rivals = Rivals(cohort.volumes, volumes, cohort.sheet, division, args.baselines)
         gather_results(args.output_dir, rivals, args.label_type, cohort.n_unknown, protocol_facts(args, division))

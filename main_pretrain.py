@@ -92,8 +92,8 @@ def build_model(args: argparse.Namespace) -> PatchPredictor:
     return model
 
 
-def train(args: argparse.Namespace, world: World) -> None:
-    with StopRequest(args.max_minutes) as stop, ExitStack() as held:
+def train(args: argparse.Namespace, world: World, stop: StopRequest) -> None:
+    with stop, ExitStack() as held:
         pretrain(args, world, stop, held)
 
 

@@ -21,7 +21,8 @@ class StopRequest:
     """While it is entered, SIGTERM, SIGINT and SIGUSR1 set `reason` instead of ending the process; a second one, more
     than a second later, ends it at once with 128 + its number, the shell's convention.
 
-    max_minutes: ask oneself after so many minutes, None for never.
+    max_minutes: ask oneself after so many minutes from now, None for never. It may be entered again, and keeps what it
+    was asked.
     """
 
     def __init__(self, max_minutes: float | None = None) -> None:

@@ -15,9 +15,10 @@ from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from util.data.folder import BadVolume
 from util.distributed import World
+from util.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
-Work = Callable[[argparse.Namespace, World], None]
+Work = Callable[[argparse.Namespace, World, StopRequest], None]
 SHARED_MEMORY = Path("/dev/shm")
 GRACE_CHECKS = 10  # twentieths of a second in which the system says that a process ended
 _KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal: [^.]*|exited unexpectedly)")
@@ -28,21 +29,25 @@ class WorkerKilled(ValueError):
     """A data-loading process ended without an exception of its own; the message says what to look at."""
 
 
-def surviving(work: Work) -> Work:
+def surviving(work: Work) -> Callable[[argparse.Namespace, World], None]:
     """`work` with plain words for failures of its data. Where a data-loading process is killed, a single-process run
-    continues by itself, once, from its last checkpoint; several ranks end, and torchrun --max-restarts continues."""
+    continues by itself, once, from its last checkpoint; several ranks end, and torchrun --max-restarts continues.
+
+    Both attempts get the same stop request, for `work` to enter: what the first one was asked holds for the second,
+    and --max_minutes counts from the start of the first."""
 
     @functools.wraps(work)
     def survived(args: argparse.Namespace, world: World) -> None:
+        stop = StopRequest(args.max_minutes)
         try:
             with plain_words(args.num_workers):
-                return work(args, world)
+                return work(args, world, stop)
         except WorkerKilled as error:
             if world.size > 1:
                 raise
             logger.warning("%s\ncontinuing from the last checkpoint; the next time the run ends", error)
         with plain_words(args.num_workers):  # outside of the handler, which keeps the old model and loaders in memory
-            return work(_continued(args), world)
+            return work(_continued(args), world, stop)
 
     return survived
 
