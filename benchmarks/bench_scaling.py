@@ -78,7 +78,7 @@ def measure_family(model: str, sides: tuple[int, ...], args: argparse.Namespace)
             continue
         fields = {"img_size": side, "grad_checkpointing": True, "drop_path_rate": 0.0}
         fields |= {"depth": 1, "decoder_depth": 1} if args.quick else {}
-        case = Case(model, args.precision, threads=args.threads, fields=fields, repeats=5, budget=4.0)
+        case = Case(model, args.precision, threads=args.threads, fields=fields, repeats=5, warmup=1, budget=4.0)
         try:
             if side == max(SIDES) and available_gib() < 10:
                 raise Failed(f"needs about 10 GiB, {available_gib():.1f} are free")

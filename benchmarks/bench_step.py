@@ -7,7 +7,9 @@ python -m benchmarks.bench_step --models mae_3d_vim_small_patch4 --precision bf1
 
 import argparse
 import logging
+import statistics
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.ceilings import add_ceilings
 from benchmarks.commandline import Options, begin, parse
@@ -21,26 +23,29 @@ logger = logging.getLogger(__name__)
 
 SMALL = ("mae_3d_vim_small_patch{p}", "vim_3d_small_patch{p}")
 CHECKPOINTED = {"grad_checkpointing": True}
-PEER_AT_8 = Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, budget=1, needs_gib=17)
+ONCE: dict[str, Any] = {"warmup": 1, "budget": 1}  # of steps that take long
+PEER_AT_8 = Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, needs_gib=17, **ONCE)
 DEFAULT = [
     *(Case(name.format(p=32)) for name in SMALL),
     *(Case(name.format(p=p), precision) for p in (16, 8) for name in SMALL for precision in ("fp32", "bf16")),
     *(
-        Case(name.format(p=4), precision, fields=CHECKPOINTED, budget=1, needs_gib=12)
+        Case(name.format(p=4), precision, fields=CHECKPOINTED, needs_gib=12, **ONCE)
         for name in SMALL
         for precision in ("fp32", "bf16")
     ),
     *(Case("mae_3d_vit_small_patch16", precision) for precision in ("fp32", "bf16")),
-    Case("mae_3d_vit_small_patch8", "bf16", needs_gib=6),
+    Case("mae_3d_vit_small_patch8", "bf16", needs_gib=6, **ONCE),
     *(
         Case("mae_3d_vim_small_patch16", precision, mixer="mambapy", keeps_memory=keeps, needs_gib=7)
         for keeps in (True, False)
         for precision in ("fp32", "bf16")
     ),
-    PEER_AT_8,
-    replace(PEER_AT_8, precision="bf16"),
-    replace(PEER_AT_8, keeps_memory=False),
-    Case("mae_3d_vim_small_patch16", mixer="reference", fields=CHECKPOINTED, budget=1, needs_gib=7),
+    *(
+        replace(PEER_AT_8, precision=precision, keeps_memory=keeps)
+        for keeps in (True, False)
+        for precision in ("fp32", "bf16")
+    ),
+    Case("mae_3d_vim_small_patch16", mixer="reference", fields=CHECKPOINTED, needs_gib=7, **ONCE),
 ]
 TINY = {"img_size": 16, "embed_dim": 48, "depth": 1, "decoder_embed_dim": 48, "decoder_depth": 1, "num_heads": 3,
         "decoder_num_heads": 3}  # fmt: skip
@@ -48,14 +53,15 @@ QUICK = [
     Case("mae_3d_vim_tiny_patch8", fields=TINY, repeats=2),
     Case("mae_3d_vim_tiny_patch8", mixer="mambapy", fields=TINY, repeats=2),
 ]
-HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "median / floor", "lowest / floor", "GEMM",
-          "scan", "conv", "norm", "attention", "rest"]  # fmt: skip
+HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "times the floor", "GEMM", "scan", "conv",
+          "norm", "attention", "rest"]  # fmt: skip
 NOTE = (
     "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field says otherwise; forward and backward pass, no "
-    "optimiser; median (lowest-highest, repetitions) after one warm-up. A process of its own per case: peak MiB is its "
-    "highest resident memory. The floor is computed in the same process from the products timed alone at the model's "
-    "shapes, exponentials and memory rate (benchmarks/floor.py), each the best of several repetitions: the lowest time "
-    "is its like, on a host that others share. Parts: seconds of one profiled step; the fused mixer's own time, "
+    "optimiser; median (lowest-highest, repetitions) after three warm-ups, or one of a step that takes long. A "
+    "process of its own per case: peak MiB is its highest resident memory. The floor is computed from the products "
+    "timed alone at the model's shapes, exponentials and memory rate (benchmarks/floor.py). All are measured anew in "
+    "the same process after every repetition, as means, because a shared host's speed changes: each repetition is "
+    "divided by the floor of its own moment. Parts: seconds of one profiled step; the fused mixer's own time, "
     "convolution included, is in scan; a peer's scan is made of products and elementwise operations and counts as "
     "those. Default allocator: glibc's as it comes, which a peer's users have; otherwise it keeps memory between "
     "steps, as our trainings set it (util/allocator.py)."
@@ -103,9 +109,11 @@ def row(case: Case) -> list[object]:
         result = call_isolated(measure_step, **step_arguments(case))
     except Failed as reason:
         return [*first, f"skipped: {reason}", *[""] * (len(HEADER) - 3)]
-    timing, least = timing_of(result), sum(result["floor"].values())
-    ratios = timing.median / least, timing.lowest / least
-    return [*first, timing, f"{result['peak_mib']:.0f}", least, *ratios, *result["parts"].values()]
+    timing, floors = timing_of(result), result["floors"]
+    times = sorted(seconds / floor for seconds, floor in zip(timing.seconds, floors, strict=True))
+    ratio = f"{statistics.median(times):.2f} ({times[0]:.2f}-{times[-1]:.2f})"
+    peak, floor = f"{result['peak_mib']:.0f}", statistics.median(floors)
+    return [*first, timing, peak, floor, ratio, *result["parts"].values()]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,13 +3,12 @@
 python -m benchmarks.ceilings [--threads 2] [--quick]
 """
 
-import functools
 from dataclasses import dataclass
 
 import torch
 
 from benchmarks.commandline import Options, begin, parse
-from benchmarks.timing import measure
+from benchmarks.timing import Statistic, lowest, measure
 from util import cli
 
 MAX_ROWS = 16_000  # rates no longer change with more rows; a longer product is scaled up from these
@@ -35,8 +34,7 @@ class Product:
         return " / ".join(f"{self.gflop / seconds:.0f}" for seconds in (self.forward, self.dx, self.dw))
 
 
-@functools.cache
-def product(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Product:
+def product(rows: int, inner: int, outer: int, dtype: torch.dtype, of: Statistic = lowest) -> Product:
     """The matrix products of a linear layer inner -> outer on `rows` tokens."""
     used = min(rows, MAX_ROWS)
     x, dy = torch.randn(used, inner).to(dtype), torch.randn(used, outer).to(dtype)
@@ -47,26 +45,23 @@ def product(rows: int, inner: int, outer: int, dtype: torch.dtype) -> Product:
         lambda: torch.mm(dy, weight, out=dx),
         lambda: torch.mm(dy.t(), x, out=dw),
     )
-    seconds = [measure(run, repeats=7, warmup=2, budget=0.5).lowest * rows / used for run in products]
+    seconds = [of(measure(run, repeats=7, budget=0.5)) * rows / used for run in products]
     return Product(*seconds, gflop=2e-9 * rows * inner * outer)
 
 
-@functools.cache
-def copy_rate(elements: int = 1 << 26) -> float:
+def copy_rate(elements: int = 1 << 26, of: Statistic = lowest) -> float:
     """GB/s read and written by copying float32 tensors that fit no cache."""
     source, target = torch.ones(elements), torch.ones(elements)
-    return 8e-9 * elements / measure(lambda: target.copy_(source), repeats=7, warmup=2, budget=1.0).lowest
+    return 8e-9 * elements / of(measure(lambda: target.copy_(source), repeats=7, warmup=2, budget=1.0))
 
 
-@functools.cache
-def read_rate(elements: int = 1 << 26) -> float:
+def read_rate(elements: int = 1 << 26, of: Statistic = lowest) -> float:
     """GB/s read by a sum over a float32 tensor that fits no cache."""
     source = torch.ones(elements)
-    return 4e-9 * elements / measure(source.sum, repeats=7, warmup=2, budget=1.0).lowest
+    return 4e-9 * elements / of(measure(source.sum, repeats=7, warmup=2, budget=1.0))
 
 
-@functools.cache
-def exp_rate(elements: int = 1 << 15) -> float:
+def exp_rate(elements: int = 1 << 15, of: Statistic = lowest) -> float:
     """1e9 exponentials per second by torch.exp2, several times faster than torch.exp, in float32 and in cache.
 
     So few elements that PyTorch takes one thread, times the threads: waking a second one would cost more than the work.
@@ -77,7 +72,7 @@ def exp_rate(elements: int = 1 << 15) -> float:
         for _ in range(20):
             torch.exp2(x, out=y)
 
-    alone = 20e-9 * elements / measure(run, repeats=50, warmup=3, budget=1.0).lowest
+    alone = 20e-9 * elements / of(measure(run, repeats=50, warmup=3, budget=1.0))
     return alone * torch.get_num_threads()
 
 

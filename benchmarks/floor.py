@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks import ceilings
+from benchmarks.timing import mean
 from models import ModelConfig
 from util.optim import PrecisionName
 
@@ -18,6 +19,7 @@ from util.optim import PrecisionName
 # cores did 6.3 and 2.1 G elements/s in float32, 7.9 and 2.5 in bfloat16, where torch.exp2 did 8.6 G/s.
 SCAN_PER_EXP: dict[str, tuple[float, float]] = {"fp32": (6.3 / 8.6, 2.1 / 8.6), "bf16": (7.9 / 8.6, 2.5 / 8.6)}
 LAST_OF_BLOCK = ("out_proj", "hybrid out", "mlp out")  # what they give is kept: it is what the next block starts from
+BEYOND_CACHES = 1 << 25  # float32 values, 128 MiB
 ATTENTION_BACKWARD = 2.5  # times the forward products, which flash attention computes again
 
 
@@ -156,11 +158,13 @@ class Rates(NamedTuple):
 
     @classmethod
     def measured(cls) -> "Rates":
-        return cls(ceilings.exp_rate(), max(ceilings.copy_rate(), ceilings.read_rate()))
+        """Of this machine, now. Means: a shared host takes time away in slices, which a step cannot avoid either."""
+        memory = max(rate(BEYOND_CACHES, mean) for rate in (ceilings.copy_rate, ceilings.read_rate))
+        return cls(ceilings.exp_rate(of=mean), memory)
 
     def product(self, linear: Linear, precision: PrecisionName) -> tuple[float, float, float]:
         dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-        p = ceilings.product(linear.rows, linear.inner, linear.outer, dtype)
+        p = ceilings.product(linear.rows, linear.inner, linear.outer, dtype, mean)
         return p.forward, p.dx, p.dw
 
 
@@ -178,13 +182,14 @@ class Floor(NamedTuple):
 
 def floor(work: Work, precision: PrecisionName, rates: Rates) -> Floor:
     """The floor of one forward and backward pass; block checkpointing repeats the blocks' forward pass."""
-    gemm = 0.0
-    for linear in work.linears():
-        forward, dx, dw = rates.product(linear, precision)
-        gemm += linear.count * (forward * (1 + linear.recomputed) + dx * linear.input_gradient + dw)
+    products = [(linear, rates.product(linear, precision)) for linear in work.linears()]
+    gemm = sum(
+        linear.count * (forward * (1 + linear.recomputed) + dx * linear.input_gradient + dw)
+        for linear, (forward, dx, dw) in products
+    )
     again = work.config.grad_checkpointing
-    wide = next(x for x in work.linears() if x.name in ("in_proj", "qkv"))  # at whose rate other products go
-    per_gflop = rates.product(wide, precision)[0] / (2e-9 * wide.rows * wide.inner * wide.outer)
+    wide, (seconds, _, _) = next(x for x in products if x[0].name in ("in_proj", "qkv"))  # others go at its rate
+    per_gflop = seconds / (2e-9 * wide.rows * wide.inner * wide.outer)
     gemm += work.attention_gflop() * (1 + again + ATTENTION_BACKWARD) * per_gflop
     forward_rate, both_rate = (factor * rates.exp * 1e9 for factor in SCAN_PER_EXP[precision])
     scan = work.scan_elements() * (1 / both_rate + (1 / forward_rate if again else 0))

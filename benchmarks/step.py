@@ -40,6 +40,7 @@ class Case:
     fields: dict[str, Any] = field(default_factory=dict)
     keeps_memory: bool = True
     repeats: int = 12
+    warmup: int = 3
     budget: float = 10.0
     needs_gib: float = 0.0
 
@@ -111,21 +112,26 @@ def split(run: Callable[[], torch.Tensor]) -> tuple[dict[str, float], float]:
 
 
 def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
-    """seconds and peak_mib of a `Case`, with_parts also loss, parts and floor, as JSON; for a fresh process."""
+    """seconds and peak_mib of a `Case` as JSON, for a fresh process; with_parts also loss, parts, and the floors at the
+    rates that the machine has after each repetition."""
     case = Case(**case_fields)
     if case.keeps_memory:
         keep_memory()
     if case.threads:
         torch.set_num_threads(case.threads)
     model = case.build()
-    run = make_step(model, case)
-    timing = measure(run, repeats=case.repeats, budget=case.budget)
-    result: dict[str, Any] = {"seconds": timing.seconds, "peak_mib": peak_mib()}
+    run, work = make_step(model, case), case.work(model)
+    result: dict[str, Any] = {"floors": []}
+
+    def between() -> None:
+        result.setdefault("peak_mib", peak_mib())  # before the products of the floor need memory too
+        if with_parts:
+            result["floors"].append(floor(work, case.precision, Rates.measured()).total)
+
+    timing = measure(run, repeats=case.repeats, warmup=case.warmup, budget=case.budget, between=between)
+    result["seconds"] = timing.seconds
     if with_parts:
         result["parts"], result["loss"] = split(run)
-        work = case.work(model)
-        del model, run
-        result["floor"] = floor(work, case.precision, Rates.measured())._asdict()
     return result
 
 

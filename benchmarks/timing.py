@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Timing:
         return statistics.median(self.seconds)
 
     @property
+    def mean(self) -> float:
+        return statistics.fmean(self.seconds)
+
+    @property
     def lowest(self) -> float:
         return min(self.seconds)
 
@@ -27,9 +32,21 @@ class Timing:
         return f"{median} {unit} ({low}-{high}, n={len(self.seconds)})"
 
 
-def measure(run: Callable[[], object], *, repeats: int = 5, warmup: int = 1, budget: float = 20.0) -> Timing:
+Statistic = Callable[[Timing], float]
+mean: Statistic = attrgetter("mean")
+lowest: Statistic = attrgetter("lowest")
+
+
+def measure(
+    run: Callable[[], object],
+    *,
+    repeats: int = 5,
+    warmup: int = 1,
+    budget: float = 20.0,
+    between: Callable[[], object] = lambda: None,
+) -> Timing:
     """Time `run` up to `repeats` times after `warmup` calls; once `budget` seconds are spent, no further repetition
-    begins. At least one is timed."""
+    begins. At least one is timed. `between` is called after each, outside of the time."""
     for _ in range(warmup):
         run()
     seconds: list[float] = []
@@ -37,4 +54,5 @@ def measure(run: Callable[[], object], *, repeats: int = 5, warmup: int = 1, bud
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
+        between()
     return Timing(tuple(seconds))
