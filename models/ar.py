@@ -10,7 +10,6 @@ from torch import Tensor
 from models.config import ModelConfig
 from models.encoder import check_volume
 from models.predictor import MAEOutput, PatchPredictor
-from ops import patch_error_fn
 
 
 class AutoregressiveModel3D(PatchPredictor):
@@ -52,12 +51,13 @@ class AutoregressiveModel3D(PatchPredictor):
         turn = None
         if config.rotary != "none":
             turn = self.parts.decoder_rotation(self.grid, config.decoder_embed_dim, device)[:, asked]
-        pred_asked = self.decoder_pred(self.decoder_blocks(slots, self.decoder_norm_f, turn))
+        decoded, asked_BK = self.decoder_blocks(slots, self.decoder_norm_f, turn), asked.expand(batch, -1)
 
-        asked_BK = asked.expand(batch, -1)
-        loss = patch_error_fn(pred_asked, volume_BCZYX, asked_BK, config.patch_size, config.norm_pix_loss)
-        removed = torch.ones(batch, config.tokens, device=device).index_fill(1, places[:1], 0.0)
-        pred = None
         if return_pred:
+            pred_asked = self.decoder_pred(decoded)
             pred = pred_asked.new_zeros(batch, config.tokens, config.patch_values).index_copy(1, asked, pred_asked)
+            loss = self.error_of(pred_asked, volume_BCZYX, asked_BK)
+        else:
+            pred, loss = None, self.error_from(decoded, volume_BCZYX, asked_BK)
+        removed = torch.ones(batch, config.tokens, device=device).index_fill(1, places[:1], 0.0)
         return MAEOutput(loss, pred, removed, latent, everything.expand(batch, -1))

@@ -8,7 +8,6 @@ from models.encoder import check_volume
 from models.masking import make_mask
 from models.patches import take_tokens
 from models.predictor import MAEOutput, PatchPredictor
-from ops import patch_error_fn
 
 
 class MaskedAutoencoder3D(PatchPredictor):
@@ -32,7 +31,8 @@ class MaskedAutoencoder3D(PatchPredictor):
 
         noise (B, L) in [0, 1) decides the mask, which makes it reproducible: with random masking its K smallest are
         kept. Without noise, `generator` draws it. Without return_pred only the removed patches are predicted, which is
-        all that the loss needs. ids_keep and latent are in raster order; of the noise with scan_order="shuffle".
+        all that the loss needs, and no prediction is kept. ids_keep and latent are in raster order; of the noise with
+        scan_order="shuffle".
         """
         config, device = self.config, volume_BCZYX.device
         check_volume(volume_BCZYX, config)
@@ -52,13 +52,11 @@ class MaskedAutoencoder3D(PatchPredictor):
         turn = self.parts.decoder_rotation(self.grid, config.decoder_embed_dim, device) if rotated else None
         decoded = self.scan(self.decoder_blocks, self.decoder_norm_f, slots, turn)[:, self.parts.extra_slots :]
 
-        if return_pred:
-            pred = self.decoder_pred(decoded)
-            pred_removed = take_tokens(pred, mask.ids_removed)
+        pred = self.decoder_pred(decoded) if return_pred else None
+        if pred is None:
+            loss = self.error_from(take_tokens(decoded, mask.ids_removed), volume_BCZYX, mask.ids_removed)
         else:
-            pred = None
-            pred_removed = self.decoder_pred(take_tokens(decoded, mask.ids_removed))
-        loss = patch_error_fn(pred_removed, volume_BCZYX, mask.ids_removed, config.patch_size, config.norm_pix_loss)
+            loss = self.error_of(take_tokens(pred, mask.ids_removed), volume_BCZYX, mask.ids_removed)
         return MAEOutput(loss, pred, mask.removed(), latent, mask.ids_keep)
 
     def all_tokens_rotation(self, device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ from models.state import (
     fit_positions,
 )
 from models.trunk import NORM_EPS, build_trunk
-from ops import patch_moments
+from ops import linear_patch_error_fn, patch_error_fn, patch_moments
 
 
 class MAEOutput(NamedTuple):
@@ -70,6 +70,15 @@ class PatchPredictor(VolumeEncoder):
     def unpatchify(self, patches_BLP: Tensor) -> Tensor:
         """(B, L, P) -> (B, C, Z, Y, X)."""
         return unpatchify(patches_BLP, self.config.patch_size, self.grid)
+
+    def error_of(self, pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor) -> Tensor:
+        """The loss of predictions of the patches `ids_BK`, ()."""
+        return patch_error_fn(pred_BKP, volume_BCZYX, ids_BK, self.config.patch_size, self.config.norm_pix_loss)
+
+    def error_from(self, decoded_BKE: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor) -> Tensor:
+        """`error_of` what decoder_pred makes of decoded tokens: as large as the volume, and need not be kept."""
+        layer, (patch_size, normalise) = self.decoder_pred, (self.config.patch_size, self.config.norm_pix_loss)
+        return linear_patch_error_fn(decoded_BKE, layer.weight, layer.bias, volume_BCZYX, ids_BK, patch_size, normalise)
 
     def targets(self, patches_BLP: Tensor) -> Tensor:
         """What the decoder should predict: the patches, each normalised by its own moments if norm_pix_loss."""

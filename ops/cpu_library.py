@@ -81,8 +81,8 @@ class Patches(Structure):
     _fields_ = _fields(
         ("batch kept contrasts patch grid_y grid_x threads", c_int64),
         ("batch_stride contrast_stride plane_stride line_stride", c_int64),
-        ("contrasts_first normalise bfloat16_rows", c_int64),
-        ("volume ids pred rows squares", c_void_p),
+        ("first_plane planes contrasts_first bfloat16_rows", c_int64),
+        ("volume ids rows moments squares", c_void_p),
     )
 
 

@@ -234,8 +234,25 @@ def patch_error_fn(
     The target of row (b, k) is patch ids_BK[b, k] of the volume, values ordered (pz, py, px, c); normalise: each patch
     by its own mean and unbiased variance + 1e-6. Targets are never held all at once: they are as large as the volume.
     """
-    run = cpu_patches.patch_error if cpu_patches.takes(volume_BCZYX, pred_BKP) else patches.patch_error
-    return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
+    return patches.patch_error(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
+
+
+def linear_patch_error_fn(
+    hidden_BKE: Tensor,
+    weight_PE: Tensor,
+    bias_P: Tensor,
+    volume_BCZYX: Tensor,
+    ids_BK: Tensor,
+    patch_size: int,
+    normalise: bool = False,
+) -> Tensor:
+    """`patch_error_fn` of what a linear layer predicts, (). On a CPU neither the predictions, as large as the volume,
+    nor their gradient are ever held all at once: the layer's gradients are made beside the error, from the same values
+    in the cache."""
+    layer = hidden_BKE, weight_PE, bias_P
+    if cpu_patches.takes(volume_BCZYX, *layer):
+        return cpu_patches.linear_patch_error(*layer, volume_BCZYX, ids_BK, patch_size, normalise)
+    return patch_error_fn(F.linear(*layer), volume_BCZYX, ids_BK, patch_size, normalise)
 
 
 def resample_affine_fn(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from ops import cpu_patches, gather_patches_fn, patch_error_fn, patches
+from ops import cpu_patches, gather_patches_fn, linear_patch_error_fn, patches
 from tests.ops_cases import require_kernels, threads
 
 
@@ -35,26 +36,61 @@ def test_gathered_rows(shape, contrasts_first):
         assert torch.equal(half, expected.bfloat16())
 
 
+def layer(shape: tuple[int, tuple[int, ...], int], ids: torch.Tensor) -> list[torch.Tensor]:
+    """Decoded tokens of width 12, and weight and bias of the linear layer that predicts patches from them."""
+    values = shape[0] * shape[2] ** 3
+    made = torch.randn(*ids.shape, 12), torch.randn(values, 12) / 4, torch.randn(values)
+    return [x.requires_grad_() for x in made]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str)
-@pytest.mark.parametrize("count", [1, 3])
-def test_error_and_gradient(shape, normalise, dtype, tolerance, count):
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-5), (True, 1e-2)], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("count", "chunk"), [(1, 2048), (3, 1), (2, 300)])
+def test_error_of_a_layer_and_all_its_gradients(monkeypatch, shape, normalise, half, tolerance, count, chunk):
+    """Whatever part of the predictions exists at a time: one plane of every patch, some, the last ones fewer, all."""
+    monkeypatch.setattr(cpu_patches, "CHUNK", chunk)
     volume, ids = case(*shape)
-    pred = torch.randn(*ids.shape, shape[0] * shape[2] ** 3).to(dtype).requires_grad_()
-    with threads(count):
-        value = patch_error_fn(pred, volume, ids, shape[2], normalise)
-        (ours,) = torch.autograd.grad(value * 3, pred)
-    expected = patches.patch_error(pred, volume, ids, shape[2], normalise)
-    (theirs,) = torch.autograd.grad(expected * 3, pred)
-    torch.testing.assert_close(value, expected, atol=0, rtol=1e-5)
-    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.detach().abs().max()))
-    assert ours.dtype == dtype
+    leaves = layer(shape, ids)
+    with threads(count), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        value = linear_patch_error_fn(*leaves, volume, ids, shape[2], normalise)
+        expected = patches.patch_error(F.linear(*leaves), volume, ids, shape[2], normalise)
+    ours, theirs = (torch.autograd.grad(loss * 3, leaves) for loss in (value, expected))
+    torch.testing.assert_close(value, expected, atol=0, rtol=tolerance / 10)
+    for gradient, wanted in zip(ours, theirs, strict=True):
+        assert gradient.dtype == torch.float32
+        assert float((gradient - wanted).norm() / wanted.norm()) < tolerance
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        assert torch.equal(linear_patch_error_fn(*leaves, volume, ids, shape[2], normalise), value)
+
+
+def test_patches_of_one_value_and_far_from_zero():
+    """Where the variance is 0 its floor divides; a large mean costs no digits of the variance."""
+    volume = torch.cat([torch.full((1, 2, 4, 4, 4), 7.0), torch.randn(1, 2, 4, 4, 4) + 1000], dim=-1)
+    ids = torch.tensor([[0, 1]])
+    leaves = layer((2, (4, 4, 8), 4), ids)
+    value = linear_patch_error_fn(*leaves, volume, ids, 4, True)
+    exact = [x.detach().double() for x in leaves]
+    torch.testing.assert_close(
+        value.double(), patches.patch_error(F.linear(*exact), volume.double(), ids, 4, True), atol=0, rtol=1e-4
+    )
+
+
+def test_predictions_are_never_held_all_at_once():
+    """Of a volume of 32 MiB there are 8 MiB of predictions at a time, and no gradient of them."""
+    volume, ids = torch.randn(1, 4, 128, 128, 128), torch.arange(64).view(1, 64)
+    leaves = [torch.randn(1, 64, 8), torch.randn(4 * 32**3, 8), torch.randn(4 * 32**3)]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        linear_patch_error_fn(*leaves, volume, ids, 32).backward()
+    largest = max(event.cpu_memory_usage for event in profiler.events() if event.name == "aten::empty")
+    assert largest <= 2**22
 
 
 def test_what_the_kernels_leave_to_pytorch():
     volume, pred = torch.randn(1, 1, 4, 4, 4), torch.randn(1, 2, 8)
-    assert cpu_patches.takes(volume, pred)
+    assert cpu_patches.takes(volume, pred, pred)
     for other in (volume.double(), volume.mT, volume.clone().requires_grad_()):
         assert not cpu_patches.takes(other, pred)
     assert not cpu_patches.takes(volume, pred.double())
@@ -63,11 +99,18 @@ def test_what_the_kernels_leave_to_pytorch():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_operators_keep_pytorchs_contract():
     volume, ids = torch.randn(1, 2, 4, 4, 4), torch.tensor([[1, 6, 3]])
-    pred = torch.randn(1, 3, 16, requires_grad=True)
+    leaves = layer((2, (4, 4, 4), 2), ids)
     torch.library.opcheck(torch.ops.mamba_mae.gather_patches.default, (volume, ids, 2, False, True))
-    torch.library.opcheck(torch.ops.mamba_mae.patch_error.default, (pred, volume, ids, 2, True))
+    for keep in (True, False):
+        arguments = *(leaf.requires_grad_(keep) for leaf in leaves), volume, ids, 2, True, keep
+        torch.library.opcheck(torch.ops.mamba_mae.linear_patch_error.default, arguments)
+    made = torch.ops.mamba_mae.linear_patch_error(*(x.detach() for x in leaves), volume, ids, 2, True, True)
+    torch.library.opcheck(torch.ops.mamba_mae.linear_patch_error_backward.default, made)
 
 
 def test_empty_batch():
     volume, ids = torch.zeros(0, 4, 8, 8, 8), torch.zeros(0, 3, dtype=torch.long)
     assert gather_patches_fn(volume, ids, 4).shape == (0, 3, 256)
+    leaves = layer((4, (8, 8, 8), 4), ids)
+    linear_patch_error_fn(*leaves, volume, ids, 4).backward()
+    assert [x.grad.shape for x in leaves if x.grad is not None] == [x.shape for x in leaves]

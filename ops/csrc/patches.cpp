@@ -9,42 +9,53 @@
 
 namespace {
 
-struct Patch {
-    const float* corner;
-    int64_t row;
-
-    Patch(const Patches& a, int64_t index) : row(index * a.contrasts * a.patch * a.patch * a.patch) {
-        const int64_t id = a.ids[index], x = id % a.grid_x, y = id / a.grid_x % a.grid_y, z = id / a.grid_x / a.grid_y;
-        corner = a.volume + index / a.kept * a.batch_stride +
-                 a.patch * (z * a.plane_stride + y * a.line_stride + x);
-    }
-    const float* line(const Patches& a, int64_t c, int64_t z, int64_t y) const {
-        return corner + c * a.contrast_stride + z * a.plane_stride + y * a.line_stride;
-    }
-};
-
-template <class Work> inline void each_line(const Patches& a, Work work) {
-    for (int64_t z = 0; z < a.patch; ++z)
-        for (int64_t y = 0; y < a.patch; ++y) work(z, y, (z * a.patch + y) * a.patch * a.contrasts);
+const float* corner(const Patches& a, int64_t index) {
+    const int64_t id = a.ids[index], x = id % a.grid_x, y = id / a.grid_x % a.grid_y, z = id / a.grid_x / a.grid_y;
+    return a.volume + index / a.kept * a.batch_stride + a.patch * (z * a.plane_stride + y * a.line_stride + x);
 }
 
-// One line of voxels, contrasts interleaved.
-inline void interleave(const Patches& a, const Patch& p, int64_t z, int64_t y, float* line) {
-    if (a.contrasts == 4) {
-        const float *s0 = p.line(a, 0, z, y), *s1 = p.line(a, 1, z, y);
-        const float *s2 = p.line(a, 2, z, y), *s3 = p.line(a, 3, z, y);
-        for (int64_t x = 0; x < a.patch; ++x) {
-            line[4 * x] = s0[x];
-            line[4 * x + 1] = s1[x];
-            line[4 * x + 2] = s2[x];
-            line[4 * x + 3] = s3[x];
+// The values of `planes` planes of a patch.
+int64_t values(const Patches& a, int64_t planes) { return planes * a.patch * a.patch * a.contrasts; }
+
+template <class T> T* row(const Patches& a, int64_t index, int64_t planes) {
+    return static_cast<T*>(a.rows) + index * values(a, planes);
+}
+
+// The lines of a patch's planes from `first` on: work(line of the first contrast). The next plane is asked for meanwhile:
+// lines lie apart, out of a prefetcher's sight.
+template <class Work>
+inline void each_line(const Patches& a, int64_t index, int64_t first, int64_t planes, Work work) {
+    const float* plane = corner(a, index) + first * a.plane_stride;
+    for (int64_t z = 0; z < planes; ++z, plane += a.plane_stride)
+        for (int64_t y = 0; y < a.patch; ++y) {
+            const float *line = plane + y * a.line_stride, *next = line + a.plane_stride;
+            for (int64_t c = 0; z + 1 < planes && c < a.contrasts; ++c)
+                for (int64_t x = 0; x < a.patch; x += 16) __builtin_prefetch(next + c * a.contrast_stride + x);
+            work(line);
         }
-        return;
+}
+
+// One line of voxels, contrasts interleaved. P: the patch size where it is known to the compiler, else 0.
+template <int P> inline void interleave_four(const Patches& a, const float* from, float* line) {
+    const float *s1 = from + a.contrast_stride, *s2 = s1 + a.contrast_stride, *s3 = s2 + a.contrast_stride;
+    const int64_t count = P ? P : a.patch;
+    for (int64_t x = 0; x < count; ++x) {
+        line[4 * x] = from[x];
+        line[4 * x + 1] = s1[x];
+        line[4 * x + 2] = s2[x];
+        line[4 * x + 3] = s3[x];
     }
-    for (int64_t c = 0; c < a.contrasts; ++c) {
-        const float* from = p.line(a, c, z, y);
+}
+
+inline void interleave(const Patches& a, const float* from, float* line) {
+    if (a.contrasts == 4) {
+        if (a.patch == 4) return interleave_four<4>(a, from, line);
+        if (a.patch == 8) return interleave_four<8>(a, from, line);
+        if (a.patch == 16) return interleave_four<16>(a, from, line);
+        return interleave_four<0>(a, from, line);
+    }
+    for (int64_t c = 0; c < a.contrasts; ++c, from += a.contrast_stride)
         for (int64_t x = 0; x < a.patch; ++x) line[x * a.contrasts + c] = from[x];
-    }
 }
 
 template <class Work> inline void each_register(int64_t count, Work work) {
@@ -53,79 +64,78 @@ template <class Work> inline void each_register(int64_t count, Work work) {
     if (i < count) work(i, int(count - i));
 }
 
-struct Moments {
-    float mean = 0, inverse = 1;
-};
-
-// Of all values of a patch: unbiased variance + 1e-6 under the root (METHOD.md section 4).
-Moments moments(const Patches& a, const Patch& p, std::vector<float>& line) {
-    const double count = double(a.contrasts) * a.patch * a.patch * a.patch;
-    const auto total = [&](float centre, bool squared) {
+// Of all values of a patch: mean, and the inverse root of unbiased variance + 1e-6 (METHOD.md section 4).
+void measure(const Patches& a, int64_t index, float* line) {
+    const double count = double(values(a, a.patch));
+    const auto total = [&](auto of) {
         double sums = 0;
-        each_line(a, [&](int64_t z, int64_t y, int64_t) {
-            interleave(a, p, z, y, line.data());
+        each_line(a, index, 0, a.patch, [&](const float* from) {
+            interleave(a, from, line);
             vf here{};
             each_register(a.patch * a.contrasts, [&](int64_t i, int lanes) {
-                const vf x = load(line.data() + i, lanes) - centre;
-                vf add = squared ? x * x : x;
-                for (int l = lanes; l < WIDTH; ++l) add[l] = 0;
-                here += add;
+                vf x = of(load(line + i, lanes));
+                for (int l = lanes; l < WIDTH; ++l) x[l] = 0;
+                here += x;
             });
             sums += sum(here);
         });
         return sums;
     };
-    const float mean = float(total(0, false) / count);
-    return {mean, float(1 / std::sqrt(total(mean, true) / (count - 1) + 1e-6))};
+    const float mean = float(total([](vf x) { return x; }) / count);
+    const double squares = total([mean](vf x) { return (x - mean) * (x - mean); });
+    a.moments[2 * index] = mean;
+    a.moments[2 * index + 1] = float(1 / std::sqrt(squares / (count - 1) + 1e-6));
 }
 
-template <class T> void gather(const Patches& a, int64_t index, std::vector<float>& line) {
-    const Patch p(a, index);
-    T* row = static_cast<T*>(a.rows) + p.row;
+template <class T> void gather(const Patches& a, int64_t index, float* line) {
+    T* to = row<T>(a, index, a.patch);
     if (a.contrasts_first) {
-        for (int64_t c = 0; c < a.contrasts; ++c)
+        const float* from = corner(a, index);
+        for (int64_t c = 0; c < a.contrasts; ++c, from += a.contrast_stride)
             for (int64_t z = 0; z < a.patch; ++z)
-                for (int64_t y = 0; y < a.patch; ++y, row += a.patch) {
-                    const float* from = p.line(a, c, z, y);
-                    each_register(a.patch, [&](int64_t i, int lanes) { store(row + i, load(from + i, lanes), lanes); });
+                for (int64_t y = 0; y < a.patch; ++y, to += a.patch) {
+                    const float* voxels = from + z * a.plane_stride + y * a.line_stride;
+                    each_register(a.patch, [&](int64_t i, int lanes) { store(to + i, load(voxels + i, lanes), lanes); });
                 }
         return;
     }
-    each_line(a, [&](int64_t z, int64_t y, int64_t place) {
-        interleave(a, p, z, y, line.data());
+    each_line(a, index, 0, a.patch, [&](const float* from) {
+        interleave(a, from, line);
         each_register(a.patch * a.contrasts,
-                      [&](int64_t i, int lanes) { store(row + place + i, load(line.data() + i, lanes), lanes); });
+                      [&](int64_t i, int lanes) { store(to + i, load(line + i, lanes), lanes); });
+        to += a.patch * a.contrasts;
     });
 }
 
-template <class T> void compare(const Patches& a, int64_t index, std::vector<float>& line) {
-    const Patch p(a, index);
-    const T* pred = static_cast<const T*>(a.pred) + p.row;
-    T* row = static_cast<T*>(a.rows) + p.row;
-    const Moments m = a.normalise ? moments(a, p, line) : Moments{};
+template <class T> void compare(const Patches& a, int64_t index, float* line) {
+    T* place = row<T>(a, index, a.planes);
+    if (a.moments && a.first_plane == 0) measure(a, index, line);
+    const float mean = a.moments ? a.moments[2 * index] : 0, inverse = a.moments ? a.moments[2 * index + 1] : 1;
     double squares = 0;
-    each_line(a, [&](int64_t z, int64_t y, int64_t place) {
-        interleave(a, p, z, y, line.data());
+    each_line(a, index, a.first_plane, a.planes, [&](const float* from) {
+        interleave(a, from, line);
         vf here{};
         each_register(a.patch * a.contrasts, [&](int64_t i, int lanes) {
-            const vf target = (load(line.data() + i, lanes) - m.mean) * m.inverse;
-            vf error = load(pred + place + i, lanes) - target;
-            store(row + place + i, error, lanes);
+            const vf target = (load(line + i, lanes) - mean) * inverse;
+            vf error = load(place + i, lanes) - target;
+            store(place + i, error, lanes);
             for (int l = lanes; l < WIDTH; ++l) error[l] = 0;
             here += error * error;
         });
         squares += sum(here);
+        place += a.patch * a.contrasts;
     });
-    a.squares[index] = squares;
+    a.squares[index] += squares;
 }
 
+// work(index, memory for a line).
 template <class Work> void for_each_patch(const Patches& a, Work work) {
     const int64_t patches = a.batch * a.kept;
 #pragma omp parallel num_threads(int(a.threads))
     {
         std::vector<float> line(a.patch * a.contrasts);
 #pragma omp for schedule(static)
-        for (int64_t index = 0; index < patches; ++index) work(a, index, line);
+        for (int64_t index = 0; index < patches; ++index) work(a, index, line.data());
     }
 }
 
