@@ -10,7 +10,7 @@ from ops import cpu, cpu_library
 from ops.cpu_library import Patches, pointer
 from ops.operators import differentiate, register
 
-CHUNK = 2048  # predicted values per patch that exist at a time: 3 MB of bfloat16 at patch 16, which caches hold
+CHUNK = 2048  # values of each patch that are predicted at a time: 3 MB of bfloat16 at patch 16, which caches hold
 
 
 def takes(volume: Tensor, *others: Tensor) -> bool:

@@ -246,9 +246,11 @@ def linear_patch_error_fn(
     patch_size: int,
     normalise: bool = False,
 ) -> Tensor:
-    """`patch_error_fn` of what a linear layer predicts, (). On a CPU neither the predictions, as large as the volume,
-    nor their gradient are ever held all at once: the layer's gradients are made beside the error, from the same values
-    in the cache."""
+    """`patch_error_fn` of what a linear layer predicts, (): hidden_BKE, weight_PE, bias_P.
+
+    On a CPU some planes of every patch are predicted at a time, errors take the place of their predictions, and the
+    layer's gradients are made from them at once: what autograd would keep is as large as the volume, three times.
+    """
     layer = hidden_BKE, weight_PE, bias_P
     if cpu_patches.takes(volume_BCZYX, *layer):
         return cpu_patches.linear_patch_error(*layer, volume_BCZYX, ids_BK, patch_size, normalise)
