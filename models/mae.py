@@ -52,11 +52,12 @@ class MaskedAutoencoder3D(PatchPredictor):
         turn = self.parts.decoder_rotation(self.grid, config.decoder_embed_dim, device) if rotated else None
         decoded = self.scan(self.decoder_blocks, self.decoder_norm_f, slots, turn)[:, self.parts.extra_slots :]
 
-        pred = self.decoder_pred(decoded) if return_pred else None
-        if pred is None:
-            loss = self.error_from(take_tokens(decoded, mask.ids_removed), volume_BCZYX, mask.ids_removed)
-        else:
+        if return_pred:
+            pred = self.decoder_pred(decoded)
             loss = self.error_of(take_tokens(pred, mask.ids_removed), volume_BCZYX, mask.ids_removed)
+        else:
+            asked = take_tokens(decoded, mask.ids_removed)
+            pred, loss = None, self.error_from(asked, volume_BCZYX, mask.ids_removed)
         return MAEOutput(loss, pred, mask.removed(), latent, mask.ids_keep)
 
     def all_tokens_rotation(self, device: torch.device) -> Tensor:

@@ -77,8 +77,8 @@ class PatchPredictor(VolumeEncoder):
 
     def error_from(self, decoded_BKE: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor) -> Tensor:
         """`error_of` what decoder_pred makes of decoded tokens: as large as the volume, and need not be kept."""
-        layer, (patch_size, normalise) = self.decoder_pred, (self.config.patch_size, self.config.norm_pix_loss)
-        return linear_patch_error_fn(decoded_BKE, layer.weight, layer.bias, volume_BCZYX, ids_BK, patch_size, normalise)
+        layer = decoded_BKE, self.decoder_pred.weight, self.decoder_pred.bias
+        return linear_patch_error_fn(*layer, volume_BCZYX, ids_BK, self.config.patch_size, self.config.norm_pix_loss)
 
     def targets(self, patches_BLP: Tensor) -> Tensor:
         """What the decoder should predict: the patches, each normalised by its own moments if norm_pix_loss."""

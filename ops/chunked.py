@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ops.checks import scan_groups
+from ops.operators import wants_gradient
 from ops.reference import compute_dtype
 from ops.views import StateMatrix, channel_last, from_per_channel, from_per_position, per_channel, per_position
 
@@ -43,7 +44,7 @@ def selective_scan(
 ) -> Any:
     """The scan of `ops.selective_scan_fn` by chunks; differentiable once."""
     tensors = (u, delta, A, B, C, D, z, delta_bias)
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    keep = wants_gradient(*tensors)
     out, last_state = _ChunkedScan.apply(*tensors, delta_softplus, reverse, keep)
     return (out, last_state) if return_last_state else out
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ops.bimamba import Direction
 from ops.cpu_conv import ConvCall
 from ops.cpu_scan import ScanCall, stored_shape
-from ops.operators import differentiate, register
+from ops.operators import differentiate, register, wants_gradient
 from ops.scratch import scratch
 
 PARAMETERS = len(Direction._fields)
@@ -23,7 +23,7 @@ PARAMETERS = len(Direction._fields)
 
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
     """`ops.bimamba_fn` for float32 or bfloat16 on a CPU; the matrix products are done in the precision of xz."""
-    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (xz_BLx, *forward, *backward, out_weight))
+    keep = wants_gradient(xz_BLx, *forward, *backward, out_weight)
     return torch.ops.mamba_mae.bimamba(xz_BLx, *operands(forward, backward, out_weight, xz_BLx.dtype), keep)[0]
 
 

@@ -27,6 +27,11 @@ def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., N
     torch.library.register_autograd(f"mamba_mae::{name}_backward", refuse, lib=_library)
 
 
+def wants_gradient(*tensors: Tensor | None) -> bool:
+    """Whether a backward pass may follow a call with these arguments, and what it needs is worth keeping."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+
+
 def empty_rows(x: Tensor) -> Tensor:
     """An uninitialised (B, I, L) view of channel-last memory."""
     return x.new_empty(x.shape[0], x.shape[2], x.shape[1]).transpose(1, 2)

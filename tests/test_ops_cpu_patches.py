@@ -56,7 +56,7 @@ def test_error_of_a_layer_and_all_its_gradients(monkeypatch, shape, normalise, h
         value = linear_patch_error_fn(*leaves, volume, ids, shape[2], normalise)
         expected = patches.patch_error(F.linear(*leaves), volume, ids, shape[2], normalise)
     ours, theirs = (torch.autograd.grad(loss * 3, leaves) for loss in (value, expected))
-    torch.testing.assert_close(value, expected, atol=0, rtol=tolerance / 10)
+    torch.testing.assert_close(value, expected, atol=0, rtol=1e-6)
     for gradient, wanted in zip(ours, theirs, strict=True):
         assert gradient.dtype == torch.float32
         assert float((gradient - wanted).norm() / wanted.norm()) < tolerance
@@ -77,15 +77,14 @@ def test_patches_of_one_value_and_far_from_zero():
 
 
 def test_predictions_are_never_held_all_at_once():
-    """Of a volume of 32 MiB there are 8 MiB of predictions at a time, and no gradient of them."""
+    """Of a volume of 32 MiB there is 1 MiB of predictions at a time; the weight's gradient, 4 MiB, is larger."""
     volume, ids = torch.randn(1, 4, 128, 128, 128), torch.arange(64).view(1, 64)
     leaves = [torch.randn(1, 64, 8), torch.randn(4 * 32**3, 8), torch.randn(4 * 32**3)]
     for leaf in leaves:
         leaf.requires_grad_()
     with torch.profiler.profile(profile_memory=True) as profiler:
         linear_patch_error_fn(*leaves, volume, ids, 32).backward()
-    largest = max(event.cpu_memory_usage for event in profiler.events() if event.name == "aten::empty")
-    assert largest <= 2**22
+    assert max(event.self_cpu_memory_usage for event in profiler.events()) <= 2**22
 
 
 def test_what_the_kernels_leave_to_pytorch():
