@@ -23,10 +23,10 @@ class Direction(NamedTuple):
     A: Tensor  # (I, N), negative
     D: Tensor  # (I,)
 
-    def parts(self, projected_BLx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, R + 2N) -> views dt (B, L, R), B and C (B, L, N)."""
-        rank, states = self.dt_proj.shape[1], self.A.shape[1]
-        dt, B, C = projected_BLx.split([rank, states, states], dim=-1)
+    def parts(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., L, R + 2N) -> views dt (..., L, R), B and C (..., L, N)."""
+        rank, states = self.dt_proj.shape[-1], self.A.shape[-1]
+        dt, B, C = projected.split([rank, states, states], dim=-1)
         return dt, B, C
 
 

@@ -1,11 +1,13 @@
 """torch.ops.mamba_mae.bimamba: ops/bimamba.py with the fused CPU kernels and little memory, and its gradient.
 
-Kept for the backward pass are the input, the small projections (R + 2N numbers per token and direction) and the scans'
-states; convolution, step sizes and gated output are computed again. Both directions share their temporary sequences
-(ops/scratch.py) and add to the same results.
+Kept for the backward pass are the input, the small projections (P = R + 2N numbers per token and direction) and the
+scans' states; convolution, step sizes and gated output are computed again. Both directions go through every product and
+kernel together, as a batch of two: at a thousand tokens a call costs as much as what it computes. In long sequences one
+goes after the other, in the same temporary memory (ops/scratch.py).
+Shapes as in ops/bimamba.py; D directions, 1 or 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,52 +21,100 @@ from ops.operators import differentiate, register, wants_gradient
 from ops.scratch import scratch
 
 PARAMETERS = len(Direction._fields)
+TOGETHER = 16 << 20  # bytes of a sequence (B, L, I) up to which both directions go together
 
 
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
     """`ops.bimamba_fn` for float32 or bfloat16 on a CPU; the matrix products are done in the precision of xz."""
-    keep = wants_gradient(xz_BLx, *forward, *backward, out_weight)
-    return torch.ops.mamba_mae.bimamba(xz_BLx, *operands(forward, backward, out_weight, xz_BLx.dtype), keep)[0]
+    keep, out_weight = wants_gradient(xz_BLx, *forward, *backward, out_weight), out_weight.to(xz_BLx.dtype)
+    return torch.ops.mamba_mae.bimamba(xz_BLx, *forward, *backward, out_weight, keep)[0]
 
 
-def operands(forward: Direction, backward: Direction, out_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The weights as the operators take them: those of products in `dtype`, cast once for both passes, and out_weight
-    halved, so that the sum of both directions becomes their mean."""
-    both = (w._replace(x_proj=w.x_proj.to(dtype), dt_proj=w.dt_proj.to(dtype)) for w in (forward, backward))
-    return *next(both), *next(both), out_weight.to(dtype) / 2
+class _Part:
+    """Both directions, or one of them, up to the output projection. weights: parameters (D, ...)."""
+
+    def __init__(self, x: Tensor, z: Tensor, weights: Direction, which: slice) -> None:
+        self.x, self.z, self.weights, self.which = x, z, weights, which
+        self.is_second = which.start == 1  # it starts from the last token and adds to what the first one wrote
+        taps, bias = weights.conv_weight, weights.conv_bias
+        self.conv = ConvCall(x, taps, bias, True, reverse=self.is_second, accumulate=self.is_second)
+
+    def sequence(self, name: str) -> Tensor:
+        """(D, B, L, I) until the next call with this name."""
+        return scratch(name, (len(self.weights.A), *self.x.shape), self.x.dtype)
+
+    def convolve(self) -> Tensor:
+        u = self.sequence("u")
+        self.conv.forward(u)
+        return u
+
+    def project(self, u: Tensor, projected: Tensor) -> None:
+        """Fill `projected` (D, B, L, P)."""
+        torch.bmm(u.flatten(1, 2), self.weights.x_proj.mT, out=projected.flatten(1, 2))
+
+    def scan(self, u: Tensor, projected: Tensor) -> tuple[ScanCall, Tensor, Tensor]:
+        """What is left to do; the step sizes (D, B, L, I) that it reads; and dt (D, B * L, R), from which they come."""
+        delta, (dt, B, C) = self.sequence("delta"), self.weights.parts(projected)
+        dt = dt.flatten(1, 2)
+        torch.bmm(dt, self.weights.dt_proj.mT, out=delta.flatten(1, 2))
+        of_channels = self.weights.D, self.z, self.weights.dt_bias
+        call = ScanCall(u, delta, self.weights.A, B.unsqueeze(2), C.unsqueeze(2), *of_channels, softplus=True,
+                        reverse=self.is_second, accumulate=self.is_second, factor=0.5)  # fmt: skip
+        return call, delta, dt
+
+    def backward(self, dy: Tensor, y: Tensor, dx: Tensor, dz: Tensor, kept: Sequence[Tensor] | None) -> Direction:
+        """Fill y, dx and dz, or add to them; the gradients of `weights` are returned."""
+        u = self.convolve()
+        if kept:
+            projected, states = (x[self.which] for x in kept)
+            scan, delta, dt = self.scan(u, projected)
+        else:
+            projected = scratch("projected", (*u.shape[:3], self.weights.x_proj.shape[1]), u.dtype)
+            self.project(u, projected)
+            scan, delta, dt = self.scan(u, projected)
+            states = scratch("states", scan.states_shape(keep=True), torch.float32)
+            scan.forward(None, states)
+        du, d_projected = self.sequence("du"), scratch("d_projected", projected.shape, u.dtype)
+        d_dt, dB, dC = self.weights.parts(d_projected)
+        ddelta = delta  # of which the kernel makes its gradient
+        dA, dD, d_dt_bias = scan.backward(dy, states, du, ddelta, dz, dB.unsqueeze(2), dC.unsqueeze(2), y)
+        u_rows, du_rows, ddelta_rows, d_rows = (x.flatten(1, 2) for x in (u, du, ddelta, d_projected))
+        torch.bmm(ddelta_rows, self.weights.dt_proj, out=d_dt.flatten(1, 2))
+        d_x_proj, d_dt_proj = torch.bmm(d_rows.mT, u_rows), torch.bmm(ddelta_rows.mT, dt)
+        du_rows.baddbmm_(d_rows, self.weights.x_proj)
+        return Direction(*self.conv.backward(du, dx), d_x_proj, d_dt_proj, d_dt_bias, dA, dD)
 
 
-def _directions(parameters: Sequence[Tensor]) -> tuple[tuple[Direction, bool], ...]:
-    """(parameters, scanned from the last token to the first) of both directions."""
-    return (Direction(*parameters[:PARAMETERS]), False), (Direction(*parameters[PARAMETERS:]), True)
-
-
-def _scan_call(
-    u: Tensor, projected: Tensor, z: Tensor, weights: Direction, reverse: bool, delta: Tensor
-) -> tuple[ScanCall, Tensor]:
-    """One direction's scan, its step sizes put into `delta`; and dt (B * L, R), from which they come."""
-    dt, B, C = weights.parts(projected)
-    dt = dt.flatten(0, 1)
-    torch.mm(dt, weights.dt_proj.t(), out=delta.flatten(0, 1))
-    B, C = B.float().unsqueeze(1), C.float().unsqueeze(1)
-    call = ScanCall(u, delta, weights.A, B, C, weights.D, z, weights.dt_bias, True, reverse, accumulate=reverse)
-    return call, dt
+def _parts(xz: Tensor, parameters: Sequence[Tensor]) -> Iterator[_Part]:
+    x, z = xz.chunk(2, dim=-1)
+    pairs = zip(parameters[:PARAMETERS], parameters[PARAMETERS:], strict=True)
+    weights = Direction(*(torch.stack(pair) for pair in pairs))
+    weights = weights._replace(x_proj=weights.x_proj.to(xz.dtype), dt_proj=weights.dt_proj.to(xz.dtype))
+    if x.numel() * x.element_size() <= TOGETHER:
+        yield _Part(x, z, weights, slice(0, 2))
+        return
+    for which in slice(0, 1), slice(1, 2):
+        yield _Part(x, z, Direction(*(w[which] for w in weights)), which)
 
 
 def mix(xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, keep: bool) -> tuple[Tensor, ...]:
-    """(B, L, 2I) contiguous -> (B, L, E), then what `mix_backward` needs of each direction, empty without `keep`: the
-    projections (B, L, R + 2N) and the scan's states. parameters and out_weight: as from `operands`."""
-    x, z = xz.chunk(2, dim=-1)
-    u, delta, y = (scratch(name, x.shape, xz.dtype) for name in ("u", "delta", "y"))
-    kept = []
-    for weights, reverse in _directions(parameters):
-        ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse).forward(u)
-        projected = F.linear(u, weights.x_proj)
-        scan, _ = _scan_call(u, projected, z, weights, reverse, delta)
-        states = torch.empty(scan.states_shape(keep), dtype=torch.float32)
-        scan.forward(y, states)
-        kept += [projected if keep else xz.new_empty(0), states]
-    return F.linear(y, out_weight), *kept
+    """(B, L, 2I) contiguous -> (B, L, E), then what `mix_backward` needs, of both directions: the projections
+    (2, B, L, P) and, empty without `keep`, the scan's states. parameters: those of both directions; out_weight is in
+    the precision of xz."""
+    projected, states = _kept(xz, parameters, keep)
+    y = scratch("y", (*xz.shape[:2], xz.shape[2] // 2), xz.dtype)
+    for part in _parts(xz, parameters):
+        u, here = part.convolve(), projected[part.which]
+        part.project(u, here)
+        part.scan(u, here)[0].forward(y, states[part.which])
+    return F.linear(y, out_weight), projected, states
+
+
+def _kept(xz: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor]:
+    (batch, length, width), weights = xz.shape, Direction(*parameters[:PARAMETERS])
+    stored = stored_shape(batch, width // 2, length, weights.A.shape[1], 1, keep)
+    projected = xz.new_empty(2, batch, length, len(weights.x_proj))
+    return projected, xz.new_empty(2, *stored, dtype=torch.float32)
 
 
 def mix_backward(
@@ -76,56 +126,37 @@ def mix_backward(
     dxz: Tensor,
 ) -> tuple[Tensor, ...]:
     """Fill `dxz`, the gradient of xz; those of parameters and out_weight are returned. kept: what `mix` kept; None: it
-    is computed again, one direction at a time, so that the states of both never stand in memory."""
+    is computed again, so that the states of all blocks never stand in memory at the same time."""
     dout = dout.to(xz.dtype).contiguous().flatten(0, 1)
-    (x, z), (dx, dz) = xz.chunk(2, dim=-1), dxz.chunk(2, dim=-1)
-    dy, u, delta, du, y = (scratch(name, x.shape, xz.dtype) for name in ("dy", "u", "delta", "du", "y"))
-    u_rows, delta_rows, du_rows, y_rows = (x.flatten(0, 1) for x in (u, delta, du, y))
+    dx, dz = dxz.chunk(2, dim=-1)
+    dy, y = (scratch(name, dx.shape, xz.dtype) for name in ("dy", "y"))
     torch.mm(dout, out_weight, out=dy.flatten(0, 1))
-    grads = []
-    for index, (weights, reverse) in enumerate(_directions(parameters)):
-        conv = ConvCall(x, weights.conv_weight, weights.conv_bias, True, reverse, accumulate=reverse)
-        conv.forward(u)
-        projected = kept[2 * index] if kept else F.linear(u, weights.x_proj)
-        scan, dt = _scan_call(u, projected, z, weights, reverse, delta)
-        if kept:
-            states = kept[2 * index + 1]
-        else:
-            states = scratch("states", scan.states_shape(keep=True), torch.float32)
-            scan.forward(None, states)
-        dA, dB, dC, dD, dbias = scan.backward(dy, states, du, delta, dz, y)
-        d_parts = delta @ weights.dt_proj, dB[:, 0].to(xz.dtype), dC[:, 0].to(xz.dtype)
-        d_rows = torch.cat(d_parts, dim=-1).flatten(0, 1)
-        d_x_proj, d_dt_proj = torch.mm(d_rows.t(), u_rows), torch.mm(delta_rows.t(), dt)
-        du_rows.addmm_(d_rows, weights.x_proj)
-        d_conv_weight, d_conv_bias = conv.backward(du, dx)
-        made = Direction(d_conv_weight, d_conv_bias, d_x_proj, d_dt_proj, dbias, dA, dD)
-        grads += [gradient.to(weight.dtype).contiguous() for gradient, weight in zip(made, weights)]
-    return *grads, torch.mm(dout.t(), y_rows)
+    grads: list[Tensor] = []
+    for part in _parts(xz, parameters):
+        made = part.backward(dy, y, dx, dz, kept)
+        for of_direction in zip(*(gradient.to(w.dtype).unbind() for gradient, w in zip(made, parameters))):
+            grads += of_direction
+    return *grads, torch.mm(dout.t(), y.flatten(0, 1))
 
 
-@torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted
+@torch.autocast("cpu", enabled=False)  # xz is in the precision wanted
 def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *parameters, out_weight, keep = arguments
-    return mix(xz.contiguous(), parameters, out_weight, keep)
+    out, projected, states = mix(xz.contiguous(), parameters, out_weight, keep)
+    return out, projected if keep else xz.new_empty(0), states
 
 
 @torch.autocast("cpu", enabled=False)
 def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *parameters, out_weight, projected, states, projected_b, states_b = arguments
+    *parameters, out_weight, projected, states = arguments
     dxz = torch.empty_like(xz, memory_format=torch.contiguous_format)
-    kept = projected, states, projected_b, states_b
-    return dxz, *mix_backward(dout, xz.contiguous(), parameters, out_weight, kept, dxz)
+    return dxz, *mix_backward(dout, xz.contiguous(), parameters, out_weight, (projected, states), dxz)
 
 
 def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *parameters, out_weight, keep = arguments
-    (weights, _), _ = _directions(parameters)
-    (batch, length, _), (channels, count) = xz.shape, weights.A.shape
-    stored = stored_shape(batch, channels, length, count, 1, keep)
-    projected = (batch, length, weights.x_proj.shape[0]) if keep else (0,)
-    kept = [xz.new_empty(projected), xz.new_empty(stored, dtype=torch.float32)]
-    return xz.new_empty(batch, length, out_weight.shape[0]), *kept, *map(torch.empty_like, kept)
+    projected, states = _kept(xz, parameters, keep)
+    return xz.new_empty(*xz.shape[:2], out_weight.shape[0]), projected if keep else xz.new_empty(0), states
 
 
 def _bimamba_backward_shapes(dout: Tensor, xz: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -147,10 +178,9 @@ def _differentiate(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None,
 _NAMES = (*Direction._fields, *(f"{name}_b" for name in Direction._fields), "out_weight")
 WEIGHTS = ", ".join(f"Tensor {name}" for name in _NAMES)
 _INPUTS = f"Tensor xz, {WEIGHTS}"
-_KEPT = ("projected", "states", "projected_b", "states_b")
-register(f"bimamba({_INPUTS}, bool keep) -> ({', '.join(['Tensor'] * 5)})", _bimamba, _bimamba_shapes)
+register(f"bimamba({_INPUTS}, bool keep) -> (Tensor, Tensor, Tensor)", _bimamba, _bimamba_shapes)
 register(
-    f"bimamba_backward(Tensor dout, {_INPUTS}, {', '.join(f'Tensor {name}' for name in _KEPT)})"
+    f"bimamba_backward(Tensor dout, {_INPUTS}, Tensor projected, Tensor states)"
     f" -> ({', '.join(['Tensor'] * (1 + len(_NAMES)))})",
     _bimamba_backward,
     _bimamba_backward_shapes,

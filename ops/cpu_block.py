@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ops import cpu, cpu_add_norm
 from ops.bimamba import Direction
-from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward, operands
+from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward
 from ops.operators import differentiate, register
 from ops.scratch import scratch
 
@@ -43,7 +43,7 @@ def bimamba_block(
     """`ops.bimamba_block_fn` for what `takes` accepts."""
     turns = cpu_add_norm.turns(rotation)
     dtype = torch.bfloat16 if cpu.wants_half() else torch.float32
-    weights = in_weight.to(dtype), *operands(forward, backward, out_weight, dtype)
+    weights = in_weight.to(dtype), *forward, *backward, out_weight.to(dtype)
     return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps)
 
 

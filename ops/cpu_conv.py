@@ -12,45 +12,49 @@ from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
 class ConvCall:
-    """One convolution's arguments in the layouts of the kernel, kept alive while it runs. Results are (B, L, I) with
-    neighbouring channels, in x's precision; with `accumulate` dx is added to what is there."""
+    """Arguments of one direction's convolution, or of two over the same tokens, in the layouts of the kernel, kept alive
+    while it runs. The first direction starts from the last token if `reverse`, the second from the other end.
 
-    def __init__(self, x_BLI: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
-                 accumulate: bool = False):  # fmt: skip
-        self.batch, length, channels = x_BLI.shape
+    x and dx (B, L, I) belong to all directions, weight is (D, I, W), bias (D, I), results are (D, B, L, I) with
+    neighbouring channels, in x's precision; with `accumulate` dx is added to what is there.
+    """
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+                 accumulate: bool = False) -> None:  # fmt: skip
+        self.batch, length, channels = x.shape
         threads = torch.get_num_threads()
         self.splits = max(1, min(MAX_SPLITS, -(-threads // max(1, self.batch))))
-        taps, offset = weight.float().t().contiguous(), None if bias is None else bias.float().contiguous()
-        self._alive = x_BLI, taps, offset
+        taps, offset = (None if p is None else p.float().contiguous() for p in (weight, bias))
+        self.weight_shape = weight.shape
+        self._alive = x, taps, offset
         self.arguments = Conv(
-            batch=self.batch, length=length, channels=channels, width=weight.shape[1],
-            bfloat16_io=x_BLI.dtype == torch.bfloat16, silu=silu, reverse=reverse, accumulate=accumulate,
+            directions=len(weight), batch=self.batch, length=length, channels=channels, width=weight.shape[2],
+            bfloat16_io=x.dtype == torch.bfloat16, silu=silu, reverse=reverse, accumulate=accumulate,
             threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
-            x=Sequence.of(x_BLI), weight=pointer(taps), bias=pointer(offset),
+            x=Sequence.of(x), weight=pointer(taps), bias=pointer(offset),
         )  # fmt: skip
 
-    def forward(self, out_BLI: Tensor) -> None:
-        """Fill `out_BLI`."""
-        self.arguments.out = Sequence.of(out_BLI)
-        if out_BLI.numel():
+    def forward(self, out: Tensor) -> None:
+        """Fill `out`."""
+        self.arguments.out = Sequence.of(out)
+        if out.numel():
             cpu_library.library().conv_forward(byref(self.arguments))
 
-    def backward(self, dout_BLI: Tensor, dx_BLI: Tensor) -> tuple[Tensor, Tensor]:
-        """Fill `dx_BLI`; the float32 gradients of weight (I, W) and bias (I,) are returned."""
-        parts, width, channels = max(1, self.batch) * self.splits, self.arguments.width, self.arguments.channels
-        dweight = dx_BLI.new_zeros(parts, width, channels, dtype=torch.float32)
-        dbias = dx_BLI.new_zeros(parts, channels, dtype=torch.float32)
-        self.arguments.dout, self.arguments.dx = Sequence.of(dout_BLI), Sequence.of(dx_BLI)
+    def backward(self, dout: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill `dx`; the float32 gradients of weight and bias are returned."""
+        dweight = torch.zeros(self.weight_shape, dtype=torch.float32)
+        dbias = torch.zeros(self.weight_shape[:2], dtype=torch.float32)
+        self.arguments.dout, self.arguments.dx = Sequence.of(dout), Sequence.of(dx)
         self.arguments.dweight, self.arguments.dbias = pointer(dweight), pointer(dbias)
-        if dx_BLI.numel():
+        if dx.numel():
             cpu_library.library().conv_backward(byref(self.arguments))
-        return dweight.sum(0).t(), dbias.sum(0)
+        return dweight, dbias
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
     x_BLI = rows(x)
     out = torch.empty_like(x_BLI, memory_format=torch.contiguous_format)
-    ConvCall(x_BLI, weight, bias, silu, reverse).forward(out)
+    _one(x_BLI, weight, bias, silu, reverse).forward(out[None])
     return out.transpose(1, 2)
 
 
@@ -58,9 +62,13 @@ def _conv_backward(dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None,
                    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     x_BLI, dout_BLI = rows(x), rows(dout.to(x.dtype))
     dx = torch.empty_like(x_BLI, memory_format=torch.contiguous_format)
-    dweight, dbias = ConvCall(x_BLI, weight, bias, silu, reverse).backward(dout_BLI, dx)
-    dbias = x.new_empty(0) if bias is None else dbias.to(bias.dtype)
-    return dx.transpose(1, 2), dweight.to(weight.dtype).contiguous(), dbias
+    dweight, dbias = _one(x_BLI, weight, bias, silu, reverse).backward(dout_BLI[None], dx)
+    dbias = x.new_empty(0) if bias is None else dbias[0].to(bias.dtype)
+    return dx.transpose(1, 2), dweight[0].to(weight.dtype), dbias
+
+
+def _one(x_BLI: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> ConvCall:
+    return ConvCall(x_BLI, weight[None], None if bias is None else bias[None], silu, reverse)
 
 
 def _conv_shapes(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:

@@ -13,43 +13,48 @@ from ops.cpu_build import BuildError, library_path
 MAX_SPLITS = 16  # parts of one batch item's work; each has its own share of the sums over channels or time
 
 
-class Sequence(Structure):
-    """Channel-last memory: element (b, t, i) at b * batch + t * row + i."""
+def _fields(*groups: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, kind) for names, kind in groups for name in names.split())
 
-    _fields_ = (("data", c_void_p), ("batch", c_int64), ("row", c_int64))
+
+class Sequence(Structure):
+    """ops/csrc/layout.h: struct Sequence"""
+
+    _fields_ = _fields(("data", c_void_p), ("direction batch row", c_int64))
 
     @classmethod
-    def of(cls, x_BLI: Tensor | None) -> "Sequence":
-        if x_BLI is None:
-            return cls(None, 0, 0)
-        return cls(x_BLI.data_ptr(), x_BLI.stride(0), x_BLI.stride(1))
+    def of(cls, x: Tensor | None) -> "Sequence":
+        """(D, B, L, I), or (B, L, I) that all directions share; channels are neighbours."""
+        if x is None:
+            return cls(None, 0, 0, 0)
+        *direction, batch, row, _ = x.stride()
+        return cls(x.data_ptr(), *(direction or (0,)), batch, row)
 
 
 class Matrix(Structure):
-    """B or C in float32: element (b, g, t, n) at b * batch + g * group + t * row + n."""
+    """ops/csrc/layout.h: struct Matrix"""
 
-    _fields_ = (("data", c_void_p), ("batch", c_int64), ("group", c_int64), ("row", c_int64))
+    _fields_ = _fields(("data", c_void_p), ("direction batch group row", c_int64))
 
     @classmethod
-    def of(cls, x_BGLN: Tensor) -> "Matrix":
-        return cls(x_BGLN.data_ptr(), x_BGLN.stride(0), x_BGLN.stride(1), x_BGLN.stride(2))
-
-
-def _fields(*groups: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, kind) for names, kind in groups for name in names.split())
+    def of(cls, x_DBGLN: Tensor) -> "Matrix":
+        return cls(x_DBGLN.data_ptr(), *x_DBGLN.stride()[:4])
 
 
 class Scan(Structure):
     """ops/csrc/scan.h: struct Scan"""
 
     _fields_ = _fields(
-        ("batch length channels states groups bfloat16_io softplus reverse accumulate threads splits", c_int64),
+        ("directions batch length channels states groups", c_int64),
+        ("bfloat16_io bfloat16_states softplus reverse accumulate threads splits", c_int64),
+        ("factor", c_float),
         ("u delta z out", Sequence),
         ("A D bias", c_void_p),
         ("B C", Matrix),
         ("checkpoints last", c_void_p),
         ("dout du ddelta dz", Sequence),
-        ("dA dD dbias dB dC", c_void_p),
+        ("dA dD dbias", c_void_p),
+        ("dB dC", Matrix),
     )
 
 
@@ -57,7 +62,8 @@ class Conv(Structure):
     """ops/csrc/conv.h: struct Conv"""
 
     _fields_ = _fields(
-        ("batch length channels width bfloat16_io silu reverse accumulate threads splits", c_int64),
+        ("directions batch length channels width", c_int64),
+        ("bfloat16_io silu reverse accumulate threads splits", c_int64),
         ("x out", Sequence),
         ("weight bias", c_void_p),
         ("dout dx", Sequence),

@@ -5,7 +5,6 @@ backward pass starts from there. Results do not change between calls with the sa
 Glossary as in ops/views.py; K blocks of channels, each one register ("lanes") wide.
 """
 
-import functools
 from ctypes import byref
 from typing import Any
 
@@ -19,23 +18,30 @@ from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
 class ScanCall:
-    """One scan's arguments in the layouts of the kernel, kept alive while it runs. Sequences are (B, L, I), B and C
-    (B, G, L, N) in float32, all with neighbouring channels or states; results come in the sequences' precision, and
-    with `accumulate` out and dz are added to what is there."""
+    """Arguments of one direction's scan, or of two over the same tokens, in the layouts of the kernel, kept alive while
+    it runs. The first direction starts from the last token if `reverse`, the second from the other end.
+
+    u and delta are (D, B, L, I); B and C (D, B, G, L, N), float32 or bfloat16; A is (D, I, N), D and bias (D, I). z and
+    the result (B, L, I) belong to all directions, which add up, with `accumulate` to what is there. Channels and states
+    are neighbours in memory; sequences have one precision. factor: of the result.
+    """
 
     def __init__(self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
-                 bias: Tensor | None, softplus: bool, reverse: bool, accumulate: bool = False):  # fmt: skip
+                 bias: Tensor | None, softplus: bool, reverse: bool, accumulate: bool = False, factor: float = 1.0
+                 ) -> None:  # fmt: skip
         self.library = cpu_library.library()
         self.dtype = u.dtype
-        self.batch, self.length, self.dim = u.shape
-        self.states, self.groups = A.shape[1], B.shape[1]
+        self.directions, self.batch, self.length, self.dim = u.shape
+        self.states, self.groups = A.shape[2], B.shape[2]
         threads = torch.get_num_threads()
-        self.splits = max(1, min(MAX_SPLITS, self.dim, -(-threads // max(1, self.batch))))
+        blocks = channel_blocks(self.dim, self.groups)
+        self.splits = max(1, min(MAX_SPLITS, blocks, -(-threads // max(1, self.batch))))
         channels = [None if x is None else x.float().contiguous() for x in (A, D, bias)]
         self._alive = u, delta, z, B, C, channels
         self.arguments = Scan(
-            batch=self.batch, length=self.length, channels=self.dim, states=self.states, groups=self.groups,
-            bfloat16_io=self.dtype == torch.bfloat16, softplus=softplus, reverse=reverse, accumulate=accumulate,
+            directions=self.directions, batch=self.batch, length=self.length, channels=self.dim, states=self.states,
+            groups=self.groups, bfloat16_io=self.dtype == torch.bfloat16, bfloat16_states=B.dtype == torch.bfloat16,
+            softplus=softplus, reverse=reverse, accumulate=accumulate, factor=factor,
             threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
             u=Sequence.of(u), delta=Sequence.of(delta), z=Sequence.of(z),
             A=pointer(channels[0]), D=pointer(channels[1]), bias=pointer(channels[2]),
@@ -45,41 +51,43 @@ class ScanCall:
     @classmethod
     def of(cls, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
            bias: Tensor | None, softplus: bool, reverse: bool) -> "ScanCall":  # fmt: skip
-        """A call on arguments as `ops.selective_scan_fn` takes them."""
+        """A call on arguments as `ops.selective_scan_fn` takes them: of one direction."""
         dtype = io_dtype(u, delta, z)
-        u, delta = rows(u.to(dtype)), rows(delta.to(dtype))
+        sequences = (rows(x.to(dtype))[None] for x in (u, delta))
+        D, bias = (None if x is None else x[None] for x in (D, bias))
         z = None if z is None else rows(z.to(dtype))
-        return cls(u, delta, A, columns(B), columns(C), D, z, bias, softplus, reverse)
+        return cls(*sequences, A[None], columns(B)[None], columns(C)[None], D, z, bias, softplus, reverse)
 
-    def forward(self, out_BLI: Tensor | None, states: Tensor) -> Tensor:
-        """Fill `out_BLI` if it is wanted, and `states`, of a `states_shape`; the state after the last step (B, I, N) is
-        returned."""
-        last = torch.zeros(self.batch, self.dim, self.states, dtype=torch.float32)
-        self.arguments.out, self.arguments.last = Sequence.of(out_BLI), pointer(last)
-        self.arguments.checkpoints = pointer(states) if len(states) else None
+    def forward(self, out: Tensor | None, states: Tensor, last: Tensor | None = None) -> None:
+        """Fill `out` if it is wanted, `states`, of a `states_shape`, and `last`, the state after the last step
+        (D, B, I, N) in float32."""
+        self.arguments.out, self.arguments.last = Sequence.of(out), pointer(last)
+        self.arguments.checkpoints = pointer(states) if states.numel() else None
         if not self.is_empty():
             self.library.scan_forward(byref(self.arguments))
-        return last
 
-    def backward(self, dout_BLI: Tensor, states: Tensor, du: Tensor, ddelta: Tensor, dz: Tensor | None,
-                 out: Tensor | None = None) -> tuple[Tensor, ...]:  # fmt: skip
-        """Fill du, ddelta (u's and delta's memory will do), dz and, if wanted again, out, each (B, L, I); the float32
-        gradients of A (I, N), B and C (B, G, L, N), D and bias (I,) are returned."""
-        zeros = functools.partial(torch.zeros, dtype=torch.float32)
-        dA, dD, dbias = (zeros(self.batch, self.dim, *more) for more in ((self.states,), (), ()))
-        dB_dC = zeros(2, self.splits, self.batch, self.groups, self.length, self.states)
-        for name, x in (("dout", dout_BLI), ("du", du), ("ddelta", ddelta), ("dz", dz), ("out", out)):
+    def backward(self, dout: Tensor, states: Tensor, du: Tensor, ddelta: Tensor, dz: Tensor | None, dB: Tensor,
+                 dC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Fill du, ddelta (u's and delta's memory will do), dz, dB, dC and, if wanted again, out, in the shapes of
+        their arguments; the float32 gradients of A (D, I, N), D and bias (D, I) are returned."""
+        each = self.directions, self.batch, self.dim
+        dA, dD, dbias = (torch.zeros(*each, *more, dtype=torch.float32) for more in ((self.states,), (), ()))
+        for name, x in (("dout", dout), ("du", du), ("ddelta", ddelta), ("dz", dz), ("out", out)):
             setattr(self.arguments, name, Sequence.of(x))
-        for name, x in (("dA", dA), ("dD", dD), ("dbias", dbias), ("dB", dB_dC[0]), ("dC", dB_dC[1])):
+        for name, x in (("dA", dA), ("dD", dD), ("dbias", dbias)):
             setattr(self.arguments, name, pointer(x))
+        self.arguments.dB, self.arguments.dC = Matrix.of(dB), Matrix.of(dC)
         self.arguments.checkpoints = pointer(states)
-        if not self.is_empty():
+        if self.is_empty():
+            dB.zero_(), dC.zero_()
+        else:
             self.library.scan_backward(byref(self.arguments))
-        dA, dD, dbias = (x[0] if len(x) == 1 else x.sum(0) for x in (dA, dD, dbias))
-        return dA, *(dB_dC[:, 0] if self.splits == 1 else dB_dC.sum(1)), dD, dbias
+        dA, dD, dbias = (x[:, 0] if self.batch == 1 else x.sum(1) for x in (dA, dD, dbias))
+        return dA, dD, dbias
 
     def states_shape(self, keep: bool) -> tuple[int, ...]:
-        return stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
+        one = stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
+        return self.directions, *one
 
     def new_sequence(self, like: Tensor) -> Tensor:
         return like.new_empty(self.batch, self.length, self.dim, dtype=self.dtype)
@@ -91,17 +99,21 @@ class ScanCall:
 def stored_shape(batch: int, dim: int, length: int, states: int, groups: int, keep: bool) -> tuple[int, ...]:
     """(chunks - 1, B, K, N, lanes) of the states before each chunk but the first; of none without `keep`."""
     kernels = cpu_library.library()
-    lanes = kernels.scan_register_width()
     stored = max(0, -(-length // kernels.scan_chunk()) - 1) if keep else 0
-    return stored, batch, groups * -(-dim // groups // lanes), states, lanes
+    return stored, batch, channel_blocks(dim, groups), states, kernels.scan_register_width()
+
+
+def channel_blocks(dim: int, groups: int) -> int:
+    """Registers that all channels take, of which none crosses a group."""
+    return groups * -(-dim // groups // cpu_library.library().scan_register_width())
 
 
 def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
           bias: Tensor | None, softplus: bool, reverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     call = ScanCall.of(u, delta, A, B, C, D, z, bias, softplus, reverse)
-    out = call.new_sequence(u)
-    states = torch.empty(call.states_shape(keep), dtype=torch.float32)
-    last = call.forward(out, states)
+    out, last = call.new_sequence(u), torch.zeros(u.shape[0], *A.shape, dtype=torch.float32)
+    states = torch.empty(call.states_shape(keep)[1:], dtype=torch.float32)
+    call.forward(out, states, last)
     return out.to(u.dtype).transpose(1, 2), last, states
 
 
@@ -110,7 +122,9 @@ def _scan_backward(dout: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor,
                    ) -> tuple[Tensor, ...]:  # fmt: skip
     call = ScanCall.of(u, delta, A, B, C, D, z, bias, softplus, reverse)
     du, ddelta, dz = call.new_sequence(u), call.new_sequence(u), None if z is None else call.new_sequence(u)
-    dA, dB, dC, dD, dbias = call.backward(rows(dout.to(call.dtype)), states, du, ddelta, dz)
+    dB, dC = (u.new_empty(u.shape[0], call.groups, u.shape[2], call.states, dtype=torch.float32) for _ in "BC")
+    made = du[None], ddelta[None], dz, dB[None], dC[None]
+    dA, dD, dbias = (x[0] for x in call.backward(rows(dout.to(call.dtype)), states, *made))
     return (
         du.to(u.dtype).transpose(1, 2),
         ddelta.to(delta.dtype).transpose(1, 2),

@@ -18,13 +18,38 @@ def register(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any]
 
 
 def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
-    """Give an operator its gradient; `save` keeps what `backward` needs. NAME_backward is not differentiable again."""
+    """Give an operator its gradient; `save` keeps what `backward` needs. NAME_backward is not differentiable again.
+
+    As torch.library.register_autograd does, whose checks take 0.1 ms a call, a tenth of what a block computes in it.
+    """
 
     def refuse(ctx: Any, *grads: Tensor) -> None:
         raise RuntimeError(f'second derivatives of mamba_mae::{name} are not implemented: use backend="reference"')
 
-    torch.library.register_autograd(f"mamba_mae::{name}", backward, setup_context=save, lib=_library)
-    torch.library.register_autograd(f"mamba_mae::{name}_backward", refuse, lib=_library)
+    _implement_autograd(name, backward, save)
+    _implement_autograd(f"{name}_backward", refuse, lambda ctx, inputs, output: None)
+
+
+def _implement_autograd(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
+    operator = getattr(torch.ops.mamba_mae, name).default
+
+    def without_gradient(*inputs: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*inputs)
+
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = without_gradient(*inputs)
+        save(ctx, inputs, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function = type(f"mamba_mae_{name}", (torch.autograd.Function,), methods)
+
+    def run(*inputs: Any) -> Any:
+        is_wanted = wants_gradient(*(x for x in inputs if isinstance(x, Tensor)))
+        return function.apply(*inputs) if is_wanted else without_gradient(*inputs)
+
+    _library.impl(name, run, "Autograd")
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:

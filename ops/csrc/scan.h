@@ -1,35 +1,25 @@
 // The selective scan's arguments as Python passes them (ops/cpu_library.py mirrors this struct field by field).
 //
-// Sequences are channel-last: element (b, t, i) is at b * batch + t * row + i. B and C are float32 with element
-// (b, g, t, n) at b * batch + g * group + t * row + n. Channels are worked on in blocks of one register; a block never
-// crosses a group, so the last block of a group may have idle lanes.
+// Channels are worked on in blocks of one register; a block never crosses a group, so the last block of a group may
+// have idle lanes.
 #pragma once
 
-#include <cstdint>
-
-struct Sequence {
-    void* data;
-    int64_t batch, row;
-};
-
-struct Matrix {
-    float* data;
-    int64_t batch, group, row;
-};
+#include "layout.h"
 
 struct Scan {
-    int64_t batch, length, channels, states, groups;
-    int64_t bfloat16_io, softplus, reverse, accumulate, threads, splits;  // accumulate: out and dz are added to
+    int64_t directions, batch, length, channels, states, groups;
+    int64_t bfloat16_io, bfloat16_states;  // sequences; B, C and their gradients
+    int64_t softplus, reverse, accumulate, threads, splits;  // accumulate: out and dz are added to
+    float factor;                 // of the output
     Sequence u, delta, z, out;    // z.data may be null, as D and bias, and out, where only the states are wanted
-    const float *A, *D, *bias;    // (channel, state), (channel), (channel)
+    const float *A, *D, *bias;    // (direction, channel, state), without state twice
     Matrix B, C;
-    float* checkpoints;           // states before chunks 1, 2, ...: (chunk, batch, block, state, lane), or null
-    float* last;                  // (batch, channel, state)
-    // the backward pass only; dB and dC have one part per split of the channels, (split, batch, group, time, state);
-    // du may be u's memory and ddelta delta's
+    float* checkpoints;           // states before chunks 1, 2, ...: (direction, chunk, batch, block, state, lane), or null
+    float* last;                  // (direction, batch, channel, state), or null
+    // the backward pass only; du may be u's memory and ddelta delta's
     Sequence dout, du, ddelta, dz;
-    float *dA, *dD, *dbias;       // one part per batch item: (batch, channel, state), (batch, channel) twice
-    float *dB, *dC;               // zero at first
+    float *dA, *dD, *dbias;       // one part per batch item: (direction, batch, channel, state), without state twice
+    Matrix dB, dC;
 };
 
 constexpr int CHUNK = 16;  // steps between two stored states

@@ -1,8 +1,9 @@
-// Selective scan, backward pass, both directions: gradients of every input.
+// Selective scan, backward pass: gradients of every input.
 //
 // Every chunk restarts from its stored state. With the adjoint state g_t = C_t dy_t + decay_{t+1} g_{t+1}:
 // dC_t = dy_t h_t, dB_t = delta_t u_t g_t (both summed over channels), d(delta_t u_t) = <B_t, g_t>, and the exponent
-// delta_t A gets g_t decay_t h_{t-1}. Sums over channels are kept lane by lane over a panel and reduced once per chunk.
+// delta_t A gets g_t decay_t h_{t-1}. Sums over channels are kept lane by lane over a panel, reduced once per chunk,
+// and over the threads' shares of the channels at the end.
 
 #include "scan_panel.h"
 
@@ -25,7 +26,7 @@ template <class T> void prepare(const Scan& s, const Block& k, int64_t b, int64_
         w.slope[j] = l.sigmoid;
     }
     w.dtu[j] = w.dt[j] * u;
-    w.dy[j] = load(at<T>(s.dout, b, t, k.channel), k.lanes);
+    w.dy[j] = load(at<T>(s.dout, b, t, k.channel), k.lanes) * s.factor;
     if (s.z.data) {
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes);
         w.gate[j] = logistic(z).sigmoid;
@@ -41,7 +42,7 @@ void finish(const Scan& s, const Block& k, int64_t b, int64_t t, int j, const Ba
     store(at<T>(s.du, b, t, k.channel), w.d_dtu[j] * w.dt[j] + per_channel(s.D, k) * w.dy[j], k.lanes);
     store(sums, load(sums) + w.dy[j] * u);
     store(sums + WIDTH, load(sums + WIDTH) + ddelta);
-    const vf y = w.y[j] + per_channel(s.D, k) * u;
+    const vf y = (w.y[j] + per_channel(s.D, k) * u) * s.factor;
     if (s.z.data) {
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes), gate = w.gate[j];
         const vf dout = load(at<T>(s.dout, b, t, k.channel), k.lanes);
@@ -104,18 +105,29 @@ void backward_tile(const float* A, int count, Backward& w, const Columns& B, con
     }
 }
 
-// What one panel's chunks hand on to each other: (block, state, lane) each.
+// What one panel's chunks share: rates, carries and dA are (block, state, lane); B and C those of the group at work.
 struct Running {
     const float* rates;
     float *carries, *dA;
+    Columns B, C;
+};
+
+// dB and dC as far as one thread's share of the channels goes: element (t, 0, n) and (t, 1, n) of one group.
+struct Share {
+    int64_t group;
+    float* data;
+
+    Share(float* shares, const Scan& s, int64_t d, int64_t b, int64_t split)
+        : group(s.length * 2 * s.states), data(shares + ((d * s.batch + b) * s.splits + split) * s.groups * group) {}
+    void clear(const Scan& s) const { std::memset(data, 0, s.groups * group * sizeof(float)); }
+    float* row(const Scan& s, int64_t g, int64_t t) const { return data + g * group + t * 2 * s.states; }
 };
 
 // States n .. n + TILE of one chunk for the panel's blocks first .. end of one group, and their share of dB and dC.
 template <int TILE>
 void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t chunk, int64_t n, int64_t first,
-                     int64_t end, int64_t group, Backward* work, const Running& to) {
+                     int64_t end, int64_t group, Backward* work, const Running& to, const Share& share) {
     const Steps steps(s, chunk);
-    const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
     Step<TILE> kept[CHUNK + 1] = {};
     for (int64_t k = first; k < end; ++k) {
         const int64_t place = (k * s.states + n) * WIDTH;
@@ -126,20 +138,19 @@ void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t 
         if (chunk && k + 1 < end)
             for (int i = 0; i < TILE; ++i)
                 __builtin_prefetch(checkpoint(s, shape, chunk, p.batch, p.begin + k + 1) + (n + i) * WIDTH);
-        backward_tile<TILE>(to.rates + place, steps.count, work[k], B, C, n, start, to.carries + place, to.dA + place,
-                            kept);
+        backward_tile<TILE>(to.rates + place, steps.count, work[k], to.B, to.C, n, start, to.carries + place,
+                            to.dA + place, kept);
     }
-    const int64_t part = ((p.split * s.batch + p.batch) * s.groups + group) * s.length * s.states;
     for (int j = 0; j < steps.count; ++j) {
-        const int64_t place = part + steps.position(j) * s.states + n;
+        float* dB = share.row(s, group, steps.position(j)) + n;
         for (int i = 0; i < TILE; ++i) {
-            s.dB[place + i] += sum(kept[j].dB[i]);
-            s.dC[place + i] += sum(kept[j].dC[i]);
+            dB[i] += sum(kept[j].dB[i]);
+            dB[s.states + i] += sum(kept[j].dC[i]);
         }
     }
 }
 
-template <class T> void backward_panel(const Scan& s, const Shape& shape, const Panel& p) {
+template <class T> void backward_panel(const Scan& s, const Shape& shape, const Panel& p, float* shares) {
     const Blocks blocks(s, shape, p);
     const int64_t size = blocks.count * s.states * WIDTH;
     Buffer<Backward> work(blocks.count);
@@ -148,23 +159,25 @@ template <class T> void backward_panel(const Scan& s, const Shape& shape, const 
     carries.clear(size);
     dA.clear(size);
     sums.clear(blocks.count * 2 * WIDTH);
-    const Running to{rates.data, carries.data, dA.data};
+    Running to{rates.data, carries.data, dA.data, Columns(s.states), Columns(s.states)};
+    const Share share(shares, s, p.direction, p.batch, p.split);
+    if (p.index == 0) share.clear(s);
     for (int64_t chunk = shape.chunks - 1; chunk >= 0; --chunk) {
         const Steps steps(s, chunk);
         for (int j = 0; j < steps.count; ++j)
             for (int64_t k = 0; k < blocks.count; ++k)
                 prepare<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
-        for (int64_t first = 0, end; first < blocks.count; first = end) {
-            const int64_t group = blocks.at[first].group;
-            for (end = first; end < blocks.count && blocks.at[end].group == group;) ++end;
+        for_each_group(blocks, [&](int64_t group, int64_t first, int64_t end) {
+            to.B.read(s, s.B, p.batch, group, steps);
+            to.C.read(s, s.C, p.batch, group, steps);
             int64_t n = 0;
             const auto tile = [&](auto run, int states) {
-                run(s, shape, p, chunk, n, first, end, group, work.data, to);
+                run(s, shape, p, chunk, n, first, end, group, work.data, to, share);
                 n += states;
             };
             while (n + 4 <= s.states) tile(backward_states<4>, 4);
             while (n < s.states) tile(backward_states<1>, 1);
-        }
+        });
         for (int j = 0; j < steps.count; ++j)
             for (int64_t k = 0; k < blocks.count; ++k)
                 finish<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k], sums.data + k * 2 * WIDTH);
@@ -177,8 +190,31 @@ template <class T> void backward_panel(const Scan& s, const Shape& shape, const 
     }
 }
 
+// dB and dC from all threads' shares.
+template <class T> void add_shares(const Scan& s, float* shares) {
+    const int64_t rows = s.directions * s.batch * s.groups * s.length;
+#pragma omp parallel for num_threads(int(s.threads)) schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const int64_t t = row % s.length, rest = row / s.length, g = rest % s.groups;
+        const int64_t b = rest / s.groups % s.batch, d = rest / s.groups / s.batch;
+        T* to[] = {at<T>(s.dB, b, g, t) + d * s.dB.direction, at<T>(s.dC, b, g, t) + d * s.dC.direction};
+        for (int which = 0; which < 2; ++which)
+            for (int64_t n = 0; n < s.states; n += WIDTH) {
+                const int lanes = s.states - n < WIDTH ? int(s.states - n) : WIDTH;
+                vf total{};
+                for (int64_t split = 0; split < s.splits; ++split)
+                    total += load(Share(shares, s, d, b, split).row(s, g, t) + which * s.states + n, lanes);
+                store(to[which] + n, total, lanes);
+            }
+    }
+}
+
 }  // namespace
 
 extern "C" void scan_backward(const Scan* s) {
-    for_each_panel(*s, BACKWARD_PANEL, s->bfloat16_io ? backward_panel<bfloat16> : backward_panel<float>);
+    Buffer<float> shares(s->directions * s->batch * s->splits * s->groups * s->length * 2 * s->states);
+    const auto panel = s->bfloat16_io ? backward_panel<bfloat16> : backward_panel<float>;
+    for_each_panel(*s, BACKWARD_PANEL,
+                   [&](const Scan& one, const Shape& shape, const Panel& p) { panel(one, shape, p, shares.data); });
+    (s->bfloat16_states ? add_shares<bfloat16> : add_shares<float>)(*s, shares.data);
 }

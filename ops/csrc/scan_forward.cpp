@@ -1,4 +1,4 @@
-// Selective scan, forward pass, both directions. ops/reference.py is the specification.
+// Selective scan, forward pass. ops/reference.py is the specification.
 
 #include "scan_panel.h"
 
@@ -14,7 +14,7 @@ template <class T> void prepare(const Scan& s, const Block& k, int64_t b, int64_
 }
 
 template <class T> void finish(const Scan& s, const Block& k, int64_t b, int64_t t, int j, const Forward& w) {
-    vf y = w.y[j];
+    vf y = w.y[j] * s.factor;
     if (s.z.data) {
         const vf z = load(at<T>(s.z, b, t, k.channel), k.lanes);
         y = y * z * logistic(z).sigmoid;
@@ -52,6 +52,7 @@ template <class T, bool OUTPUT> void forward_panel(const Scan& s, const Shape& s
     const int64_t size = s.states * WIDTH;
     Buffer<Forward> work(blocks.count);
     Buffer<float> rates(blocks.count * size), state(blocks.count * size);
+    Columns B(s.states), C(s.states);
     blocks.gather(s.A, LOG2_E, rates.data);
     state.clear(blocks.count * size);
     for (int64_t chunk = 0; chunk < shape.chunks; ++chunk) {
@@ -60,26 +61,28 @@ template <class T, bool OUTPUT> void forward_panel(const Scan& s, const Shape& s
             for (int64_t k = 0; k < blocks.count; ++k)
                 prepare<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
         const bool is_kept = s.checkpoints && chunk + 1 < shape.chunks;
-        for (int64_t k = 0; k < blocks.count; ++k) {
-            const int64_t group = blocks.at[k].group;
-            const Columns B(s.B, p.batch, group, steps), C(s.C, p.batch, group, steps);
-            float* keep = is_kept ? checkpoint(s, shape, chunk + 1, p.batch, p.begin + k) : nullptr;
-            int64_t n = 0;
-            const auto tile = [&](auto run, int states) {
-                const int64_t offset = n * WIDTH, place = k * size + offset;
-                run(rates.data + place, steps.count, work.data[k], B, C, n, state.data + place,
-                    keep ? keep + offset : nullptr);
-                n += states;
-            };
-            while (n + 8 <= s.states) tile(forward_tile<8, OUTPUT>, 8);
-            while (n + 4 <= s.states) tile(forward_tile<4, OUTPUT>, 4);
-            while (n < s.states) tile(forward_tile<1, OUTPUT>, 1);
-        }
+        for_each_group(blocks, [&](int64_t group, int64_t first, int64_t end) {
+            B.read(s, s.B, p.batch, group, steps);
+            C.read(s, s.C, p.batch, group, steps);
+            for (int64_t k = first; k < end; ++k) {
+                float* keep = is_kept ? checkpoint(s, shape, chunk + 1, p.batch, p.begin + k) : nullptr;
+                int64_t n = 0;
+                const auto tile = [&](auto run, int states) {
+                    const int64_t offset = n * WIDTH, place = k * size + offset;
+                    run(rates.data + place, steps.count, work.data[k], B, C, n, state.data + place,
+                        keep ? keep + offset : nullptr);
+                    n += states;
+                };
+                while (n + 8 <= s.states) tile(forward_tile<8, OUTPUT>, 8);
+                while (n + 4 <= s.states) tile(forward_tile<4, OUTPUT>, 4);
+                while (n < s.states) tile(forward_tile<1, OUTPUT>, 1);
+            }
+        });
         for (int j = 0; OUTPUT && j < steps.count; ++j)
             for (int64_t k = 0; k < blocks.count; ++k)
                 finish<T>(s, blocks.at[k], p.batch, steps.position(j), j, work.data[k]);
     }
-    blocks.scatter(state.data, s.last + p.batch * s.channels * s.states);
+    if (s.last) blocks.scatter(state.data, s.last + p.batch * s.channels * s.states);
 }
 
 }  // namespace

@@ -1,14 +1,12 @@
 // How a scan's work is cut: panels of channel blocks, chunks of steps, and what both passes share.
 //
-// A thread owns one batch item and a range of channel blocks, cut into panels that fit the cache. It walks over chunks
-// of CHUNK steps. Inside a chunk a first pass reads the rows of the panel in memory order and prepares the step sizes,
+// A thread owns one batch item and a range of channel blocks, cut into panels that fit the cache, in all directions one
+// after the other. It walks over chunks of CHUNK steps. Inside a chunk a first pass reads the rows of the panel in memory order and prepares the step sizes,
 // the recurrence runs block by block in the cache with several states at a time in registers ("tile"), and a last pass
 // writes rows again. Results depend on nothing but `splits`.
 #pragma once
 
-#include <cstdlib>
-#include <new>
-
+#include "buffer.h"
 #include "scan.h"
 #include "vec.h"
 
@@ -54,20 +52,14 @@ template <class T> inline T* at(const Sequence& x, int64_t b, int64_t t, int64_t
     return static_cast<T*>(x.data) + b * x.batch + t * x.row + i;
 }
 
+template <class T> inline T* at(const Matrix& x, int64_t b, int64_t g, int64_t t) {
+    return static_cast<T*>(x.data) + b * x.batch + g * x.group + t * x.row;
+}
+
 // Write a register, or add it to what another direction wrote.
 template <class T> inline void put(const Scan& s, T* place, vf x, int lanes) {
     store(place, s.accumulate ? load(place, lanes) + x : x, lanes);
 }
-
-// Columns of B or C for a chunk's steps: column(j)[n].
-struct Columns {
-    const float* data;
-    int64_t stride;
-
-    Columns(const Matrix& m, int64_t b, int64_t g, const Steps& steps)
-        : data(m.data + b * m.batch + g * m.group + steps.first * m.row), stride(m.row * steps.sign) {}
-    const float* operator()(int j) const { return data + j * stride; }
-};
 
 float* checkpoint(const Scan& s, const Shape& shape, int64_t chunk, int64_t b, int64_t k) {
     return s.checkpoints + (((chunk - 1) * s.batch + b) * shape.blocks + k) * s.states * WIDTH;
@@ -92,20 +84,29 @@ template <class T> inline vf raw_step(const Scan& s, const Block& k, int64_t b, 
     return load(at<T>(s.delta, b, t, k.channel), k.lanes) + per_channel(s.bias, k);
 }
 
-template <class V> struct Buffer {  // aligned and uninitialised, which std::vector cannot be
-    V* data;
-    explicit Buffer(int64_t count) : data(nullptr) {
-        void* p = nullptr;
-        if (posix_memalign(&p, 64, count * sizeof(V) + 64) != 0) throw std::bad_alloc();
-        data = static_cast<V*>(p);
+// B or C for a chunk's steps in float32: column(j)[n].
+class Columns {
+  public:
+    explicit Columns(int64_t states) : states(states), memory(CHUNK * states) {}
+    void read(const Scan& s, const Matrix& m, int64_t b, int64_t g, const Steps& steps) {
+        if (s.bfloat16_states)
+            copy<bfloat16>(m, b, g, steps);
+        else
+            copy<float>(m, b, g, steps);
     }
-    Buffer(const Buffer&) = delete;
-    ~Buffer() { std::free(data); }
-    void clear(int64_t count) { std::memset(data, 0, count * sizeof(V)); }
+    const float* operator()(int j) const { return memory.data + j * states; }
+
+  private:
+    template <class T> void copy(const Matrix& m, int64_t b, int64_t g, const Steps& steps) {
+        for (int j = 0; j < steps.count; ++j)
+            convert(at<T>(m, b, g, steps.position(j)), memory.data + j * states, states);
+    }
+    int64_t states;
+    Buffer<float> memory;
 };
 
 struct Panel {
-    int64_t batch, begin, end, split;
+    int64_t direction, batch, split, index, begin, end;  // index: of this split's panels
 };
 
 // A panel's blocks, and their states or rates A as (block, state, lane) from and to (channel, state).
@@ -133,6 +134,34 @@ struct Blocks {
     }
 };
 
+// Runs of a panel's blocks that belong to one group.
+template <class Run> void for_each_group(const Blocks& blocks, Run run) {
+    for (int64_t first = 0, end; first < blocks.count; first = end) {
+        const int64_t group = blocks.at[first].group;
+        for (end = first; end < blocks.count && blocks.at[end].group == group;) ++end;
+        run(group, first, end);
+    }
+}
+
+// The scan of direction d alone.
+Scan direction(Scan s, const Shape& shape, int64_t d) {
+    const int64_t channels = d * s.channels, states = channels * s.states;
+    for (Sequence* x : {&s.u, &s.delta, &s.z, &s.out, &s.dout, &s.du, &s.ddelta, &s.dz})
+        start_at(*x, d, s.bfloat16_io ? 2 : 4);
+    for (Matrix* x : {&s.B, &s.C, &s.dB, &s.dC}) start_at(*x, d, s.bfloat16_states ? 2 : 4);
+    start_at(s.A, states);
+    start_at(s.D, channels);
+    start_at(s.bias, channels);
+    start_at(s.checkpoints, d * (shape.chunks - 1) * s.batch * shape.blocks * s.states * WIDTH);
+    start_at(s.last, s.batch * states);
+    start_at(s.dA, s.batch * states);
+    start_at(s.dD, s.batch * channels);
+    start_at(s.dbias, s.batch * channels);
+    s.reverse = (s.reverse + d) % 2;
+    s.accumulate |= d > 0;
+    return s;
+}
+
 template <class Run> void for_each_panel(const Scan& s, int64_t size, Run run) {
     const Shape shape(s);
     const int64_t items = s.batch * s.splits;
@@ -141,8 +170,13 @@ template <class Run> void for_each_panel(const Scan& s, int64_t size, Run run) {
         const int64_t b = item / s.splits, split = item % s.splits;
         const int64_t first = shape.blocks * split / s.splits, last = shape.blocks * (split + 1) / s.splits;
         const int64_t panels = (last - first + size - 1) / size;
-        for (int64_t i = 0; i < panels; ++i)
-            run(s, shape, {b, first + (last - first) * i / panels, first + (last - first) * (i + 1) / panels, split});
+        for (int64_t d = 0; d < s.directions; ++d) {
+            const Scan one = direction(s, shape, d);
+            for (int64_t i = 0; i < panels; ++i) {
+                const int64_t begin = first + (last - first) * i / panels, end = first + (last - first) * (i + 1) / panels;
+                run(one, shape, Panel{d, b, split, i, begin, end});
+            }
+        }
     }
 }
 

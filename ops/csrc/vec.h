@@ -124,6 +124,14 @@ static inline void store(bfloat16* p, vf x, int lanes = WIDTH) {
     copy_some(p, some, lanes);
 }
 
+// A row of values of either kind, in float32.
+template <class T> static inline void convert(const T* from, float* to, int64_t count) {
+    for (int64_t i = 0; i < count; i += WIDTH) {
+        const int lanes = count - i < WIDTH ? int(count - i) : WIDTH;
+        store(to + i, load(from + i, lanes), lanes);
+    }
+}
+
 static inline float sum(vf x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps((__m512)x);
