@@ -20,14 +20,22 @@ from ops.cpu_scan import ScanCall, stored_shape
 from ops.operators import differentiate, register, wants_gradient
 from ops.scratch import scratch
 
-PARAMETERS = len(Direction._fields)
+WEIGHTS = ", ".join(f"Tensor {name}" for name in (*Direction._fields, "out_weight"))  # of both directions: (2, ...)
 TOGETHER = 16 << 20  # bytes of a sequence (B, L, I) up to which both directions go together
 
 
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
     """`ops.bimamba_fn` for float32 or bfloat16 on a CPU; the matrix products are done in the precision of xz."""
-    keep, out_weight = wants_gradient(xz_BLx, *forward, *backward, out_weight), out_weight.to(xz_BLx.dtype)
-    return torch.ops.mamba_mae.bimamba(xz_BLx, *forward, *backward, out_weight, keep)[0]
+    keep = wants_gradient(xz_BLx, *forward, *backward, out_weight)
+    return torch.ops.mamba_mae.bimamba(xz_BLx, *stacked(forward, backward, out_weight, xz_BLx.dtype), keep)[0]
+
+
+def stacked(forward: Direction, backward: Direction, out_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """The weights as the operators take them: those of both directions one above the other, those of products in
+    `dtype`, cast once for both passes."""
+    both = Direction(*(torch.stack(pair) for pair in zip(forward, backward)))
+    both = both._replace(x_proj=both.x_proj.to(dtype), dt_proj=both.dt_proj.to(dtype))
+    return *both, out_weight.to(dtype)
 
 
 class _Part:
@@ -85,11 +93,8 @@ class _Part:
         return Direction(*self.conv.backward(du, dx), d_x_proj, d_dt_proj, d_dt_bias, dA, dD)
 
 
-def _parts(xz: Tensor, parameters: Sequence[Tensor]) -> Iterator[_Part]:
+def _parts(xz: Tensor, weights: Direction) -> Iterator[_Part]:
     x, z = xz.chunk(2, dim=-1)
-    pairs = zip(parameters[:PARAMETERS], parameters[PARAMETERS:], strict=True)
-    weights = Direction(*(torch.stack(pair) for pair in pairs))
-    weights = weights._replace(x_proj=weights.x_proj.to(xz.dtype), dt_proj=weights.dt_proj.to(xz.dtype))
     if x.numel() * x.element_size() <= TOGETHER:
         yield _Part(x, z, weights, slice(0, 2))
         return
@@ -97,71 +102,61 @@ def _parts(xz: Tensor, parameters: Sequence[Tensor]) -> Iterator[_Part]:
         yield _Part(x, z, Direction(*(w[which] for w in weights)), which)
 
 
-def mix(xz: Tensor, parameters: Sequence[Tensor], out_weight: Tensor, keep: bool) -> tuple[Tensor, ...]:
+def mix(xz: Tensor, weights: Direction, out_weight: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(B, L, 2I) contiguous -> (B, L, E), then what `mix_backward` needs, of both directions: the projections
-    (2, B, L, P) and, empty without `keep`, the scan's states. parameters: those of both directions; out_weight is in
-    the precision of xz."""
-    projected, states = _kept(xz, parameters, keep)
+    (2, B, L, P) and, empty without `keep`, the scan's states. weights, out_weight: as from `stacked`."""
+    projected, states = _kept(xz, weights, keep)
     y = scratch("y", (*xz.shape[:2], xz.shape[2] // 2), xz.dtype)
-    for part in _parts(xz, parameters):
+    for part in _parts(xz, weights):
         u, here = part.convolve(), projected[part.which]
         part.project(u, here)
         part.scan(u, here)[0].forward(y, states[part.which])
     return F.linear(y, out_weight), projected, states
 
 
-def _kept(xz: Tensor, parameters: Sequence[Tensor], keep: bool) -> tuple[Tensor, Tensor]:
-    (batch, length, width), weights = xz.shape, Direction(*parameters[:PARAMETERS])
-    stored = stored_shape(batch, width // 2, length, weights.A.shape[1], 1, keep)
-    projected = xz.new_empty(2, batch, length, len(weights.x_proj))
-    return projected, xz.new_empty(2, *stored, dtype=torch.float32)
+def _kept(xz: Tensor, weights: Direction, keep: bool) -> tuple[Tensor, Tensor]:
+    (batch, length, width), (_, ranks, _) = xz.shape, weights.x_proj.shape
+    stored = stored_shape(batch, width // 2, length, weights.A.shape[2], 1, keep)
+    return xz.new_empty(2, batch, length, ranks), xz.new_empty(2, *stored, dtype=torch.float32)
 
 
 def mix_backward(
-    dout: Tensor,
-    xz: Tensor,
-    parameters: Sequence[Tensor],
-    out_weight: Tensor,
-    kept: Sequence[Tensor] | None,
-    dxz: Tensor,
+    dout: Tensor, xz: Tensor, weights: Direction, out_weight: Tensor, kept: Sequence[Tensor] | None, dxz: Tensor
 ) -> tuple[Tensor, ...]:
-    """Fill `dxz`, the gradient of xz; those of parameters and out_weight are returned. kept: what `mix` kept; None: it
-    is computed again, so that the states of all blocks never stand in memory at the same time."""
+    """Fill `dxz`, the gradient of xz; those of weights and out_weight are returned. kept: what `mix` kept; None: it is
+    computed again, so that the states of all blocks never stand in memory at the same time."""
     dout = dout.to(xz.dtype).contiguous().flatten(0, 1)
     dx, dz = dxz.chunk(2, dim=-1)
     dy, y = (scratch(name, dx.shape, xz.dtype) for name in ("dy", "y"))
     torch.mm(dout, out_weight, out=dy.flatten(0, 1))
-    grads: list[Tensor] = []
-    for part in _parts(xz, parameters):
-        made = part.backward(dy, y, dx, dz, kept)
-        for of_direction in zip(*(gradient.to(w.dtype).unbind() for gradient, w in zip(made, parameters))):
-            grads += of_direction
-    return *grads, torch.mm(dout.t(), y.flatten(0, 1))
+    made = [part.backward(dy, y, dx, dz, kept) for part in _parts(xz, weights)]
+    grads = made[0] if len(made) == 1 else map(torch.cat, zip(*made))
+    return *(grad.to(w.dtype) for grad, w in zip(grads, weights)), torch.mm(dout.t(), y.flatten(0, 1))
 
 
-@torch.autocast("cpu", enabled=False)  # xz is in the precision wanted
+@torch.autocast("cpu", enabled=False)  # the operands already are in the precision wanted
 def _bimamba(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *parameters, out_weight, keep = arguments
-    out, projected, states = mix(xz.contiguous(), parameters, out_weight, keep)
+    *weights, out_weight, keep = arguments
+    out, projected, states = mix(xz.contiguous(), Direction(*weights), out_weight, keep)
     return out, projected if keep else xz.new_empty(0), states
 
 
 @torch.autocast("cpu", enabled=False)
-def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *parameters, out_weight, projected, states = arguments
+def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
+    *weights, out_weight, projected, states = arguments
     dxz = torch.empty_like(xz, memory_format=torch.contiguous_format)
-    return dxz, *mix_backward(dout, xz.contiguous(), parameters, out_weight, (projected, states), dxz)
+    return dxz, *mix_backward(dout, xz.contiguous(), Direction(*weights), out_weight, (projected, states), dxz)
 
 
 def _bimamba_shapes(xz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *parameters, out_weight, keep = arguments
-    projected, states = _kept(xz, parameters, keep)
+    *weights, out_weight, keep = arguments
+    projected, states = _kept(xz, Direction(*weights), keep)
     return xz.new_empty(*xz.shape[:2], out_weight.shape[0]), projected if keep else xz.new_empty(0), states
 
 
 def _bimamba_backward_shapes(dout: Tensor, xz: Tensor, *arguments: Tensor) -> tuple[Tensor, ...]:
-    inputs = (xz, *arguments[: 2 * PARAMETERS + 1])
-    return tuple(x.new_empty(x.shape) for x in inputs)
+    *weights, _, _ = arguments
+    return tuple(x.new_empty(x.shape) for x in (xz, *weights))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -175,13 +170,11 @@ def _differentiate(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None,
     return (*torch.ops.mamba_mae.bimamba_backward(dout, *ctx.saved_tensors), None)
 
 
-_NAMES = (*Direction._fields, *(f"{name}_b" for name in Direction._fields), "out_weight")
-WEIGHTS = ", ".join(f"Tensor {name}" for name in _NAMES)
 _INPUTS = f"Tensor xz, {WEIGHTS}"
+_GRADIENTS = ", ".join(["Tensor"] * _INPUTS.count("Tensor"))
 register(f"bimamba({_INPUTS}, bool keep) -> (Tensor, Tensor, Tensor)", _bimamba, _bimamba_shapes)
 register(
-    f"bimamba_backward(Tensor dout, {_INPUTS}, Tensor projected, Tensor states)"
-    f" -> ({', '.join(['Tensor'] * (1 + len(_NAMES)))})",
+    f"bimamba_backward(Tensor dout, {_INPUTS}, Tensor projected, Tensor states) -> ({_GRADIENTS})",
     _bimamba_backward,
     _bimamba_backward_shapes,
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ops import cpu, cpu_add_norm
 from ops.bimamba import Direction
-from ops.cpu_bimamba import PARAMETERS, WEIGHTS, mix, mix_backward
+from ops.cpu_bimamba import WEIGHTS, mix, mix_backward, stacked
 from ops.operators import differentiate, register
 from ops.scratch import scratch
 
@@ -43,7 +43,7 @@ def bimamba_block(
     """`ops.bimamba_block_fn` for what `takes` accepts."""
     turns = cpu_add_norm.turns(rotation)
     dtype = torch.bfloat16 if cpu.wants_half() else torch.float32
-    weights = in_weight.to(dtype), *forward, *backward, out_weight.to(dtype)
+    weights = in_weight.to(dtype), *stacked(forward, backward, out_weight, dtype)
     return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps)
 
 
@@ -56,22 +56,22 @@ def _project(normed: Tensor, in_weight: Tensor) -> Tensor:
 @torch.autocast("cpu", enabled=False)
 def _block(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, norm_weight: Tensor, scale: Tensor | None,
            in_weight: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:  # fmt: skip
-    *parameters, out_weight, eps = arguments
+    *weights, out_weight, eps = arguments
     normed = scratch("normed", hidden.shape, in_weight.dtype)
     total = hidden.new_empty(hidden.shape, dtype=torch.float32)
     cpu_add_norm.fill(normed, total, hidden, residual, rotation, norm_weight, scale, eps)
-    return mix(_project(normed, in_weight), parameters, out_weight, keep=False)[0], total
+    return mix(_project(normed, in_weight), Direction(*weights), out_weight, keep=False)[0], total
 
 
 @torch.autocast("cpu", enabled=False)
 def _block_backward(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, norm_weight: Tensor,
                     scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
-    *parameters, out_weight, eps, dtype = arguments
+    *weights, out_weight, eps, dtype = arguments
     normed = scratch("normed", total.shape, in_weight.dtype)
     cpu_add_norm.norm(normed, total, norm_weight, eps)
     xz = _project(normed, in_weight)
     dxz = scratch("dxz", xz.shape, xz.dtype)
-    gradients = mix_backward(dout, xz, parameters, out_weight, None, dxz)
+    gradients = mix_backward(dout, xz, Direction(*weights), out_weight, None, dxz)
     rows, dxz_rows = normed.flatten(0, 1), dxz.flatten(0, 1)
     d_in_weight = torch.mm(dxz_rows.t(), rows)
     torch.mm(dxz_rows, in_weight, out=rows)  # normed has been read for the last time
@@ -114,7 +114,7 @@ register(
 )
 register(
     f"block_backward(Tensor dout, Tensor dtotal, Tensor total, {_INPUTS}, ScalarType dtype)"
-    f" -> ({', '.join(['Tensor'] * (4 + 2 * PARAMETERS + 1))})",
+    f" -> ({', '.join(['Tensor'] * (4 + WEIGHTS.count('Tensor')))})",
     _block_backward,
     _block_backward_shapes,
 )

@@ -12,8 +12,8 @@ from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
 class ConvCall:
-    """Arguments of one direction's convolution, or of two over the same tokens, in the layouts of the kernel, kept alive
-    while it runs. The first direction starts from the last token if `reverse`, the second from the other end.
+    """Arguments of one direction's convolution, or of two over the same tokens, in the layouts of the kernel, kept
+    alive while it runs. The first direction starts from the last token if `reverse`, the second from the other end.
 
     x and dx (B, L, I) belong to all directions, weight is (D, I, W), bias (D, I), results are (D, B, L, I) with
     neighbouring channels, in x's precision; with `accumulate` dx is added to what is there.

@@ -53,10 +53,10 @@ class ScanCall:
            bias: Tensor | None, softplus: bool, reverse: bool) -> "ScanCall":  # fmt: skip
         """A call on arguments as `ops.selective_scan_fn` takes them: of one direction."""
         dtype = io_dtype(u, delta, z)
-        sequences = (rows(x.to(dtype))[None] for x in (u, delta))
+        u, delta, B, C = rows(u.to(dtype))[None], rows(delta.to(dtype))[None], columns(B)[None], columns(C)[None]
         D, bias = (None if x is None else x[None] for x in (D, bias))
         z = None if z is None else rows(z.to(dtype))
-        return cls(*sequences, A[None], columns(B)[None], columns(C)[None], D, z, bias, softplus, reverse)
+        return cls(u, delta, A[None], B, C, D, z, bias, softplus, reverse)
 
     def forward(self, out: Tensor | None, states: Tensor, last: Tensor | None = None) -> None:
         """Fill `out` if it is wanted, `states`, of a `states_shape`, and `last`, the state after the last step
@@ -79,7 +79,8 @@ class ScanCall:
         self.arguments.dB, self.arguments.dC = Matrix.of(dB), Matrix.of(dC)
         self.arguments.checkpoints = pointer(states)
         if self.is_empty():
-            dB.zero_(), dC.zero_()
+            dB.zero_()
+            dC.zero_()
         else:
             self.library.scan_backward(byref(self.arguments))
         dA, dD, dbias = (x[:, 0] if self.batch == 1 else x.sum(1) for x in (dA, dD, dbias))

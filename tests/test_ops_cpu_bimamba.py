@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from ops import bimamba_fn
+from ops import Direction, bimamba_fn, cpu_bimamba
 from tests.ops_cases import (
     assert_close,
     assert_repeats,
@@ -17,6 +17,8 @@ from tests.ops_cases import (
 )
 
 fused = functools.partial(on_directions(bimamba_fn), backend="cpu")
+TOGETHER_OR_NOT = (cpu_bimamba.TOGETHER, 0)
+Patch = pytest.MonkeyPatch
 plain = functools.partial(on_directions(bimamba_fn), backend="reference")
 
 
@@ -25,6 +27,7 @@ def _kernels():
     require_kernels()
 
 
+@pytest.mark.parametrize("together", TOGETHER_OR_NOT)
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
     "sizes",
@@ -32,14 +35,17 @@ def _kernels():
      {"width": 16, "states": 1}],
     ids=str,
 )  # fmt: skip
-def test_values_and_gradients_in_float32(sizes: dict[str, int], count: int):
+def test_values_and_gradients_in_float32(sizes: dict[str, int], count: int, together: int, monkeypatch: Patch):
+    monkeypatch.setattr(cpu_bimamba, "TOGETHER", together)
     tensors = mixer_tensors(**sizes)
     with threads(count):
         actual = forward_backward(fused, tensors)
     assert_close(actual, forward_backward(plain, exact(tensors)), rtol=1e-5, dtype=False)
 
 
-def test_bfloat16_input_with_float32_parameters():
+@pytest.mark.parametrize("together", TOGETHER_OR_NOT)
+def test_bfloat16_input_with_float32_parameters(together: int, monkeypatch: Patch):
+    monkeypatch.setattr(cpu_bimamba, "TOGETHER", together)
     tensors = mixer_tensors(length=70, inner=64, states=16)
     tensors["xz"] = tensors["xz"].detach().bfloat16().requires_grad_()
     actual = forward_backward(fused, tensors)
@@ -69,8 +75,9 @@ def test_nothing_of_inner_width_is_saved_but_input_and_states():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_operator_keeps_pytorchs_contract():
-    tensors = tuple(mixer_tensors(length=18).values())
-    torch.library.opcheck(torch.ops.mamba_mae.bimamba.default, (*tensors, True))
+    xz, *parameters, out_weight = mixer_tensors(length=18).values()
+    weights = cpu_bimamba.stacked(Direction(*parameters[:7]), Direction(*parameters[7:]), out_weight, torch.float32)
+    torch.library.opcheck(torch.ops.mamba_mae.bimamba.default, (xz, *weights, True))
 
 
 def test_autocast_and_checkpointing():

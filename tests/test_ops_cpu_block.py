@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.mixers import BiMamba
 from models.trunk import Block
-from ops import Direction, add_norm, bimamba_block_fn, bimamba_fn, cpu_add_norm, cpu_block, dispatch
+from ops import Direction, add_norm, bimamba_block_fn, bimamba_fn, cpu_add_norm, cpu_bimamba, cpu_block, dispatch
 from tests.ops_cases import (
     assert_close,
     assert_outlives,
@@ -62,6 +62,7 @@ def directions(weights: dict[str, Tensor]) -> tuple[Direction, Direction]:
     return Direction(*parameters[:7]), Direction(*parameters[7:])
 
 
+@pytest.mark.parametrize("together", [cpu_bimamba.TOGETHER, 0])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
     "options",
@@ -69,7 +70,10 @@ def directions(weights: dict[str, Tensor]) -> tuple[Direction, Direction]:
      {"dropped": True}],
     ids=str,
 )  # fmt: skip
-def test_values_and_gradients_in_float32(options: dict[str, Any], count: int):
+def test_values_and_gradients_in_float32(
+    options: dict[str, Any], count: int, together: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cpu_bimamba, "TOGETHER", together)
     tensors = case(**options)
     assert cpu_block.takes(*(tensors[name] for name in ("hidden", "residual", "rotation", "in_weight")))
     with threads(count):
@@ -128,9 +132,10 @@ def test_a_block_with_a_feed_forward_part_keeps_it():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 @pytest.mark.parametrize("options", [{}, {"residual": False, "turned": False, "dropped": True}], ids=str)
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
-    hidden, residual, rotation, *others = case(length=18, **options).values()
-    turns = cpu_add_norm.turns(rotation)
-    torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, turns, *others, 1e-5))
+    hidden, residual, rotation, norm_weight, scale, in_weight, *mixer, out_weight = case(length=18, **options).values()
+    weights = cpu_bimamba.stacked(Direction(*mixer[:7]), Direction(*mixer[7:]), out_weight, torch.float32)
+    constants = cpu_add_norm.turns(rotation), norm_weight, scale, in_weight
+    torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, *constants, *weights, 1e-5))
 
 
 def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
