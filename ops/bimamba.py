@@ -26,7 +26,7 @@ class Direction(NamedTuple):
     def parts(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., L, R + 2N) -> views dt (..., L, R), B and C (..., L, N)."""
         rank, states = self.dt_proj.shape[-1], self.A.shape[-1]
-        dt, B, C = projected.split([rank, states, states], dim=-1)
+        dt, B, C = projected.split_with_sizes([rank, states, states], dim=-1)
         return dt, B, C
 
 

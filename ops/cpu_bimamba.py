@@ -2,8 +2,8 @@
 
 Kept for the backward pass are the input, the small projections (P = R + 2N numbers per token and direction) and the
 scans' states; convolution, step sizes and gated output are computed again. Both directions go through every product and
-kernel together, as a batch of two: at a thousand tokens a call costs as much as what it computes. In long sequences one
-goes after the other, in the same temporary memory (ops/scratch.py).
+kernel together, as a batch of two: with few tokens, calls cost as much as what they compute. In long sequences one goes
+after the other, in the same temporary memory (ops/scratch.py).
 Shapes as in ops/bimamba.py; D directions, 1 or 2.
 """
 
@@ -115,9 +115,9 @@ def mix(xz: Tensor, weights: Direction, out_weight: Tensor, keep: bool) -> tuple
 
 
 def _kept(xz: Tensor, weights: Direction, keep: bool) -> tuple[Tensor, Tensor]:
-    (batch, length, width), (_, ranks, _) = xz.shape, weights.x_proj.shape
+    (batch, length, width), projections = xz.shape, weights.x_proj.shape[1]
     stored = stored_shape(batch, width // 2, length, weights.A.shape[2], 1, keep)
-    return xz.new_empty(2, batch, length, ranks), xz.new_empty(2, *stored, dtype=torch.float32)
+    return xz.new_empty(2, batch, length, projections), xz.new_empty(2, *stored, dtype=torch.float32)
 
 
 def mix_backward(
