@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ops import cpu_library
-from ops.cpu_library import MAX_SPLITS, Conv, Sequence, pointer, rows
+from ops.cpu_library import Conv, Sequence, pointer, rows, shares
 from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
@@ -21,17 +21,14 @@ class ConvCall:
 
     def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
                  accumulate: bool = False) -> None:  # fmt: skip
-        self.batch, length, channels = x.shape
-        threads = torch.get_num_threads()
-        self.splits = max(1, min(MAX_SPLITS, -(-threads // max(1, self.batch))))
+        batch, length, channels = x.shape
         taps, offset = (None if p is None else p.float().contiguous() for p in (weight, bias))
         self.weight_shape = weight.shape
         self._alive = x, taps, offset
         self.arguments = Conv(
-            directions=len(weight), batch=self.batch, length=length, channels=channels, width=weight.shape[2],
+            directions=len(weight), batch=batch, length=length, channels=channels, width=weight.shape[2],
             bfloat16_io=x.dtype == torch.bfloat16, silu=silu, reverse=reverse, accumulate=accumulate,
-            threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
-            x=Sequence.of(x), weight=pointer(taps), bias=pointer(offset),
+            x=Sequence.of(x), weight=pointer(taps), bias=pointer(offset), **shares(batch),
         )  # fmt: skip
 
     def forward(self, out: Tensor) -> None:

@@ -145,6 +145,13 @@ def _load() -> ctypes.CDLL:
     return kernels
 
 
+def shares(batch: int, most: int = MAX_SPLITS) -> dict[str, int]:
+    """`threads` and `splits` of a call: parts of each batch item's work, up to `most`, so that every thread has one."""
+    threads = torch.get_num_threads()
+    splits = max(1, min(MAX_SPLITS, most, -(-threads // max(1, batch))))
+    return {"threads": min(threads, max(1, batch * splits)), "splits": splits}
+
+
 def pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ops import cpu_library
 from ops.checks import scan_groups
-from ops.cpu_library import MAX_SPLITS, Matrix, Scan, Sequence, columns, io_dtype, pointer, rows
+from ops.cpu_library import Matrix, Scan, Sequence, columns, io_dtype, pointer, rows, shares
 from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 
 
@@ -33,19 +33,15 @@ class ScanCall:
         self.dtype = u.dtype
         self.directions, self.batch, self.length, self.dim = u.shape
         self.states, self.groups = A.shape[2], B.shape[2]
-        threads = torch.get_num_threads()
-        blocks = channel_blocks(self.dim, self.groups)
-        self.splits = max(1, min(MAX_SPLITS, blocks, -(-threads // max(1, self.batch))))
         channels = [None if x is None else x.float().contiguous() for x in (A, D, bias)]
         self._alive = u, delta, z, B, C, channels
         self.arguments = Scan(
             directions=self.directions, batch=self.batch, length=self.length, channels=self.dim, states=self.states,
             groups=self.groups, bfloat16_io=self.dtype == torch.bfloat16, bfloat16_states=B.dtype == torch.bfloat16,
             softplus=softplus, reverse=reverse, accumulate=accumulate, factor=factor,
-            threads=min(threads, max(1, self.batch * self.splits)), splits=self.splits,
             u=Sequence.of(u), delta=Sequence.of(delta), z=Sequence.of(z),
             A=pointer(channels[0]), D=pointer(channels[1]), bias=pointer(channels[2]),
-            B=Matrix.of(B), C=Matrix.of(C),
+            B=Matrix.of(B), C=Matrix.of(C), **shares(self.batch, channel_blocks(self.dim, self.groups)),
         )  # fmt: skip
 
     @classmethod

@@ -17,9 +17,9 @@ from tests.ops_cases import (
 )
 
 fused = functools.partial(on_directions(bimamba_fn), backend="cpu")
+plain = functools.partial(on_directions(bimamba_fn), backend="reference")
 TOGETHER_OR_NOT = (cpu_bimamba.TOGETHER, 0)
 Patch = pytest.MonkeyPatch
-plain = functools.partial(on_directions(bimamba_fn), backend="reference")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,9 +1,9 @@
 // How a scan's work is cut: panels of channel blocks, chunks of steps, and what both passes share.
 //
 // A thread owns one batch item and a range of channel blocks, cut into panels that fit the cache, in all directions one
-// after the other. It walks over chunks of CHUNK steps. Inside a chunk a first pass reads the rows of the panel in memory order and prepares the step sizes,
-// the recurrence runs block by block in the cache with several states at a time in registers ("tile"), and a last pass
-// writes rows again. Results depend on nothing but `splits`.
+// after the other. It walks over chunks of CHUNK steps. Inside a chunk a first pass reads the rows of the panel in
+// memory order and prepares the step sizes, the recurrence runs block by block in the cache with several states at a
+// time in registers ("tile"), and a last pass writes rows again. Results depend on nothing but `splits`.
 #pragma once
 
 #include "buffer.h"
@@ -172,10 +172,8 @@ template <class Run> void for_each_panel(const Scan& s, int64_t size, Run run) {
         const int64_t panels = (last - first + size - 1) / size;
         for (int64_t d = 0; d < s.directions; ++d) {
             const Scan one = direction(s, shape, d);
-            for (int64_t i = 0; i < panels; ++i) {
-                const int64_t begin = first + (last - first) * i / panels, end = first + (last - first) * (i + 1) / panels;
-                run(one, shape, Panel{d, b, split, i, begin, end});
-            }
+            const auto bound = [&](int64_t i) { return first + (last - first) * i / panels; };
+            for (int64_t i = 0; i < panels; ++i) run(one, shape, Panel{d, b, split, i, bound(i), bound(i + 1)});
         }
     }
 }
