@@ -2,6 +2,7 @@
 
 python -m util.checkpoint inspect FILE             what a checkpoint holds, no model is built
 python -m util.checkpoint convert IN OUT           .pth (ours or a published one) <-> .safetensors
+python -m util.checkpoint export RUN OUT           a trained model for other programs
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""The command `python -m util.checkpoint`: convert a checkpoint between formats, or say what it holds."""
+"""The command `python -m util.checkpoint`: say what a checkpoint holds, convert it between formats, or export its model
+to other programs."""
 
 import argparse
 import logging
@@ -33,7 +34,7 @@ LEFT_OUT = {  # what a model leaves out of any checkpoint (METHOD.md section 4)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(prog="python -m util.checkpoint", description="Look into checkpoints, or convert them.")
+    parser = cli.Parser(prog="python -m util.checkpoint", description="Look into checkpoints, convert or export them.")
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="what a checkpoint holds; no model is built")
     inspect.add_argument("file", type=Path, metavar="FILE", help=".pth or .safetensors")
@@ -41,6 +42,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     convert.add_argument("source", type=Path, metavar="IN", help="the checkpoint to read")
     convert.add_argument("destination", type=Path, metavar="OUT", help="its suffix says the format")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    export = commands.add_parser("export", help="a trained model in a form that other programs load")
+    export.add_argument("source", type=Path, metavar="RUN", help="run folder, or a checkpoint of ours")
+    export.add_argument("destination", type=Path, metavar="OUT", help="its suffix says the form: .pt2 for torch.export")
+    export.add_argument("--fold", type=int, help="of a fine-tuning run, whose folds have a model each")
+    export.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser.parse_args(argv)
 
 
@@ -49,6 +55,10 @@ def main(argv: list[str] | None = None) -> None:
     cli.setup_logging()
     if args.command == "inspect":
         sys.stdout.write("\n".join(describe(args.file)) + "\n")
+    elif args.command == "export":
+        from util.checkpoint_export import export  # builds models, which the other commands need not wait for
+
+        export(args.source, args.destination, fold=args.fold, overwrite=args.overwrite)
     else:
         convert_checkpoint(args.source, args.destination, overwrite=args.overwrite)
 

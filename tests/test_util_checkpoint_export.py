@@ -1,0 +1,74 @@
+"""A trained model leaves the project: which weights are meant, and what the written file computes."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from models import create_model
+from tests.conftest import SMALL
+from util import cli
+from util.checkpoint_export import open_trained
+from util.checkpoint_files import save_checkpoint
+from util.checkpoint_tool import main
+from util.runs import write_json
+
+NAME = "vim_3d_small_patch8"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setattr(cli, "setup_logging", lambda: None)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A fine-tuning run of two folds with different weights."""
+    folder = tmp_path / "run"
+    for fold in range(2):
+        model = create_model(NAME, **SMALL)
+        config = {"kind": "finetune", "model": {"name": NAME, "fields": asdict(model.config)}}
+        save_checkpoint(folder / f"fold_{fold}" / "checkpoint-0.pth", {"model": model.state_dict(), "config": config})
+        write_json(folder / "config.json", config)
+    return folder
+
+
+def test_a_fold_must_be_chosen_where_there_are_several(run, tmp_path):
+    with pytest.raises(ValueError, match=r"choose one with --fold, of 0, 1"):
+        main(["export", str(run), str(tmp_path / "m.pt2")])
+    with pytest.raises(ValueError, match=r"--fold 2: .* has checkpoints of folds 0, 1"):
+        main(["export", str(run), str(tmp_path / "m.pt2"), "--fold", "2"])
+    heads = [open_trained(run, fold).model.get_classifier().weight for fold in range(2)]
+    assert not torch.equal(*heads)
+    path = run / "fold_1" / "checkpoint-0.pth"
+    assert torch.equal(open_trained(path).model.get_classifier().weight, heads[1])
+    with pytest.raises(ValueError, match=r"is a file: leave it out"):
+        open_trained(path, 0)
+    path.unlink()
+    assert torch.equal(open_trained(run).model.get_classifier().weight, heads[0])
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not a run folder"):
+        main(["export", str(tmp_path / "gone"), str(tmp_path / "m.pt2")])
+    torch.save(create_model(NAME, **SMALL).state_dict(), tmp_path / "m.pth")
+    with pytest.raises(ValueError, match="does not say which model it is of"):
+        main(["export", str(tmp_path / "m.pth"), str(tmp_path / "m.pt2")])
+
+
+def test_existing_files_and_unknown_forms_are_refused(run, tmp_path):
+    (tmp_path / "m.pt2").write_text("precious")
+    with pytest.raises(ValueError, match=r"m\.pt2 exists.*--overwrite"):
+        main(["export", str(run), str(tmp_path / "m.pt2"), "--fold", "0"])
+    with pytest.raises(ValueError, match=r"OUT .*m\.tflite: give a name that ends in one of \.pt2 \(torch\.export\)"):
+        main(["export", str(run), str(tmp_path / "m.tflite"), "--fold", "0"])
+    assert (tmp_path / "m.pt2").read_text() == "precious"
+
+
+def test_a_saved_program_computes_what_the_model_does(run, tmp_path, volume):
+    main(["export", str(run), str(tmp_path / "m.pt2"), "--fold", "1"])
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    volume = torch.cat([volume, volume.flip(0)[:1]])
+    with torch.no_grad():
+        expected = open_trained(run, 1).model(volume)
+        torch.testing.assert_close(program(volume), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,100 @@
+"""`python -m util.checkpoint export`: a trained model in a form that other programs load. The only part of util that
+builds models: imported by that command alone."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from models import create_model
+from models.config import ModelConfig
+from util.calibration import Decision, read_decision
+from util.checkpoint import load_weights
+from util.checkpoint_facts import recorded
+from util.checkpoint_files import Content, read_checkpoint
+from util.runs import checkpoints, last_checkpoint, read_config
+from util.selection import selected_weights
+
+logger = logging.getLogger(__name__)
+
+
+class Trained(NamedTuple):
+    """A model with weights, in evaluation mode on the CPU, and what is known of it. content: of its checkpoint file;
+    decision: how its fold comes to probabilities and calls, None where a file was named."""
+
+    checkpoint: Path
+    content: Content
+    model: nn.Module
+    config: ModelConfig
+    decision: Decision | None
+
+
+def export(source: Path, destination: Path, *, fold: int | None = None, overwrite: bool = False) -> None:
+    """Write the model of `source`, a run folder or a checkpoint file, in the form that the suffix of `destination`
+    says. ValueError names the argument at fault and the fix."""
+    write = FORMATS.get(destination.suffix)
+    if write is None:
+        known = ", ".join(f"{suffix} ({each.__doc__})" for suffix, each in FORMATS.items())
+        raise ValueError(f"OUT {destination}: give a name that ends in one of {known}")
+    if destination.exists() and not overwrite:
+        raise ValueError(f"OUT {destination} exists: choose another name, or replace it with --overwrite")
+    write(open_trained(source, fold), destination)
+    logger.info("wrote %s", destination)
+
+
+def open_trained(source: Path, fold: int | None = None) -> Trained:
+    """The model of a checkpoint file, of a pre-training run at its end, or of one fold of a fine-tuning run, at the
+    epoch that the fold was tested with."""
+    checkpoint, decision = _chosen(source, fold)
+    content = read_checkpoint(checkpoint)
+    name, fields = (recorded(content, "model", part) for part in ("name", "fields"))
+    if name is None or fields is None:
+        raise ValueError(f"checkpoint {checkpoint} does not say which model it is of: give one that our programs saved")
+    model = create_model(name, **fields)
+    load_weights(model, checkpoint)
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    return Trained(checkpoint, content, model.eval(), config, decision)
+
+
+def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
+    """The checkpoint that is meant, and how its fold decides."""
+    if source.is_file():
+        if fold is not None:
+            raise ValueError(f"--fold {fold} names a fold of a run folder, and {source} is a file: leave it out")
+        return source, None
+    config = read_config(source)
+    if config.get("kind") != "finetune":
+        if fold is not None:
+            raise ValueError(f"--fold {fold}: {source} is not a fine-tuning run and has no folds: leave it out")
+        return last_checkpoint(source), None
+    parts = [part.name.removeprefix("fold_") for part in source.glob("fold_*") if checkpoints(part)]
+    folds = sorted(int(part) for part in parts if part.isdecimal())
+    if not folds:
+        raise ValueError(f"{source} has no fold with a checkpoint: let main_cr_finetune.py finish one")
+    if fold is None and len(folds) > 1:
+        raise ValueError(f"{source} holds a model for each of its folds: choose one with --fold, of {_listed(folds)}")
+    chosen = folds[0] if fold is None else fold
+    if chosen not in folds:
+        raise ValueError(f"--fold {chosen}: {source} has checkpoints of folds {_listed(folds)}")
+    folder = source / f"fold_{chosen}"
+    decision = read_decision(folder, config.get("args", {}))
+    return selected_weights(folder, decision.select), decision
+
+
+def _listed(folds: list[int]) -> str:
+    return ", ".join(map(str, folds))
+
+
+def _write_program(trained: Trained, destination: Path) -> None:
+    """torch.export"""
+    config = trained.config
+    example = torch.zeros(2, config.in_chans, *config.img_size)
+    program = torch.export.export(trained.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, destination)
+
+
+FORMATS: dict[str, Callable[[Trained, Path], None]] = {".pt2": _write_program}
