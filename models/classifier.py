@@ -24,6 +24,8 @@ class VolumeClassifier(VolumeEncoder):
     """(B, C, Z, Y, X) -> logits (B, num_classes). The position embedding is learned, starting from a pre-trained
     autoencoder's where one is loaded."""
 
+    classifier = "head"
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.embed_dim))

@@ -1,6 +1,7 @@
 """VolumeEncoder: what the masked autoencoder and the classifier share, with timm's names for it."""
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b"
 class VolumeEncoder(nn.Module):
     """Patch embedding, position embedding (which the subclass defines as `pos_embed`), trunk and final norm."""
 
+    classifier: ClassVar[str | None] = None
+    """The module that maps features to classes, where there is one."""
+    pretrained_cfg: dict[str, Any]
+    """timm's description of the weights, from create_model; default_cfg is its older name."""
+    default_cfg: dict[str, Any]
     pos_embed: Tensor
     scan_places: Tensor | None
     """(L,) raster places in scan order; None for raster itself."""

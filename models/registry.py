@@ -1,16 +1,19 @@
 """The one door to models: names are rows of data times patch sizes, registered with timm."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import timm
-from timm.models import register_model
+from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from torch import nn
 
 from models.ar import AutoregressiveModel3D
 from models.classifier import VolumeClassifier
 from models.config import build_config, did_you_mean
+from models.encoder import VolumeEncoder
 from models.mae import MaskedAutoencoder3D
+from models.pretrained import describe_weights, fields_of, load_weights, resolve
 
 PATCH_SIZES = (4, 8, 16, 32)
 WIDTHS = ("embed_dim", "depth", "num_heads", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
@@ -50,10 +53,10 @@ ODD_ALIASES = {
     "vim_3D_base_patch16_stride8_224_bimambav2_final_pool_mean_abs_pos_embed_div2": "vim_3d_base_patch16",
     "mae_vit_small_patch32": "mae_3d_vit_small_patch32",
 }
-TIMM_OPTIONS = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # timm passes these to every entry point
 
+default_cfgs: dict[str, Any] = {}  # timm's register_model reads it: pretrained_cfg by registered name
 _ALIASES: dict[str, str] = {}  # the paper's long names -> ours
-_ROWS: dict[str, tuple[type, dict[str, Any]]] = {}  # our names -> model class, ModelConfig fields
+_ROWS: dict[str, tuple[type[VolumeEncoder], dict[str, Any]]] = {}  # our names -> model class, ModelConfig fields
 
 
 def create_model(name: str, **fields: Any) -> nn.Module:
@@ -71,15 +74,26 @@ def list_models(filter: str = "", *, aliases: bool = False) -> list[str]:
     return sorted(name for name in [*_ROWS, *(_ALIASES if aliases else ())] if filter in name)
 
 
-def _register(name: str, model_class: type, row: dict[str, Any]) -> None:
-    def entry_point(pretrained: bool = False, **fields: Any) -> nn.Module:
+def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) -> None:
+    def entry_point(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        pretrained_model_args: dict[str, Any] | None = None,
+        cache_dir: Any = None,
+        **fields: Any,
+    ) -> nn.Module:
+        card = resolve(name, pretrained_cfg, pretrained_cfg_overlay)
+        model = model_class(build_config({**row, **fields_of(card), **fields}))
+        model.pretrained_cfg = model.default_cfg = card
         if pretrained:
-            raise ValueError(f"{name} has no downloadable weights; load a file with util.checkpoint.load_pretrained")
-        for option in TIMM_OPTIONS:
-            fields.pop(option, None)
-        return model_class(build_config({**row, **fields}))
+            told = isinstance(pretrained_cfg, Mapping | PretrainedCfg) or "input_size" in (pretrained_cfg_overlay or {})
+            load_weights(model, card, tuple(card["input_size"][1:]) if told else None, cache_dir)
+        return model
 
     entry_point.__name__ = entry_point.__qualname__ = name
+    described = describe_weights(build_config(row), model_class.classifier)
+    default_cfgs.update(generate_default_cfgs({name: described}))
     register_model(entry_point)
 
 

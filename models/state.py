@@ -36,6 +36,19 @@ class AdaptedState:
     resized: list[str] = field(default_factory=list)
     may_miss: frozenset[str] = frozenset()
 
+    def misfit(self, own: dict[str, Tensor]) -> str | None:
+        """What keeps the state from loading into a model whose state is `own`: "lacks blocks.0.norm.weight", ..."""
+        state = self.state
+        for problem, keys in (
+            ("lacks", [key for key in own if key not in state and key not in self.may_miss]),
+            ("has unknown keys", [key for key in state if key not in own]),
+            ("has other shapes of", [key for key in state if key in own and own[key].shape != state[key].shape]),
+        ):
+            if keys:
+                more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+                return f"{problem} {', '.join(keys[:4])}{more}"
+        return None
+
 
 def describe(state: dict[str, Tensor]) -> dict[str, Any]:
     """The fields that a state dict shows: {mixer, embed_dim, patch_size, in_chans, depth, ...}; only those it has."""

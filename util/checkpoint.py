@@ -56,16 +56,8 @@ def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = 
         ignored=adapted.ignored,
         resized=adapted.resized,
     )
-    lacking = [key for key in report.missing if key not in adapted.may_miss]
-    misshapen = [key for key, value in adapted.state.items() if key in own and own[key].shape != value.shape]
-    for problem, keys in (
-        ("lacks", lacking),
-        ("has unknown keys", report.unexpected),
-        ("has other shapes of", misshapen),
-    ):
-        if keys:
-            more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
-            raise ValueError(f"checkpoint {path} does not fit the model: it {problem} {', '.join(keys[:4])}{more}")
+    if misfit := adapted.misfit(own):
+        raise ValueError(f"checkpoint {path} does not fit the model: it {misfit}")
     model.load_state_dict(adapted.state, strict=False)
     logger.info(
         "loaded %s: %d tensors, starting fresh: %s, left out: %d",
