@@ -4,7 +4,7 @@ from prepared import make_prepared
 
 from util.data.controls import controlled, noise_brain, without_tumour
 from util.data.dataset import PreparedVolumes
-from util.data.folder import segmentation_path
+from util.data.folder import segmentation_path, volume_path
 
 
 @pytest.fixture
@@ -67,6 +67,19 @@ def test_masked_volumes_behave_like_the_plain_ones(volumes):
     stored, _ = part.stored()[0]
     np.testing.assert_array_equal(stored.numpy(), shown.raw("sub-01"))
     assert shown.raw("sub-01").max() < 250  # the blob that marks class 1 is gone
+
+
+@pytest.mark.parametrize("control", ["background", "no_tumour", "shuffled_labels"])
+def test_a_control_skips_what_the_plain_volumes_skip(volumes, control):
+    plain = PreparedVolumes(volumes.root, labels=volumes.labels, on_bad_volume="skip")
+    volume_path(volumes.root, "sub-02", "t2").write_bytes(b"")
+    shown = controlled(plain, control, 0)
+    shown[2]
+    assert [subject for subject, _ in shown.stand_ins()] == ["sub-02"]
+    part = shown.subset(["sub-02", "sub-03"])
+    part[0]
+    assert part.stand_ins() == [("sub-02", "sub-03")]
+    assert plain.stand_ins() == []
 
 
 def test_a_missing_segmentation_is_named(volumes):

@@ -109,6 +109,16 @@ def test_subset_really_uses_its_own_transform(root):
     assert test.subjects == ["C"]
 
 
+def test_a_subset_opens_no_file(root, monkeypatch):
+    data = PreparedVolumes(root, labels={"A": 0, "B": 1, "C": -1})
+    for name in ("find_subjects", "read_header", "read_manifest"):
+        monkeypatch.setattr(dataset_module, name, lambda *args, **options: pytest.fail("a file was opened"))
+    part = data.subset(["C", "A"], transform=lambda volume: volume * 0)
+    assert (part.subjects, len(data), data.transform) == (["A", "C"], 3, None)
+    assert (part[1][0] == 0).all()
+    assert part[1][1] == -1
+
+
 def test_transform_sees_zero_to_one_before_normalisation(root):
     seen = []
     PreparedVolumes(root, transform=lambda volume: seen.append(volume) or volume)[0]

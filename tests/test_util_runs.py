@@ -26,6 +26,17 @@ def test_an_existing_run_is_not_overwritten_unasked(tmp_path):
     assert checkpoints(tmp_path) == []
 
 
+def test_overwriting_leaves_no_result_of_the_old_run(tmp_path):
+    start_run(tmp_path, {"kind": "finetune"}, resume=False, overwrite=False)
+    results = ["results.json", "results.xlsx", "predictions.csv", "folds.json", "contrasts.csv", "vis/truth/truth.json",
+               "events.out.tfevents.1", "fold_0/checkpoint-1.pth", "reference/a.npy"]  # fmt: skip
+    for name in [*results, "notes.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    start_run(tmp_path, {"kind": "finetune"}, resume=False, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+
+
 def test_newest_run_of_a_kind(tmp_path):
     for age, (name, kind) in enumerate([("a", "pretrain"), ("deep/b", "pretrain"), ("c", "finetune")]):
         path = tmp_path / name / "config.json"

@@ -1,9 +1,8 @@
 """Only subjects that a fold did not train on are shown with it."""
 
-import json
-
 import pytest
 
+from util.folds import save_folds
 from util.results import Prediction
 from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
 
@@ -11,7 +10,7 @@ FOLDS = [{"train": ["B", "D"], "test": ["C", "A"]}, {"train": ["A", "C"], "test"
 
 
 def write(folder, folds):
-    (folder / "folds.json").write_text(json.dumps({"folds": folds}))
+    save_folds(folder / "folds.json", folds, label_type="IDH", seed=0)
     return folder
 
 
@@ -21,6 +20,13 @@ def test_held_out_are_the_test_subjects_sorted(tmp_path):
 
 def test_run_without_folds_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"folds\.json is missing"):
+        read_folds(tmp_path)
+
+
+def test_edited_folds_are_refused(tmp_path):
+    path = write(tmp_path, FOLDS) / "folds.json"
+    path.write_text(path.read_text().replace('"C"', '"B"'))
+    with pytest.raises(ValueError, match=r"folds\.json was edited"):
         read_folds(tmp_path)
 
 

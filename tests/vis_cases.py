@@ -13,6 +13,7 @@ from torch import nn
 from models import create_model
 from util.data.folder import CONTRASTS, segmentation_path, volume_path
 from util.data.manifest import ManifestRow, write_manifest
+from util.folds import save_folds
 
 SIZE = (16, 24, 16)
 AFFINE = np.array([[2.0, 0.1, 0, -10], [-0.1, 2.0, 0, -20], [0, 0, 2.5, -30], [0, 0, 0, 1]])
@@ -132,7 +133,7 @@ def write_finetune_run(folder: Path, data: Path, subjects: list[str], *, finetun
               finetune=str(finetune) if finetune else None)  # fmt: skip
     tests = [subjects[0::2], subjects[1::2]]
     folds = [{"train": tests[1 - fold], "test": tests[fold]} for fold in range(2)]
-    (folder / "folds.json").write_text(json.dumps({"folds": folds, "label_type": "IDH", "seed": 0, "hash": ""}))
+    save_folds(folder / "folds.json", folds, label_type="IDH", seed=0)
     rows = []
     for fold, members in enumerate(tests):
         with torch.no_grad():

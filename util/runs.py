@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -21,13 +22,20 @@ PROJECT = Path(__file__).resolve().parents[1]
 RUN_ROOTS = (PROJECT / "runs", PROJECT / "demo_run")
 RECORDED_PACKAGES = ("torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
 STOPPED_FILE = "stopped.json"  # in the folder of a training that stopped when asked and waits to be continued
+# What trainings and the programs that show them write into a run folder, besides config.json.
+OF_A_RUN = (
+    "checkpoint-*.pth*", "fold_*", STOPPED_FILE, "metrics.jsonl", "events.out.tfevents.*", "best.pth", "folds.json",
+    "predictions.csv", "results.json", "results.xlsx", "contrasts.json", "contrasts.csv", "reference", "vis",
+)  # fmt: skip
 CHECKPOINT = re.compile(r"checkpoint-(\d+)(?:-step-(\d+))?\.pth")
 
 
 def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
     """Create the run folder and write config.json with versions, git revision and command line added.
 
-    Raises ValueError where the folder already holds a run, unless that run is resumed or overwritten.
+    overwrite: first remove what an earlier run left, its results and maps included, so that nothing of it is taken for
+    a result of the new one. Raises ValueError where the folder already holds a run, unless that run is resumed or
+    overwritten.
     """
     if (folder / "config.json").exists() and not (resume or overwrite):
         raise ValueError(
@@ -35,16 +43,9 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
             f"or choose another folder"
         )
     if overwrite and not resume:
-        for stale in [
-            *folder.glob("checkpoint-*.pth*"),
-            *folder.glob(STOPPED_FILE),
-            *folder.glob("fold_*/*"),
-            *folder.glob("metrics.jsonl"),
-            *folder.glob("folds.json"),
-            *folder.glob("predictions.csv"),
-        ]:
-            if stale.is_file():
-                stale.unlink()
+        for pattern in OF_A_RUN:
+            for stale in folder.glob(pattern):
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     write_json(folder / "config.json", {**config, **environment()})
 
 

@@ -3,16 +3,21 @@
 import json
 from pathlib import Path
 
+from util.folds import fold_hash
 from util.results import Prediction, read_predictions
 from vis.terms import CLASS_NAMES
 
 
 def read_folds(run: Path) -> list[dict[str, list[str]]]:
-    """The folds of a fine-tuning run; ValueError if there are none, or if one trained on what it tests."""
+    """The folds of a fine-tuning run; ValueError if there are none, if the file was edited (by its hash), or if one
+    trained on what it tests."""
     path = run / "folds.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing, so nobody knows which subjects are held out; give a whole run with --run")
-    folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    folds = content["folds"]
+    if content.get("hash") != fold_hash(folds):
+        raise ValueError(f"{path} was edited: its hash does not match its folds; restore it, or fine-tune again")
     for number, fold in enumerate(folds):
         if shared := sorted(set(fold["train"]) & set(fold["test"])):
             raise ValueError(f'{path}: fold {number} both trains and tests on "{shared[0]}"; run the fine-tuning again')

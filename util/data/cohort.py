@@ -38,7 +38,5 @@ def load_cohort(
     known = {subject: labels[subject] for subject in everyone.subjects if labels[subject] != UNKNOWN}
     n_unknown = len(everyone) - len(known)
     logger.info("%s: %d subjects with a known label, %d unknown left out", label_type, len(known), n_unknown)
-    volumes = PreparedVolumes(
-        root, normalize=normalize, labels=known, subjects=list(known), on_bad_volume=on_bad_volume
-    )
+    volumes = everyone.subset(list(known)).relabelled(known)
     return Cohort(volumes, known, sheet, n_unknown)

@@ -4,60 +4,44 @@ A model that scores above chance on a control has found a leak or a confounder: 
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from util.data.dataset import PreparedVolumes, Transform
+from util.data.dataset import PreparedVolumes
 
 Control = Literal["none", "background", "no_tumour", "shuffled_labels"]
 MARGIN = 2  # voxels around the segmentation that are masked with it
 
 
-class MaskedVolumes(PreparedVolumes):
-    """Prepared volumes as a control shows them.
+def controlled(volumes: PreparedVolumes, control: Control, seed: int) -> PreparedVolumes:
+    """The volumes under a control.
 
     "background": every brain voxel is noise, so that only the outline, size and place of the head are left.
     "no_tumour": the tumour and a margin are replaced by the tissue opposite, so that no hole keeps their outline.
+    "shuffled_labels": the known labels are dealt out anew among the subjects.
     """
-
-    def __init__(self, plain: PreparedVolumes, control: Literal["background", "no_tumour"]) -> None:
-        super().__init__(
-            plain.root, contrasts=plain.contrasts, normalize=plain.normalize, transform=plain.transform,
-            labels=plain.labels, subjects=plain.subjects,
-        )  # fmt: skip
-        self.plain: PreparedVolumes = plain
-        self.control: Literal["background", "no_tumour"] = control
-
-    def raw(self, subject: str) -> np.ndarray:
-        """uint8 (C, Z, Y, X), the same at every call."""
-        volume_CZYX = self.plain.raw(subject)
-        if self.control == "background":
-            return noise_brain(volume_CZYX, subject)
-        mask_ZYX = self.plain.segmentation(subject)
-        if mask_ZYX is None:
-            raise ValueError(f'--control no_tumour: subject "{subject}" has no segmentation in {self.root}/seg_mask')
-        return without_tumour(volume_CZYX, mask_ZYX > 0)
-
-    def subset(self, subjects: Sequence[str], *, transform: Transform | None = None) -> "MaskedVolumes":
-        return MaskedVolumes(self.plain.subset(subjects, transform=transform), self.control)
-
-
-def controlled(volumes: PreparedVolumes, control: Control, seed: int) -> PreparedVolumes:
-    """The volumes under a control; "shuffled_labels" deals the known labels out anew among the subjects."""
-    if control in ("background", "no_tumour"):
-        return MaskedVolumes(volumes, control)
+    if control == "background":
+        return volumes.altered(_background)
+    if control == "no_tumour":
+        return volumes.altered(_no_tumour)
     if control == "shuffled_labels":
         assert volumes.labels is not None
         dealt = np.random.default_rng(seed).permutation([volumes.labels[subject] for subject in volumes.subjects])
-        labels = dict(zip(volumes.subjects, dealt.tolist(), strict=True))
-        return PreparedVolumes(
-            volumes.root, contrasts=volumes.contrasts, normalize=volumes.normalize, labels=labels,
-            subjects=volumes.subjects,
-        )  # fmt: skip
+        return volumes.relabelled(dict(zip(volumes.subjects, dealt.tolist(), strict=True)))
     return volumes
+
+
+def _background(volumes: PreparedVolumes, subject: str, stored_CZYX: np.ndarray) -> np.ndarray:
+    return noise_brain(stored_CZYX, subject)
+
+
+def _no_tumour(volumes: PreparedVolumes, subject: str, stored_CZYX: np.ndarray) -> np.ndarray:
+    mask_ZYX = volumes.segmentation(subject)
+    if mask_ZYX is None:
+        raise ValueError(f'--control no_tumour: subject "{subject}" has no segmentation in {volumes.root}/seg_mask')
+    return without_tumour(stored_CZYX, mask_ZYX > 0)
 
 
 def noise_brain(volume_CZYX: np.ndarray, subject: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Prepared volumes as a torch Dataset; opening it reads file headers only."""
 
+import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from util.data.normalize import Normalize, normalize_volume
 
 logger = logging.getLogger(__name__)
 Transform = Callable[[Tensor], Tensor]
+Alteration = Callable[["PreparedVolumes", str, np.ndarray], np.ndarray]  # of a subject's uint8 (C, Z, Y, X)
 
 
 class PreparedVolumes(Dataset[tuple[Tensor, int]]):
@@ -69,13 +71,9 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         self._affines = _affines(self.root, present)
         self.subjects = present if subjects is None else _checked_subjects(subjects, present, self.root)
         self.size = self._common_size()
-        self.labels = labels
+        self.labels = _checked_labels(labels, self.subjects)
+        self._alter: Alteration | None = None
         self._stand_ins = StandIns(len(self.subjects)) if on_bad_volume == "skip" else None
-        if labels is not None and (missing := [name for name in self.subjects if name not in labels]):
-            raise ValueError(
-                f'{len(missing)} of {len(self.subjects)} subjects have no label, the first is "{missing[0]}"; '
-                "add a row for each to the label sheet (-1 if unknown) or leave them out"
-            )
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -88,18 +86,27 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return normalize_volume(volume_CZYX, self.normalize), self.label(subject)
 
     def subset(self, subjects: Sequence[str], *, transform: Transform | None = None) -> "PreparedVolumes":
-        """The same volumes restricted to `subjects`, with a transform of its own (none unless given)."""
-        part = PreparedVolumes(
-            self.root,
-            contrasts=self.contrasts,
-            normalize=self.normalize,
-            transform=transform,
-            labels=self.labels,
-            subjects=_checked_subjects(subjects, self.subjects, self.root),
-            on_bad_volume=self.on_bad_volume,
-        )
-        part.size = self.size  # with "skip" most of a part may be of another size than most of the whole
-        return part
+        """The same volumes restricted to `subjects`, with a transform of its own (none unless given).
+
+        A view: no file is opened again, and the volumes keep the size of the whole.
+        """
+        return self._view(subjects=_checked_subjects(subjects, self.subjects, self.root), transform=transform)
+
+    def relabelled(self, labels: Mapping[str, int]) -> "PreparedVolumes":
+        """The same volumes with other labels."""
+        return self._view(labels=_checked_labels(labels, self.subjects))
+
+    def altered(self, alter: Alteration) -> "PreparedVolumes":
+        """The same volumes with another content: `alter` makes it from the stored one, the same at every call."""
+        return self._view(_alter=alter)
+
+    def _view(self, **changed: Any) -> "PreparedVolumes":
+        """A copy with some attributes changed and, with "skip", with stand-ins of its own."""
+        view = copy.copy(self)
+        view.__dict__.update(changed)
+        if self._stand_ins is not None:
+            view._stand_ins = StandIns(len(view.subjects))
+        return view
 
     def stored(self) -> "StoredVolumes":
         """The same items as they lie on disk, neither transformed nor normalised."""
@@ -121,12 +128,12 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         }
 
     def raw(self, subject: str) -> np.ndarray:
-        """The stored volume, uint8 (C, Z, Y, X)."""
+        """The stored volume, altered where `altered` says how, uint8 (C, Z, Y, X)."""
         paths = [volume_path(self.root, subject, contrast) for contrast in self.contrasts]
         stored_CZYX = np.stack([read_volume(path, self.size) for path in paths])
         if not stored_CZYX.any():
             raise BadVolume(f"{paths[0]} and its other contrasts are empty (all 0); prepare that subject again")
-        return stored_CZYX
+        return stored_CZYX if self._alter is None else self._alter(self, subject, stored_CZYX)
 
     def usable(self, index: int) -> tuple[str, np.ndarray]:
         """The subject of an item and its stored volume, uint8 (C, Z, Y, X); see on_bad_volume. BadVolume if nobody can
@@ -215,6 +222,15 @@ def _checked_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:
     if unknown or not contrasts or len(set(contrasts)) != len(contrasts):
         raise ValueError(f"contrasts are {list(contrasts)}; choose some of {', '.join(CONTRASTS)}, each once")
     return tuple(contrasts)
+
+
+def _checked_labels(labels: Mapping[str, int] | None, subjects: Sequence[str]) -> Mapping[str, int] | None:
+    if labels is not None and (missing := [name for name in subjects if name not in labels]):
+        raise ValueError(
+            f'{len(missing)} of {len(subjects)} subjects have no label, the first is "{missing[0]}"; '
+            "add a row for each to the label sheet (-1 if unknown) or leave them out"
+        )
+    return labels
 
 
 def _checked_subjects(wanted: Sequence[str], known: Sequence[str], root: Path) -> list[str]:
