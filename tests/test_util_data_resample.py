@@ -76,6 +76,19 @@ def test_labels_are_never_mixed():
     assert set(np.unique(resample_labels(labels, fit_grid(labels.shape, np.ones(3), (13, 13, 13))))) == {0, 1, 4}
 
 
+@pytest.mark.parametrize("voxel_mm", [(1.0, 1.0, 1.0), (1.0, 0.8, 3.0)])
+@pytest.mark.parametrize("shape", [(20, 24, 28), (18, 16, 22), (8, 10, 12)])
+def test_a_prepared_label_is_that_of_the_voxel_its_centre_lies_in(voxel_mm, shape):
+    """Out to the outer faces of the crop, half a voxel beyond the centres of its last voxels; 0 beyond them."""
+    labels = np.random.default_rng(0).integers(1, 5, (10, 12, 14), dtype=np.uint8)
+    grid = fit_grid(labels.shape, np.array(voxel_mm), shape)
+    places = np.moveaxis(np.indices(shape), 0, -1) * grid.step + grid.offset
+    voxels = np.floor(places + 0.5).astype(int)
+    inside = ((voxels >= 0) & (voxels < labels.shape)).all(-1)
+    expected = np.where(inside, labels[tuple(np.moveaxis(voxels % labels.shape, -1, 0))], 0)
+    np.testing.assert_array_equal(resample_labels(labels, grid), expected)
+
+
 def test_window_maps_percentiles_of_the_brain_only():
     brain = np.zeros((10, 10, 10), bool)
     brain[2:8, 2:8, 2:8] = True

@@ -69,8 +69,8 @@ def resample_image(image: np.ndarray, brain: np.ndarray, share: np.ndarray, grid
 
 
 def resample_labels(labels: np.ndarray, grid: Grid) -> np.ndarray:
-    """Nearest neighbour, uint8."""
-    return _on_grid(labels, grid, order=0, mode="constant")
+    """Nearest neighbour, uint8: the label of the voxel that a prepared voxel's centre lies in, 0 outside the crop."""
+    return _on_grid(labels, grid, order=0)
 
 
 def window_to_uint8(
@@ -92,9 +92,10 @@ def _resample(values: np.ndarray, grid: Grid) -> np.ndarray:
     sigma = np.sqrt(np.maximum(grid.step**2 - 1, 0)) / np.sqrt(8 * np.log(2))  # widths of voxels in quadrature
     if sigma.any():
         values = gaussian_filter(values, sigma, mode="constant", truncate=3)
-    return _on_grid(values, grid, order=1, mode="grid-constant")  # between the last voxel and the air beyond
+    return _on_grid(values, grid, order=1)
 
 
-def _on_grid(values: np.ndarray, grid: Grid, *, order: int, mode: str) -> np.ndarray:
+def _on_grid(values: np.ndarray, grid: Grid, *, order: int) -> np.ndarray:
+    """Air beyond the crop's last voxels, which reach to their outer faces: scipy's "constant" cuts at their centres."""
     offset: Any = grid.offset  # scipy takes one per axis; its stubs know only a number
-    return affine_transform(values, grid.step, offset, output_shape=grid.shape, order=order, mode=mode)
+    return affine_transform(values, grid.step, offset, output_shape=grid.shape, order=order, mode="grid-constant")
