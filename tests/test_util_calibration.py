@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from util.calibration import COLDEST, DECISION_FILE, Decision, fit_decision, read_decision, scaled
+from util.calibration import COLDEST, DECISION_FILE, HOTTEST, Decision, fit_decision, read_decision, scaled
 from util.metrics import classification_metrics
 
 
@@ -38,6 +38,22 @@ def test_separated_validation_parts_stop_at_the_bound():
     found = fit_decision(np.array([0, 0, 1, 1]), np.array([0.4, 0.45, 0.55, 0.6]), fit_temperature=True,
                          fit_threshold=False)  # fmt: skip
     assert found.temperature == pytest.approx(COLDEST, rel=0.01)
+
+
+def test_the_temperature_is_that_of_the_smallest_loss():
+    """To the last digits: a search that compares losses finds half of them, and which ones depends on the machine."""
+    labels, probabilities = overconfident(2)
+    best = fit_decision(labels, probabilities, fit_temperature=True, fit_threshold=False).temperature
+    log_odds = np.log(probabilities / (1 - probabilities))
+    residuals = 1 / (1 + np.exp(-log_odds / best)) - labels
+    assert abs((residuals * log_odds).mean()) < 1e-11 * np.abs(residuals * log_odds).mean()
+
+
+@pytest.mark.parametrize(("probabilities", "temperature"), [([0.5] * 4, 1.0), ([0.6, 0.7, 0.4, 0.1], HOTTEST)],
+                         ids=["no information", "worse than none"])  # fmt: skip
+def test_where_no_temperature_is_best_it_is_one_or_at_the_bound(probabilities, temperature):
+    found = fit_decision(np.array([0, 0, 1, 1]), np.array(probabilities), fit_temperature=True, fit_threshold=False)
+    assert found.temperature == temperature
 
 
 def test_threshold_lies_midway_where_the_classes_part():

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,6 +19,7 @@ from util.data.folder import BadVolume
 from util.data.image_features import intensity_features, tumour_features
 from util.data.labels import column_names, read_columns
 from util.folds import Fold
+from util.logistic import RidgeLogistic
 from util.metrics import THRESHOLD
 from util.results import Prediction
 
@@ -63,7 +63,7 @@ def logistic_baseline(
         if len(set(classes)) < 2:  # nothing to fit: the share of class 1
             return dict.fromkeys(test, float(np.mean(classes)) if classes else 0.5)
         imputer = SimpleImputer(keep_empty_features=True)
-        model = make_pipeline(imputer, StandardScaler(), LogisticRegression(max_iter=1000))
+        model = make_pipeline(imputer, StandardScaler(), RidgeLogistic())
         model.fit(matrix(training), classes)
         return dict(zip(test, model.predict_proba(matrix(test))[:, 1].tolist())) if test else {}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from util.atomic import atomic_write
 from util.metrics import THRESHOLD
@@ -105,11 +106,16 @@ def _log_odds(probabilities_S: np.ndarray) -> np.ndarray:
 def _temperature(labels_S: np.ndarray, probabilities_S: np.ndarray) -> float:
     signed_S = _log_odds(probabilities_S) * (2 * np.asarray(labels_S) - 1)
 
-    def loss(log_temperature: float) -> float:
-        return float(np.logaddexp(0, -signed_S / np.exp(log_temperature)).mean())
+    def slope(coldness: float) -> float:
+        """Of the mean log-loss, which is convex in 1 / temperature; an increasing function."""
+        return -float((signed_S * expit(-coldness * signed_S)).mean())
 
-    bounds = (np.log(COLDEST), np.log(HOTTEST))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))  # pyright: ignore[reportAttributeAccessIssue]
+    hot, cold = 1 / HOTTEST, 1 / COLDEST
+    if not signed_S.any():  # probabilities of 1/2 have none
+        return 1.0
+    if slope(hot) >= 0:
+        return HOTTEST
+    return COLDEST if slope(cold) <= 0 else 1 / float(brentq(slope, hot, cold))  # pyright: ignore[reportArgumentType]
 
 
 def _threshold(labels_S: np.ndarray, probabilities_S: np.ndarray) -> float:

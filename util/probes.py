@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+
+from util.logistic import RidgeLogistic
 
 INNER_FOLDS = 5
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)
@@ -35,10 +36,7 @@ PROBES = {
         KNeighborsClassifier,
         lambda n: {"n_neighbors": [k for k in NEIGHBOURS if k <= n], "metric": ["euclidean", "cosine"]},
     ),
-    "logistic": Probe(
-        lambda: LogisticRegression(max_iter=5000),
-        lambda n: {"C": list(INVERSE_PENALTIES)},
-    ),
+    "logistic": Probe(RidgeLogistic, lambda n: {"C": list(INVERSE_PENALTIES)}),
 }
 
 
@@ -47,7 +45,7 @@ def fit_and_score(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """(M,) probabilities of class 1 for the test subjects, and what was chosen: the highest AUC in inner folds.
 
-    Features are standardised by the training subjects. Raises ValueError where a class has fewer than 2 of them.
+    Features are standardised by the training subjects, in float64. Raises ValueError where a class has fewer than 2.
     """
     counts = Counter(labels)
     rarest = min(counts.values()) if len(counts) == 2 else 0
@@ -61,6 +59,6 @@ def fit_and_score(
     grid = {f"classify__{name}": values for name, values in probe.choices(smallest).items()}
     pipeline = Pipeline([("scale", StandardScaler()), ("classify", probe.make())])
     search = GridSearchCV(pipeline, grid, scoring="roc_auc", cv=inner, error_score="raise")  # pyright: ignore[reportArgumentType]  # the stub knows float only
-    search.fit(train_NE, np.asarray(labels))
+    search.fit(train_NE.astype(float), np.asarray(labels))
     chosen = {name.removeprefix("classify__"): value for name, value in search.best_params_.items()}
-    return search.predict_proba(test_ME)[:, 1], chosen
+    return search.predict_proba(test_ME.astype(float))[:, 1], chosen
