@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from ops.checks import scan_groups
 from ops.operators import wants_gradient
-from ops.reference import compute_dtype
+from ops.reference import compute_dtype, without_autocast
 from ops.views import StateMatrix, channel_last, from_per_channel, from_per_position, per_channel, per_position
 
 MAX_STEPS = 64
@@ -53,7 +53,7 @@ class _ChunkedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, softplus, reverse, keep = arguments
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        with without_autocast(tensors[0]):
             out, last_state, starts = _forward(_Inputs.of(tensors, softplus), reverse, keep)
         ctx.save_for_backward(*tensors, starts)
         ctx.softplus, ctx.reverse = softplus, reverse
@@ -64,7 +64,7 @@ class _ChunkedScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         *tensors, starts = ctx.saved_tensors
-        with torch.autocast(grads[0].device.type, enabled=False):
+        with without_autocast(grads[0]):
             gradients = _backward(_Inputs.of(tensors, ctx.softplus), ctx.reverse, starts, grads[0], tensors)
         return (*(None if g is None else g.to(t.dtype) for g, t in zip(gradients, tensors)), None, None, None)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ops.reference import compute_dtype
+from ops.reference import compute_dtype, without_autocast
 
 
 def causal_conv1d(
@@ -48,7 +48,7 @@ class _ShiftedSum(torch.autograd.Function):
                 reverse: bool) -> Tensor:  # fmt: skip
         ctx.save_for_backward(x_BLI, weight, bias, seq_idx)
         ctx.silu, ctx.reverse = silu, reverse
-        with torch.autocast(x_BLI.device.type, enabled=False):
+        with without_autocast(x_BLI):
             y = _sum(x_BLI.to(compute_dtype(x_BLI)), weight, bias, seq_idx, reverse)
             return (F.silu(y, inplace=True) if silu else y).to(x_BLI.dtype)
 
@@ -56,7 +56,7 @@ class _ShiftedSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x_BLI, weight, bias, seq_idx = ctx.saved_tensors
-        with torch.autocast(x_BLI.device.type, enabled=False):
+        with without_autocast(x_BLI):
             x = x_BLI.to(compute_dtype(x_BLI))
             dy = grads[0].to(x.dtype)
             if ctx.silu:

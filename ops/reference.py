@@ -11,6 +11,7 @@ Everything is computed in float32, or in float64 when the input is float64, and 
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ from ops.checks import scan_groups
 def compute_dtype(u: Tensor) -> torch.dtype:
     """The precision of the state: float64 for float64 inputs, otherwise float32."""
     return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Where autocast keeps its hands off, on devices that have any: meta tensors do not."""
+    return nullcontext() if x.device.type == "meta" else torch.autocast(x.device.type, enabled=False)
 
 
 def selective_scan(
@@ -41,7 +47,7 @@ def selective_scan(
 ) -> Any:
     """The scan of `ops.selective_scan_fn`, one position after another."""
     dtype = compute_dtype(u)
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u):
         groups = scan_groups(B, C)
         u_BIL, delta_BIL, A_IN = u.to(dtype), delta.to(dtype), A.to(dtype)
         if delta_bias is not None:
@@ -93,7 +99,7 @@ def causal_conv1d(
 ) -> Any:
     """The depthwise convolution of `ops.causal_conv1d_fn`, by F.conv1d on the padded sequence."""
     dtype = compute_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         width = weight.shape[1]
         x_BIL = x.to(dtype)
         x_BIL = x_BIL.flip(-1) if reverse else x_BIL

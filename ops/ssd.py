@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.reference import compute_dtype
+from ops.reference import compute_dtype, without_autocast
 
 
 def step_sizes(dt_BLH: Tensor, bias_H: Tensor | None, softplus: bool) -> Tensor:
@@ -39,7 +39,7 @@ def ssd_scan(
 ) -> Tensor:
     """The scan of `ops.ssd_scan_fn`, one position after another."""
     dtype = compute_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN = (t.to(dtype) for t in (x, dt, A, B, C))
         dt_BLH = step_sizes(dt_BLH, None if dt_bias is None else dt_bias.to(dtype), dt_softplus)
         heads, groups = x.shape[2], B.shape[2]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ops.reference import compute_dtype
+from ops.reference import compute_dtype, without_autocast
 from ops.ssd import step_sizes
 
 CHUNK = 64
@@ -47,7 +47,7 @@ class _ChunkedScan(torch.autograd.Function):
         x, B = tensors[0], tensors[3]
         out, starts = torch.empty_like(x), []
         state = x.new_zeros(x.shape[0], *_state_shape(x, B), dtype=compute_dtype(x))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             for block in _blocks(x, ctx.reverse):
                 starts.append(state)
                 out[:, block], state = _scan_block(_cut(tensors, block), state, ctx.softplus, ctx.reverse)
@@ -62,7 +62,7 @@ class _ChunkedScan(torch.autograd.Function):
         x, dtype = tensors[0], compute_dtype(tensors[0])
         totals: list[Any] = [None if t is None else torch.zeros_like(t, dtype=dtype) for t in tensors]
         state_grad = torch.zeros_like(starts[0]) if starts else None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             for block, start in reversed(list(zip(_blocks(x, ctx.reverse), starts))):
                 leaves = [None if t is None else t.detach().requires_grad_() for t in (*_cut(tensors, block), start)]
                 with torch.enable_grad():
