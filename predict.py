@@ -22,7 +22,7 @@ from torch import Tensor
 
 from util.arguments import positive
 from util.cli import Parser, run, setup_logging
-from util.data.folder import CONTRASTS
+from util.data.folder import CONTRASTS, PHANTOM
 from util.data.layouts import Study as Files
 from util.data.new_patient import find_patient, missing_contrasts, patient_from_files
 from util.data.prepare import Prepared, Settings, prepare_study
@@ -139,7 +139,7 @@ def picture_study(subject: str, prepared: Prepared, ensemble: FoldEnsemble, volu
     """What a figure shows: the contrasts that are there, as the model reads them."""
     present = [name for name in ensemble.contrasts if name in prepared.volumes]
     volume_CZYX = volume_BCZYX[0, [ensemble.contrasts.index(name) for name in present]].cpu().numpy()
-    phantom = subject.startswith("Phantom") or is_phantom(ensemble.config, ensemble.data_root)
+    phantom = subject.startswith(PHANTOM) or is_phantom(ensemble.config, ensemble.data_root)
     return Study(subject, tuple(present), volume_CZYX, prepared.segmentation, oriented=True, phantom=phantom)
 
 

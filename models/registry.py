@@ -86,7 +86,7 @@ def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) 
         card = resolve(name, pretrained_cfg, pretrained_cfg_overlay)
         model = model_class(build_config({**row, **fields_of(card), **fields}))
         model.pretrained_cfg = model.default_cfg = card
-        if pretrained:
+        if pretrained or card.get("source"):  # local-dir: or hf-hub:, which name weights
             told = isinstance(pretrained_cfg, Mapping | PretrainedCfg) or "input_size" in (pretrained_cfg_overlay or {})
             load_weights(model, card, tuple(card["input_size"][1:]) if told else None, cache_dir)
         return model

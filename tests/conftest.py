@@ -26,3 +26,11 @@ def _seeded():
 @pytest.fixture
 def volume():
     return torch.randn(2, 4, 16, 24, 32)
+
+
+@pytest.fixture(scope="session")
+def hub_runs(tmp_path_factory):
+    """A folder with the runs of tests/hub_runs.py; do not change what is in it."""
+    from tests.hub_runs import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("hub_runs"))

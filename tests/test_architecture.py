@@ -16,7 +16,10 @@ ALLOWED = {
     "engine_pretrain": {"util"},
     "engine_finetune": {"util"},
 }
-PROGRAMS = {"util/checkpoint_export.py": {"models"}}  # commands that stand on a higher floor than their neighbours
+PROGRAMS = {  # commands that stand on a higher floor than their neighbours
+    "util/checkpoint_export.py": {"models"},
+    "util/hub_export.py": {"models"},
+}
 FILES = sorted(
     path
     for name in OURS

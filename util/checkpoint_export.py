@@ -11,7 +11,7 @@ from torch import nn
 
 from models import create_model
 from models.config import ModelConfig
-from util.calibration import Decision, read_decision
+from util.calibration import DECISION_FILE, Decision, read_decision
 from util.checkpoint import load_weights
 from util.checkpoint_facts import recorded
 from util.checkpoint_files import Content, read_checkpoint
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 class Trained(NamedTuple):
     """A model with weights, in evaluation mode on the CPU, and what is known of it. content: of its checkpoint file;
-    decision: how its fold comes to probabilities and calls, None where a file was named."""
+    decision: how its fold comes to probabilities and calls; None for an epoch that its fold was not tested with, and
+    for a model without folds."""
 
     checkpoint: Path
     content: Content
@@ -32,16 +33,21 @@ class Trained(NamedTuple):
     decision: Decision | None
 
 
-def export(source: Path, destination: Path, *, fold: int | None = None, overwrite: bool = False) -> None:
+def export(
+    source: Path, destination: Path, *, fold: int | None = None, license: str | None = None, overwrite: bool = False
+) -> None:
     """Write the model of `source`, a run folder or a checkpoint file, in the form that the suffix of `destination`
-    says. ValueError names the argument at fault and the fix."""
+    says; without one as a folder for timm and the hub. ValueError names the argument at fault and the fix."""
     write = FORMATS.get(destination.suffix)
-    if write is None:
+    if write is None and destination.suffix:
         known = ", ".join(f"{suffix} ({each.__doc__})" for suffix, each in FORMATS.items())
-        raise ValueError(f"OUT {destination}: give a name that ends in one of {known}")
+        raise ValueError(f"OUT {destination}: give a name that ends in one of {known}, or in none for a folder")
     if destination.exists() and not overwrite:
         raise ValueError(f"OUT {destination} exists: choose another name, or replace it with --overwrite")
-    write(open_trained(source, fold), destination)
+    if write is not None:
+        write(open_trained(source, fold), destination)
+    else:
+        _export_folder(source, destination, fold, license)
     logger.info("wrote %s", destination)
 
 
@@ -65,16 +71,13 @@ def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
     if source.is_file():
         if fold is not None:
             raise ValueError(f"--fold {fold} names a fold of a run folder, and {source} is a file: leave it out")
-        return source, None
+        return source, _decision_beside(source)
     config = read_config(source)
     if config.get("kind") != "finetune":
         if fold is not None:
             raise ValueError(f"--fold {fold}: {source} is not a fine-tuning run and has no folds: leave it out")
         return last_checkpoint(source), None
-    parts = [part.name.removeprefix("fold_") for part in source.glob("fold_*") if checkpoints(part)]
-    folds = sorted(int(part) for part in parts if part.isdecimal())
-    if not folds:
-        raise ValueError(f"{source} has no fold with a checkpoint: let main_cr_finetune.py finish one")
+    folds = trained_folds(source)
     if fold is None and len(folds) > 1:
         raise ValueError(f"{source} holds a model for each of its folds: choose one with --fold, of {_listed(folds)}")
     chosen = folds[0] if fold is None else fold
@@ -83,6 +86,37 @@ def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
     folder = source / f"fold_{chosen}"
     decision = read_decision(folder, config.get("args", {}))
     return selected_weights(folder, decision.select), decision
+
+
+def trained_folds(run: Path) -> list[int]:
+    """The folds of a fine-tuning run that have a checkpoint. ValueError where none has."""
+    parts = [part.name.removeprefix("fold_") for part in run.glob("fold_*") if checkpoints(part)]
+    folds = sorted(int(part) for part in parts if part.isdecimal())
+    if not folds:
+        raise ValueError(f"{run} has no fold with a checkpoint: let main_cr_finetune.py finish one")
+    return folds
+
+
+def _decision_beside(checkpoint: Path) -> Decision | None:
+    """How the fold decides whose folder a checkpoint lies in, if it is the one that the fold was tested with."""
+    folder = checkpoint.parent
+    if not (folder / DECISION_FILE).is_file():
+        return None
+    decision = read_decision(folder, {})
+    return decision if selected_weights(folder, decision.select).resolve() == checkpoint.resolve() else None
+
+
+def _export_folder(source: Path, destination: Path, fold: int | None, license: str | None) -> None:
+    from util.hub_export import write_form
+
+    if source.is_dir() and read_config(source).get("kind") == "finetune":
+        models = {number: open_trained(source, number) for number in trained_folds(source)}
+        wanted = min(models) if fold is None else fold
+        top = models[wanted] if wanted in models else open_trained(source, wanted)  # which says what is wrong
+        write_form(destination, list(models.values()), top, license=license)
+    else:
+        top = open_trained(source, fold)
+        write_form(destination, [top], top, license=license)
 
 
 def _listed(folds: list[int]) -> str:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from util.atomic import atomic_write
+from util.hub import located
+from util.hub_form import OURS, check_digest, is_exported, weights_of
 from util.sealing import check_seal, write_sealed
 
 Content = dict[str, Any]  # "model": tensors by name; beside it what the file says: "epoch", "config", "args", ...
 PICKLES = (".pth", ".pt")
 SAFETENSORS = ".safetensors"
-METADATA = "mamba_mae_3d"  # in a .safetensors file: as JSON, what a .pth file holds beside the tensors
+METADATA = OURS  # in a .safetensors file: as JSON, what a .pth file holds beside the tensors
 SEALED = "sealed"  # the key that says that the file ends in a seal
 ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wanted to import
 
@@ -41,11 +43,11 @@ def save_safetensors(path: Path, content: Content) -> None:
 
 def read_checkpoint(path: Path | str) -> Content:
     """The content of a checkpoint on the CPU: tensors, plain values and at most argparse.Namespace, as published ones
-    hold. Raises ValueError for a file that is missing, damaged, no checkpoint, or whose pickle asks for anything else.
+    hold. path: a file, an exported folder, or hf-hub:user/name[@revision]. Raises ValueError for a file that is
+    missing, damaged, no checkpoint, or whose pickle asks for anything else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
+    path = checkpoint_file(path)
+    check_digest(path)
     is_sealed = check_seal(path)
     content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
     if not isinstance(content, dict):
@@ -59,6 +61,18 @@ def read_checkpoint(path: Path | str) -> Content:
             f"checkpoint {path} holds no weights: expected tensors by name, or such a 'model'; has {found}"
         )
     return content if "model" in content else {"model": content}
+
+
+def checkpoint_file(path: Path | str) -> Path:
+    """The file on this machine that a checkpoint's path, exported folder or name on the hub stands for."""
+    path = located(path)
+    if path.is_dir():
+        if not is_exported(path) and (kept := sorted(path.glob("checkpoint-*.pth"))):
+            raise ValueError(f"checkpoint {path} is a run folder: name a file in it, such as {kept[-1]}")
+        return weights_of(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} does not exist")
+    return path
 
 
 def _read_pickle(path: Path) -> Any:

@@ -23,7 +23,15 @@ from util.checkpoint_facts import (
     shape_fields,
     source_grid,
 )
-from util.checkpoint_files import PICKLES, SAFETENSORS, Content, read_checkpoint, save_checkpoint, save_safetensors
+from util.checkpoint_files import (
+    PICKLES,
+    SAFETENSORS,
+    Content,
+    checkpoint_file,
+    read_checkpoint,
+    save_checkpoint,
+    save_safetensors,
+)
 
 logger = logging.getLogger(__name__)
 KEPT = ("model", "epoch", "config", "args")  # what loading needs; the state of a training is not converted
@@ -44,8 +52,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     export = commands.add_parser("export", help="a trained model in a form that other programs load")
     export.add_argument("source", type=Path, metavar="RUN", help="run folder, or a checkpoint of ours")
-    export.add_argument("destination", type=Path, metavar="OUT", help="its suffix says the form: .pt2 for torch.export")
+    export.add_argument(
+        "destination",
+        type=Path,
+        metavar="OUT",
+        help="its suffix says the form: .pt2 for torch.export, none for a folder that timm and the hub take",
+    )
     export.add_argument("--fold", type=int, help="of a fine-tuning run, whose folds have a model each")
+    export.add_argument("--license", help='of the weights in a folder, as the hub writes it; default "unknown"')
     export.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser.parse_args(argv)
 
@@ -58,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == "export":
         from util.checkpoint_export import export  # builds models, which the other commands need not wait for
 
-        export(args.source, args.destination, fold=args.fold, overwrite=args.overwrite)
+        export(args.source, args.destination, fold=args.fold, license=args.license, overwrite=args.overwrite)
     else:
         convert_checkpoint(args.source, args.destination, overwrite=args.overwrite)
 
@@ -86,6 +100,7 @@ def convert_checkpoint(source: Path, destination: Path, *, overwrite: bool = Fal
 
 def describe(path: Path) -> list[str]:
     """What a checkpoint holds, in lines."""
+    path = checkpoint_file(path)
     content = read_checkpoint(path)
     state = content["model"]
     types = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 from util.metrics import THRESHOLD
 
+NOTICE = "Research use only, not a medical device."  # beside every reading
+CLASS_NAMES = {  # of label types, class 0 first
+    "IDH": ("IDH wild type", "IDH mutant"),
+    "1p19q": ("1p/19q intact", "1p/19q co-deleted"),
+}
 ASTROCYTOMA = "Astrocytoma, IDH-mutant"
 OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted"
 GLIOBLASTOMA = "Glioblastoma, IDH wild type"

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from util.atomic import atomic_write
+from util.hub_form import as_run, is_exported, read_form, weights_of
 
 RunKind = Literal["pretrain", "finetune"]
 PROJECT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,8 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
     a result of the new one. Raises ValueError where the folder already holds a run, unless that run is resumed or
     overwritten.
     """
+    if is_exported(folder):
+        raise ValueError(f"--output_dir {folder} holds an exported model: choose another folder")
     if (folder / "config.json").exists() and not (resume or overwrite):
         raise ValueError(
             f"--output_dir {folder} already holds a run: continue it with --resume auto, replace it with --overwrite, "
@@ -91,11 +94,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The config.json of a run folder."""
+    """The config.json of a run folder; of an exported one, what is published of it."""
     path = run / "config.json"
     if not path.is_file():
         raise ValueError(f"{run} is not a run folder: it has no config.json")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return as_run(read_form(run)) if is_exported(run) else json.loads(path.read_text(encoding="utf-8"))
+
+
+def data_root(config: Mapping[str, Any]) -> Path | None:
+    """The prepared folder that a run was trained on; None for an exported one, which does not say."""
+    root = config["data"].get("root")
+    return None if root is None else Path(root)
 
 
 def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") -> Path:
@@ -120,7 +129,9 @@ def is_within_epoch(checkpoint: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, oldest first."""
+    """The checkpoints of a folder, oldest first; the one file of weights of an exported folder."""
+    if is_exported(folder):
+        return [weights_of(folder)]
     placed = {}
     for path in folder.glob("checkpoint-*.pth"):
         if match := CHECKPOINT.fullmatch(path.name):

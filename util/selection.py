@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from util.checkpoint import read_checkpoint, save_checkpoint
+from util.hub_form import is_exported
 from util.metrics import classification_metrics
 from util.runs import last_checkpoint
 
@@ -17,7 +18,7 @@ BEST_FILE = "best.pth"
 
 def selected_weights(fold: Path, select: Select) -> Path:
     """The file of the epoch that is tested; averaged weights where --ema kept some. ValueError where there is none."""
-    if select == "last":
+    if select == "last" or is_exported(fold):  # of which those weights were exported that select says
         return last_checkpoint(fold)
     if not (fold / BEST_FILE).exists():
         raise ValueError(f"{fold} holds no {BEST_FILE}, which --select best_val keeps: let the fold finish")

@@ -55,11 +55,11 @@ def contrast_rows(ensemble: FoldEnsemble) -> list[dict[str, Any]]:
     ValueError where the run needs every contrast, or its data or labels cannot be read.
     """
     ensemble.check_contrasts(ensemble.contrasts[1:])
-    if not ensemble.data_root.is_dir():
-        raise ValueError(f"the data that {ensemble.folder} was trained on, {ensemble.data_root}, are not there")
-    data, folds = ensemble.config["data"], read_folds(ensemble.folder)
+    data, folds, root = ensemble.config["data"], read_folds(ensemble.folder), ensemble.data_root
+    if root is None or not root.is_dir():
+        raise ValueError(f"the data that {ensemble.folder} was trained on, {root}, are not there")
     labels = read_labels(data["labels"], ensemble.config["label_type"])
-    volumes = PreparedVolumes(ensemble.data_root, contrasts=ensemble.contrasts, normalize=data["normalize"])
+    volumes = PreparedVolumes(root, contrasts=ensemble.contrasts, normalize=data["normalize"])
     chosen = subsets(ensemble.contrasts)
     found: dict[tuple[str, ...], list[float]] = {subset: [] for subset in chosen}
     truth, thresholds = [], []

@@ -15,7 +15,8 @@ from util.checkpoint import load_weights
 from util.data.manifest import read_manifest
 from util.data.normalize import Normalize, normalize_volume
 from util.data.prepare import Prepared, Settings
-from util.runs import checkpoints, read_config
+from util.hub import located
+from util.runs import checkpoints, data_root, read_config
 from util.selection import selected_weights
 from util.tta import views_of
 from vis.evaluating import evaluating
@@ -72,8 +73,8 @@ class FoldEnsemble:
         return tuple(self.config["data"]["contrasts"])
 
     @property
-    def data_root(self) -> Path:
-        return Path(self.config["data"]["root"])
+    def data_root(self) -> Path | None:
+        return data_root(self.config)
 
     def check_contrasts(self, missing: Sequence[str]) -> None:
         """Raise ValueError, naming the missing contrasts, where the models were not trained to do without any."""
@@ -114,7 +115,9 @@ class FoldEnsemble:
 
 
 def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
-    """Every fold of a fine-tuning run that has weights. ValueError names the run or file at fault and the fix."""
+    """Every fold of a fine-tuning run that has weights; also of an exported one, or of one on the hub. ValueError names
+    the run or file at fault and the fix."""
+    folder = located(folder, folds=True)
     config = read_config(folder)
     if config.get("kind") != "finetune":
         raise ValueError(f"--run {folder} is not a fine-tuning run; give the --output_dir of main_cr_finetune.py")
@@ -163,7 +166,7 @@ def check_together(ensembles: Sequence[FoldEnsemble]) -> None:
 def _settings(config: dict[str, Any]) -> tuple[Settings, str | None]:
     """By which the run's volumes were prepared, and a warning where nobody recorded them."""
     stored = config["data"].get("preparation")
-    if stored is None and (root := Path(config["data"]["root"])).is_dir():
+    if stored is None and (root := data_root(config)) and root.is_dir():
         stored = next((row.settings for row in read_manifest(root).values() if row.settings), None)
     if stored is not None:
         return Settings.from_json(stored), None

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from util.folds import fold_hash
+from util.hub import is_hub_name
+from util.hub_form import is_exported
 from util.results import Prediction, read_predictions
 from vis.terms import CLASS_NAMES
 
@@ -12,6 +14,11 @@ def read_folds(run: Path) -> list[dict[str, list[str]]]:
     """The folds of a fine-tuning run; ValueError if there are none, if the file was edited (by its hash), or if one
     trained on what it tests."""
     path = run / "folds.json"
+    if not path.is_file() and (is_hub_name(run) or is_exported(run)):
+        raise ValueError(
+            f"{run} was exported without the names of its subjects, so nobody knows which are held out: use predict.py "
+            "for new patients; for held-out ones give the run itself, or put its folds.json into the exported folder"
+        )
     if not path.is_file():
         raise ValueError(f"{path} is missing, so nobody knows which subjects are held out; give a whole run with --run")
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -23,10 +23,13 @@ def references(ensemble: FoldEnsemble, missing: Sequence[str], limit: int) -> li
     Features are those that the head reads from a mean pool. They are computed once and kept in RUN/reference.
     ValueError where the data of the run cannot be read.
     """
-    if not ensemble.data_root.is_dir():
-        raise ValueError(f"the data that the run was trained on, {ensemble.data_root}, are not there")
+    root = ensemble.data_root
+    if root is None:
+        raise ValueError("an exported run has no data of held-out subjects; only the run itself can be compared with")
+    if not root.is_dir():
+        raise ValueError(f"the data that the run was trained on, {root}, are not there")
     folds, data = read_folds(ensemble.folder), ensemble.config["data"]
-    volumes = PreparedVolumes(ensemble.data_root, contrasts=ensemble.contrasts, normalize=data["normalize"])
+    volumes = PreparedVolumes(root, contrasts=ensemble.contrasts, normalize=data["normalize"])
     hide = without([ensemble.contrasts.index(name) for name in missing])
     found = []
     for fold, model in ensemble.models.items():

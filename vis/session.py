@@ -15,15 +15,16 @@ from util.calibration import Decision, read_decision
 from util.checkpoint import load_pretrained, load_weights
 from util.cli import nearest
 from util.data.dataset import PreparedVolumes
+from util.data.folder import PHANTOM
 from util.data.manifest import NAME as MANIFEST
 from util.distributed import choose_device
-from util.runs import RunKind, last_checkpoint, read_config
+from util.hub import located
+from util.runs import RunKind, data_root, last_checkpoint, read_config
 from util.selection import selected_weights
 from vis.display import Study
 from vis.inference import probabilities
 
 logger = logging.getLogger(__name__)
-PHANTOM_NAMES = "Phantom*.npy"  # volumes of studies made by `prepare_data.py phantom`
 SCRIPTS = {"pretrain": "visualize.py", "finetune": "visualize_finetuned.py"}
 
 
@@ -85,6 +86,7 @@ def open_run(
     data: prepared folder instead of the one the run was trained on. fidelity: instead of the run's own. ValueError
     says which flag to change.
     """
+    folder = located(folder, folds=True)
     config = read_config(folder)
     if config.get("kind") != kind:
         other = SCRIPTS.get(config.get("kind", ""), "another program")
@@ -96,7 +98,9 @@ def open_run(
         checkpoint = selected_weights(folder / f"fold_{fold}", decision.select)
     elif checkpoint is None:
         checkpoint = last_checkpoint(folder)
-    root = data if data is not None else Path(config["data"]["root"])
+    root = data if data is not None else data_root(config)
+    if root is None:
+        raise ValueError(f"--run {folder} was exported without its data: name a prepared folder with --data")
     if not root.is_dir():
         raise ValueError(f"the prepared data {root} of {folder} are not there; name their folder with --data")
     volumes = PreparedVolumes(root, contrasts=config["data"]["contrasts"], normalize=config["data"]["normalize"])
@@ -119,9 +123,11 @@ def open_run(
     return Session(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device), decision)
 
 
-def is_phantom(config: dict[str, Any], root: Path) -> bool:
-    """Some data are simulated: their names, given by `prepare_data.py phantom`, say so."""
-    return any(any((root / contrast).glob(PHANTOM_NAMES)) for contrast in config["data"]["contrasts"])
+def is_phantom(config: dict[str, Any], root: Path | None) -> bool:
+    """Some data are simulated: their names, given by `prepare_data.py phantom`, say so, or an exported run does."""
+    if root is None:
+        return config["data"].get("phantom") is True
+    return any(any((root / contrast).glob(f"{PHANTOM}*.npy")) for contrast in config["data"]["contrasts"])
 
 
 def choose_subjects(wanted: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from util.atomic import atomic_write
+from util.glioma import NOTICE as NOTICE
 
 INK, MUTED, RULE = "#1b1f24", "#5b6570", "#d5dae0"
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#8C5B96", "#56B4E9"
-NOTICE = "Research use only, not a medical device."
 PHANTOM_NOTICE = "Simulated phantom, not a patient. "
 
 RC: dict[Any, Any] = {

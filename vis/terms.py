@@ -1,10 +1,8 @@
 """Names as readers know them."""
 
+from util.glioma import CLASS_NAMES as CLASS_NAMES
+
 CONTRAST_NAMES = {"t1": "T1", "t2": "T2", "t1ce": "T1ce", "flair": "FLAIR"}
-CLASS_NAMES = {
-    "IDH": ("IDH wild type", "IDH mutant"),
-    "1p19q": ("1p/19q intact", "1p/19q co-deleted"),
-}
 METRIC_NAMES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",

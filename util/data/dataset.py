@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from util.data.bad_volumes import OnBadVolume, StandIns, candidates
 from util.data.folder import (
     CONTRASTS,
+    PHANTOM,
     BadVolume,
     find_subjects,
     open_volume,
@@ -118,13 +119,16 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
 
     def describe(self) -> dict[str, Any]:
         """What a run's config.json says of its data: root, normalize, contrasts, and preparation, the settings by which
-        a new patient's scan becomes such a volume (None for a folder without manifest)."""
+        a new patient's scan becomes such a volume (None for a folder without manifest), how many subjects, and whether
+        `prepare_data.py phantom` simulated some of them."""
         settings = next((row.settings for row in read_manifest(self.root).values()), None)
         return {
             "root": str(self.root.resolve()),
             "normalize": self.normalize,
             "contrasts": list(self.contrasts),
             "preparation": settings,
+            "n_subjects": len(self.subjects),
+            "phantom": any(subject.startswith(PHANTOM) for subject in self.subjects),
         }
 
     def raw(self, subject: str) -> np.ndarray:

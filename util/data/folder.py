@@ -17,6 +17,7 @@ from util.data.names import name_problem
 
 CONTRASTS = ("t1", "t2", "t1ce", "flair")  # the order of the channels
 LABEL_SHEET = "Genetic_and_Histological_labels.xlsx"
+PHANTOM = "Phantom"  # how the names of simulated subjects begin
 
 
 def volume_path(root: Path, subject: str, contrast: str) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 import openpyxl
 
 from util.atomic import atomic_write
-from util.data.folder import LABEL_SHEET
+from util.data.folder import LABEL_SHEET, PHANTOM
 from util.data.phantom_anatomy import brats_grid, random_anatomy
 from util.data.phantom_signal import render_contrasts
 from util.data.phantom_tumour import TumourClass, check_marker_strength, random_tumour
@@ -58,7 +58,7 @@ class Phantom:
 
 
 def subject_name(layout: Layout, index: int) -> str:
-    return f"Phantom{'BraTS' if layout == 'brats' else 'EGD'}-{index + 1:04d}"
+    return f"{PHANTOM}{'BraTS' if layout == 'brats' else 'EGD'}-{index + 1:04d}"
 
 
 def make_phantom(
