@@ -14,6 +14,7 @@ from typing import Any
 from util import cli
 from util.comparisons import compare, holm
 from util.evaluation import format_p, statistics_of
+from util.extremes import EXTREME_NOTE
 from util.results import aligned, format_cell, read_predictions, without_nan
 from util.runs import write_json
 from util.scores import Scores, arrange, check_paired
@@ -124,7 +125,8 @@ def format_comparison(rows: Sequence[Sequence[Any]]) -> str:
             is_p = header[column] == "Holm" or header[column].startswith("p ")
             cells.append(format_p(row[column]) if is_p and not is_reference else format_cell(row[column]))
         lines.append(cells)
-    return "\n".join(aligned(lines))
+    shown = aligned(lines)
+    return "\n".join([*shown, EXTREME_NOTE] if any(row[header.index("auc")] in (0, 1) for row in rows[1:]) else shown)
 
 
 def main(argv: list[str] | None = None) -> None:

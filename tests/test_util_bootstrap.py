@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, binomtest, norm
 from score_cases import binormal, scores
 
 from util.bootstrap import (
@@ -15,6 +15,7 @@ from util.bootstrap import (
     resampled_metrics,
     stratified_weights,
 )
+from util.delong import delong_interval
 from util.metrics import METRICS, classification_metrics
 
 
@@ -79,6 +80,35 @@ def test_identical_runs_do_not_differ_and_a_better_one_does():
     worse = scores(labels, np.random.default_rng(0).random(70))
     low, high = bootstrap_differences(scores(labels, both[0]), worse)["auc"]
     assert 0 < low < high
+
+
+def test_a_sample_without_errors_has_the_intervals_that_its_size_allows():
+    labels = np.repeat([1, 0], [33, 20])
+    perfect = scores(labels, labels * 0.8 + 0.1)
+    found = bootstrap_intervals(perfect)
+    wilson = {n: tuple(binomtest(n, n).proportion_ci(method="wilson")) for n in (20, 33, 53)}
+    assert found["accuracy"] == pytest.approx(wilson[53])
+    assert found["sensitivity"] == pytest.approx(wilson[33])
+    assert found["specificity"] == pytest.approx(wilson[20])
+    assert max(wilson[20][0], wilson[33][0]) < found["balanced_accuracy"][0] < 1
+    assert found["auc"] == pytest.approx((delong_interval(perfect).low, 1))
+    assert wilson[33][0] < found["f1"][0] < 1
+    wrong = bootstrap_intervals(scores(labels, 0.9 - labels * 0.8))
+    for name in ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity"):
+        assert wrong[name] == pytest.approx((0, 1 - found[name][0])), name
+    together = scores(labels, labels * 0.8 + 0.1, patients=["a"] * 33 + [f"p{i}" for i in range(20)])
+    assert bootstrap_intervals(together)["sensitivity"] == pytest.approx(
+        tuple(binomtest(1, 1).proportion_ci(method="wilson"))
+    )
+
+
+def test_differences_of_samples_without_errors_are_not_points_either():
+    labels = np.repeat([1, 0], [10, 10])
+    perfect, other, constant = (scores(labels, p) for p in (labels * 0.8, labels * 0.9, np.full(20, 0.6)))
+    low = bootstrap_intervals(perfect)["auc"][0]
+    assert bootstrap_differences(perfect, constant)["auc"] == pytest.approx((low - 0.5, 0.5))
+    assert bootstrap_differences(perfect, other)["auc"] == pytest.approx((low - 1, 1 - low))
+    assert bootstrap_differences(perfect, perfect)["auc"] == (0, 0)
 
 
 def test_percentile_interval_passes_over_what_is_not_defined():

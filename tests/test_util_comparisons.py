@@ -58,6 +58,17 @@ def test_permutation_p_agrees_with_scipy():
     assert ours == pytest.approx(theirs.pvalue, abs=0.02)
 
 
+def test_folds_that_differ_by_rounding_alone_give_no_t():
+    apart = corrected_t_test([0.9 - 0.8, 0.8 - 0.7, 0.7 - 0.6, 0.4 - 0.3], 0.25)
+    assert apart.mean == pytest.approx(0.1)
+    assert math.isnan(apart.t)
+    assert math.isnan(apart.p)
+    equal = corrected_t_test([0.3 - 0.2 - 0.1, 0.0, 0.1 + 0.2 - 0.3], 0.25)
+    assert math.isnan(equal.t)
+    assert equal.p == 1
+    assert corrected_t_test([1e-6, 2e-6, 3e-6], 0.25).t == pytest.approx(corrected_t_test([0.1, 0.2, 0.3], 0.25).t)
+
+
 def test_permutation_p_of_perfect_and_of_one_class():
     labels = np.repeat([1, 0], 20)
     assert permutation_p(scores(labels, labels * 0.9), permutations=999) == 1 / 1000

@@ -1,6 +1,7 @@
 """DeLong's variance against its definition by brute force, and its promises by simulation."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -59,7 +60,8 @@ def test_ordered_pairs_counts_ties_as_half():
 
 def test_repeats_that_agree_change_nothing():
     labels, one = binormal(0, 12, 18)
-    assert delong_interval(scores(labels, one.repeat(3, axis=0))) == delong_interval(scores(labels, one))
+    repeated, once = (astuple(delong_interval(scores(labels, runs))) for runs in (one.repeat(3, axis=0), one))
+    assert repeated == pytest.approx(once, rel=1e-12)
 
 
 def test_what_is_not_defined_is_nan():
@@ -76,7 +78,30 @@ def test_equal_runs_have_p_one_and_a_perfect_against_a_constant_one_none():
     labels, one = binormal(0, 10, 10)
     assert delong_difference(scores(labels, one), scores(labels, one)).p == 1
     perfect, constant = scores(labels, labels * 0.8), scores(labels, np.full(20, 0.5))
-    assert math.isnan(delong_difference(perfect, constant).p)
+    found = delong_difference(perfect, constant)
+    assert math.isnan(found.p)
+    area = delong_interval(perfect)
+    assert (found.difference, found.error, found.high) == (0.5, 0, 0.5)
+    assert found.low == pytest.approx(area.low - 0.5)  # the constant's area is known
+
+
+@pytest.mark.parametrize("repeats", [(1, 1), (3, 7)])
+@pytest.mark.parametrize(("positives", "negatives"), [(3, 7), (10, 10), (31, 13)])
+def test_rounding_is_no_error(positives, negatives, repeats):
+    """The kernels of two runs that order every pair alike, or differ by the same everywhere, have no variance."""
+    labels, one = binormal(2, positives, negatives, distance=1.5)
+    runs = [scores(labels, np.repeat(p, r, axis=0)) for p, r in zip((one, one**3), repeats)]
+    same = delong_difference(*runs)
+    assert (same.difference, same.error, same.p) == (0, 0, 1)
+    perfect = [
+        scores(labels, np.repeat(p, r, axis=0)) for p, r in zip((labels[None] * 0.8, labels[None] * 0.3), repeats)
+    ]
+    apart = delong_difference(perfect[0], scores(labels, np.full((repeats[1], len(labels)), 0.3)))
+    assert apart.error == 0
+    assert math.isnan(apart.p)
+    both = delong_difference(*perfect)
+    assert (both.difference, both.p) == (0, 1)
+    assert both.high == pytest.approx(1 - delong_interval(perfect[0]).low) == -both.low  # not known to be equal
 
 
 def test_the_interval_stays_within_zero_and_one_and_is_normal_on_the_log_odds():
@@ -88,9 +113,29 @@ def test_the_interval_stays_within_zero_and_one_and_is_normal_on_the_log_odds():
     assert high - middle == pytest.approx(1.959964 * found.error / (found.auc * (1 - found.auc)))
 
 
-def test_without_an_error_the_interval_is_a_point():
-    found = delong_interval(scores([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.3]))
-    assert (found.auc, found.error, found.low, found.high) == (1, 0, 1, 1)
+@pytest.mark.parametrize(("positives", "negatives", "low"), [(2, 2, 0.386), (33, 33, 0.939)])
+def test_perfect_separation_has_the_interval_of_its_class_sizes(positives, negatives, low):
+    labels = np.repeat([1, 0], [positives, negatives])
+    found = delong_interval(scores(labels, np.linspace(0.9, 0.1, len(labels))))
+    assert (found.auc, found.error, found.high) == (1, 0, 1)
+    assert found.low == pytest.approx(low, abs=5e-4)
+    inverted = delong_interval(scores(labels, np.linspace(0.1, 0.9, len(labels))))
+    assert (inverted.auc, inverted.low, inverted.high) == (0, 0, pytest.approx(1 - found.low))
+
+
+def test_a_constant_has_a_point():
+    found = delong_interval(scores([1, 1, 0, 0], [0.4] * 4))
+    assert (found.auc, found.error, found.low, found.high) == (0.5, 0, 0.5, 0.5)
+
+
+def test_small_samples_that_are_often_separated_are_covered():
+    truth, hits, separated = norm.cdf(3 / math.sqrt(2)), 0, 0
+    for seed in range(300):
+        found = delong_interval(scores(*binormal(seed, 8, 8, distance=3)))
+        hits += found.low <= truth <= found.high
+        separated += found.auc == 1
+    assert separated > 100  # a third of them missed the truth with a point as interval
+    assert hits / 300 >= 0.95
 
 
 def test_near_one_it_covers_what_the_plain_interval_does_not():

@@ -10,25 +10,48 @@ from collections.abc import Mapping
 import numpy as np
 
 from util.delong import ordered_pairs
+from util.extremes import Interval, extreme_interval, sum_interval
 from util.metrics import CALIBRATION_BINS, METRICS, calibration_bins
 from util.scores import Scores
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-Interval = tuple[float, float]
 
 
 def bootstrap_intervals(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
-    """The middle 95% of every metric over resamples; nan where a metric is defined in none."""
+    """The middle 95% of every metric over resamples; nan where a metric is defined in none.
+
+    Where every resample gives 0, or every one 1, that is no interval but a point: one that the number of patients
+    allows stands in its place, see util.extremes.
+    """
     drawn = resampled_metrics(scores, stratified_weights(scores, resamples, seed))
-    return {name: percentile_interval(values_B) for name, values_B in drawn.items()}
+    return {name: _interval(name, values_B, scores) for name, values_B in drawn.items()}
 
 
 def bootstrap_differences(a: Scores, b: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Mapping[str, Interval]:
-    """Intervals of metric of `a` minus metric of `b`, both on the same resampled subjects; see check_paired."""
+    """Intervals of metric of `a` minus metric of `b`, both on the same resampled subjects; see check_paired.
+
+    Where neither metric varies and the runs differ, it comes from the intervals of the two.
+    """
     weights_BS = stratified_weights(a, resamples, seed)
-    of_a, of_b = resampled_metrics(a, weights_BS), resampled_metrics(b, weights_BS)
-    return {name: percentile_interval(of_a[name] - of_b[name]) for name in METRICS}
+    drawn = [resampled_metrics(scores, weights_BS) for scores in (a, b)]
+    is_same = np.array_equal(a.probabilities_RS, b.probabilities_RS) and np.array_equal(
+        a.thresholds_RS, b.thresholds_RS
+    )
+    found = {}
+    for name in METRICS:
+        of_a, of_b = (values[name] for values in drawn)
+        found[name] = percentile_interval(of_a - of_b)
+        if not is_same and np.ptp(of_a) == np.ptp(of_b) == 0:
+            intervals = [_interval(name, of_a, a), _interval(name, of_b, b)]
+            found[name] = sum_interval((1, -1), (float(of_a[0]), float(of_b[0])), intervals)
+    return found
+
+
+def _interval(name: str, values_B: np.ndarray, scores: Scores) -> Interval:
+    low, high = percentile_interval(values_B)
+    is_extreme = values_B.min() == values_B.max() in (0, 1)
+    return extreme_interval(name, float(values_B[0]), scores) if is_extreme else (low, high)
 
 
 def stratified_weights(scores: Scores, resamples: int, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from util.metrics import METRICS, classification_metrics
 from util.scores import Scores
 
 PERMUTATIONS = 10_000
+ROUNDING = 1e-12  # differences of metrics, which lie within 0 and 1, hold no digit below it
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def corrected_t_test(differences_F: Sequence[float], test_share: float) -> FoldT
 
     Nadeau & Bengio 2003, Bouckaert & Frank 2004: training parts overlap, so that the variance of the mean is
     (1 / F + n_test / n_train) times that of the folds. test_share: n_test / n_train, 1 / (k - 1) in k folds.
-    Folds without a value (nan) are left out; fewer than two make it nan.
+    Folds without a value (nan) are left out; fewer than two make it nan. Where all are equal up to rounding, t is nan,
+    and p is 1 if they are 0, else nan.
     """
     values = np.asarray(differences_F, dtype=float)
     values = values[~np.isnan(values)]
@@ -57,8 +59,8 @@ def corrected_t_test(differences_F: Sequence[float], test_share: float) -> FoldT
         return FoldTest(float(values.mean()) if len(values) else math.nan, math.nan, max(len(values) - 1, 0), math.nan)
     mean, df = float(values.mean()), len(values) - 1
     error = math.sqrt((1 / len(values) + test_share) * values.var(ddof=1))
-    if error == 0:
-        return FoldTest(mean, math.nan, df, 1.0 if mean == 0 else math.nan)
+    if error <= ROUNDING:
+        return FoldTest(mean, math.nan, df, 1.0 if abs(mean) <= ROUNDING else math.nan)
     return FoldTest(mean, mean / error, df, float(2 * student_t.sf(abs(mean) / error, df)))
 
 

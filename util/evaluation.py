@@ -5,7 +5,9 @@ results.json, numbers or null where not defined:
                         see util.results.summarise
     protocol            how folds, validation part and decisions were made (options of main_cr_finetune.py)
     statistics          confidence, resamples, seed, n, n_positive, n_patients, repeats (those that the statistics use),
-                        pooled {metric: value, low, high} (bootstrap), delong {auc, error, low, high}, permutation_p
+                        pooled {metric: value, low, high} (bootstrap), delong {auc, error, low, high}, permutation_p;
+                        a metric that is 0 or 1 in every resample, and so DeLong's AUC of perfect separation, has the
+                        interval that the number of patients allows (util.extremes)
     subgroups           [{name, statistics}] the same for part of the subjects
     baselines           [{name, features, statistics, model_minus_baseline (util.comparisons.compare)}], over the
                         subjects whose features are known
@@ -21,6 +23,7 @@ from util.baselines import Baseline
 from util.bootstrap import CONFIDENCE, RESAMPLES, bootstrap_intervals, point_metrics
 from util.comparisons import PERMUTATIONS, compare, permutation_p
 from util.delong import delong_interval
+from util.extremes import EXTREME_NOTE, has_extremes
 from util.metrics import METRICS
 from util.results import COLUMNS, Prediction, aligned, format_cell, table_rows, without_nan, write_predictions
 from util.runs import write_json
@@ -135,6 +138,8 @@ def format_statistics(results: Mapping[str, Any]) -> str:
     delong = statistics["delong"]
     lines.append(f"AUC by DeLong {format_cell(delong['low'])} to {format_cell(delong['high'])}; "
                  f"against shuffled labels p = {format_p(statistics['permutation_p'])}")  # fmt: skip
+    if has_extremes(pooled):
+        lines.append(EXTREME_NOTE)
     if results["baselines"] or results["subgroups"]:
         unpaired = {"this model", *(part["name"] for part in results["subgroups"])}
         header, *rows = comparison_rows(results)

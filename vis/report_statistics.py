@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from util.evaluation import format_p
+from util.extremes import EXTREME_NOTE, has_extremes
 from vis.report_facts import NOTHING, number
 from vis.terms import METRIC_NAMES
 
@@ -61,6 +62,8 @@ def methods_text(results: Mapping[str, Any], names: tuple[str, str]) -> str:
         f"{statistics['resamples']} bootstrap resamples of patients, stratified by label (seed {statistics['seed']}); "
         "models were not refitted, so the intervals do not carry the variation of training. "
     )
+    if has_extremes(statistics["pooled"]):
+        text += "Values of 0 and 1 have Wilson's score interval for shares, Newcombe's (2006, method 5) for the AUC. "
     p = statistics["permutation_p"]
     if p is not None:
         text += (
@@ -80,12 +83,8 @@ def warnings_of(results: Mapping[str, Any]) -> list[str]:
     found = []
     if (control := results["protocol"].get("control", "none")) != "none":
         found.append(f"This is a control run: {CONTROLS[control]}. Its AUC is expected near 0.5.")
-    area = results["statistics"]["pooled"]["auc"]
-    if area["value"] in (0.0, 1.0):
-        found.append(
-            "Every pair of subjects is ordered alike, so both intervals of the AUC shrink to a point: a sample without "
-            "errors cannot tell how rare errors are."
-        )
+    if has_extremes(results["statistics"]["pooled"]):
+        found.append(EXTREME_NOTE)
     for entry in results["baselines"]:
         difference, name = entry["model_minus_baseline"]["differences"]["auc"], entry["name"]
         if difference["low"] is None or difference["low"] > 0:
