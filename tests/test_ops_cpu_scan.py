@@ -167,3 +167,18 @@ def test_autocast_and_checkpointing():
         assert_close(forward_backward(scan, tensors), plain, rtol=1e-7)
     saved = forward_backward(lambda **t: checkpoint(scan, *t.values(), use_reentrant=False), tensors)
     assert_close(saved, plain, rtol=1e-7)
+
+
+def test_a_long_slow_decay_is_as_fast_as_in_float64():
+    """1,000 steps of exp(-0.01 or so). Rounding makes a channel's rate too large or too small; an exponential whose
+    error has one sign makes all too large, which no comparison of single steps shows."""
+    torch.manual_seed(0)
+    channels, steps = 64, 1000
+    u = torch.zeros(1, channels, steps)
+    u[..., 0] = 1
+    delta, A = torch.full((1, channels, steps), 0.01), -torch.rand(channels, 16) - 0.1
+    ones = torch.ones(1, 16, steps)
+    _, state = cpu.selective_scan(u, delta, A, ones, ones, return_last_state=True)
+    _, true = reference.selective_scan(*(x.double() for x in (u, delta, A, ones, ones)), return_last_state=True)
+    too_fast = 1 - (state / delta[..., :1].double()).log() / (true / delta[..., :1].double()).log()
+    assert abs(too_fast.mean()) < 2e-6

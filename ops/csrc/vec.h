@@ -154,7 +154,8 @@ static inline vf exp2(vf x) {
     const float magic = 393216.0f;  // 1.5 * 2^18: adding it rounds to a 32nd, whose number stands in the low bits
     vf shifted = x + magic, whole = shifted - magic, f = x - whole;
     vf root = (vf)_mm512_permutex2var_ps(_mm512_load_ps(ROOTS), (__m512i)shifted, _mm512_load_ps(ROOTS + 16));
-    vf p = f * 0.24022650718688965f + 0.6931573152542114f;
+    // Exact to first order: rounded for the least error over |f| <= 1/64, slow decays would be 1.5e-5 too fast.
+    vf p = (f * 0.055504109f + 0.24022651f) * f + 0.69314718f;
     return (vf)_mm512_scalef_ps((__m512)((p * f) * root + root), (__m512)whole);
 }
 #else
