@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from models.config import ModelConfig
-from models.encoder import check_volume
 from models.predictor import MAEOutput, PatchPredictor
 
 
@@ -41,7 +40,7 @@ class AutoregressiveModel3D(PatchPredictor):
         (B, L, E) and ids_keep (B, L) are of all tokens, in raster order.
         """
         config, device, batch = self.config, volume_BCZYX.device, volume_BCZYX.shape[0]
-        check_volume(volume_BCZYX, config)
+        self.check_input(volume_BCZYX)
         latent = self.forward_features(volume_BCZYX)
         everything = torch.arange(config.tokens, device=device)
         places = everything if self.scan_places is None else self.scan_places

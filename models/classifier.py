@@ -1,9 +1,12 @@
 """VolumeClassifier: the trunk on all tokens, their mean, a linear head; timm's contract (METHOD.md section 4)."""
 
+import dataclasses
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from models.config import Grid, ModelConfig
+from models.config import GLOBAL_POOLS, Grid, ModelConfig, Pool
 from models.encoder import VolumeEncoder
 from models.state import (
     CLASS_TOKEN,
@@ -19,6 +22,14 @@ from models.state import (
     fit_positions,
 )
 
+_POOLS: dict[Pool, Callable[[Tensor, Tensor | int], Tensor]] = {  # (tokens (B, L, E), the last one's place)
+    "mean": lambda tokens, last: tokens.mean(dim=1),
+    "max": lambda tokens, last: tokens.amax(dim=1),
+    "avgmax": lambda tokens, last: (tokens.mean(dim=1) + tokens.amax(dim=1)) / 2,
+    "last": lambda tokens, last: tokens[:, last],
+    "none": lambda tokens, last: tokens,
+}
+
 
 class VolumeClassifier(VolumeEncoder):
     """(B, C, Z, Y, X) -> logits (B, num_classes). The position embedding is learned, starting from a pre-trained
@@ -30,32 +41,39 @@ class VolumeClassifier(VolumeEncoder):
         super().__init__(config)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.tokens, config.embed_dim))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.head = nn.Linear(config.embed_dim, config.num_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head_drop = nn.Dropout(config.drop_rate)
+        self.head = _head(config)
 
     @property
     def num_classes(self) -> int:
-        return self.head.out_features
+        return self.config.num_classes
+
+    @property
+    def global_pool(self) -> str:
+        """The config's `pool` in timm's words."""
+        return {ours: timms for timms, ours in GLOBAL_POOLS.items()}.get(self.config.pool, self.config.pool)
 
     def forward(self, volume_BCZYX: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(volume_BCZYX))
 
     def forward_head(self, tokens_BLE: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, L, E) -> logits (B, num_classes), or with pre_logits what the head reads, the pooled tokens (B, E)."""
+        """(B, L, E) -> logits (B, num_classes), or with pre_logits or 0 classes what the head reads, the pooled tokens
+        (B, E). With pool="none" every token keeps its own."""
         last = -1 if self.scan_places is None else self.scan_places[-1]  # in scan order; tokens are in raster order
-        pooled = tokens_BLE.mean(dim=1) if self.config.pool == "mean" else tokens_BLE[:, last]
+        pooled = self.head_drop(_POOLS[self.config.pool](tokens_BLE, last))
         return pooled if pre_logits else self.head(pooled)
 
     def get_classifier(self) -> nn.Module:
         return self.head
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """A fresh head for another number of classes."""
-        head = nn.Linear(self.config.embed_dim, num_classes)
-        nn.init.trunc_normal_(head.weight, std=0.02)
-        nn.init.zeros_(head.bias)
-        self.head = head.to(self.pos_embed.device)
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh head for another number of classes, none for 0, in the model's precision; and another pool."""
+        pool = self.config.pool if global_pool is None else GLOBAL_POOLS.get(global_pool, global_pool)
+        self.config = dataclasses.replace(self.config, num_classes=num_classes, pool=pool)
+        self.head = _head(self.config).to(self.pos_embed).train(self.training)
+
+    def _prune_head(self) -> None:
+        self.reset_classifier(0, "")
 
     def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> AdaptedState:
         """The part of an autoencoder's or classifier's checkpoint that this model loads. A head that is absent or has
@@ -64,9 +82,19 @@ class VolumeClassifier(VolumeEncoder):
         adapted = AdaptedState(dict(state), may_miss=frozenset({"head.weight", "head.bias"}))
         for pattern in (ROTARY_BUFFER, CLASS_TOKEN, DECODER_ONLY):
             drop(adapted, pattern)
-        if "head.weight" in state and state["head.weight"].shape != self.head.weight.shape:
+        own = self.state_dict()
+        if len({x["head.weight"].shape if "head.weight" in x else None for x in (state, own)}) == 2:
             drop(adapted, HEAD)
-        fit_directions(adapted, self.state_dict())
-        fit_missing_contrasts(adapted, self.state_dict())
+        fit_directions(adapted, own)
+        fit_missing_contrasts(adapted, own)
         fit_positions(adapted, "pos_embed", source_grid, self.grid)
         return adapted
+
+
+def _head(config: ModelConfig) -> nn.Module:
+    if not config.num_classes:
+        return nn.Identity()
+    head = nn.Linear(config.embed_dim, config.num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head

@@ -14,7 +14,8 @@ Directions = Literal["both", "forward"]
 RotaryName = Literal["axial", "none"]
 ScanOrder = Literal["raster", "zxy", "yzx", "yxz", "xzy", "xyz", "snake", "hilbert", "shuffle"]
 MaskingName = Literal["random", "block", "grid"]
-Pool = Literal["mean", "last"]
+Pool = Literal["mean", "last", "max", "avgmax", "none"]
+GLOBAL_POOLS: dict[str, Pool] = {"avg": "mean", "": "none"}  # timm's words where they are others
 CHOICES = {
     "mixer": MixerName,
     "rotary": RotaryName,
@@ -28,7 +29,8 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Fields of an autoencoder or a classifier; classifiers ignore the decoder's fields, autoencoders `num_classes`."""
+    """Fields of an autoencoder or a classifier; classifiers ignore the decoder's fields, autoencoders the head's:
+    `num_classes`, `pool` and `drop_rate`."""
 
     img_size: Grid = (160, 160, 160)
     """Voxels (Z, Y, X); an int means a cube."""
@@ -37,6 +39,7 @@ class ModelConfig:
     in_chans: int = 4
     """Contrasts, in the order t1, t2, t1ce, flair."""
     num_classes: int = 2
+    """0: a classifier gives what its head would read."""
     embed_dim: int = 384
     depth: int = 12
     decoder_embed_dim: int = 192
@@ -66,7 +69,10 @@ class ModelConfig:
     expand: int = 2
     """Inner width I = expand * embed_dim."""
     pool: Pool = "mean"
-    """What a classifier's head reads: the mean of all tokens, or the last token of the scan."""
+    """What a classifier's head reads: the mean of all tokens, their maximum, the mean of both (avgmax), the last token
+    of the scan, or every token (none). create_model takes timm's words for it as global_pool: avg, max, avgmax, ""."""
+    drop_rate: float = 0.0
+    """Dropout before a classifier's head."""
     drop_path_rate: float = 0.1
     contrast_dropout: float = 0.0
     """Probability with which training leaves out each contrast of a sample, at least one staying. Above 0 a volume may
@@ -91,8 +97,8 @@ class ModelConfig:
             value, known = getattr(self, name), get_args(choices)
             if value not in known and not (value is None and name == "scan_order"):
                 raise ValueError(f'{name}="{value}" is not one of {", ".join(known)}{did_you_mean(str(value), known)}')
-        if min(self.patch_size, self.in_chans, self.embed_dim, self.depth, self.num_classes, self.d_state) < 1:
-            raise ValueError("patch_size, in_chans, embed_dim, depth, num_classes and d_state must be at least 1")
+        if min(self.patch_size, self.in_chans, self.embed_dim, self.depth, self.d_state, self.num_classes + 1) < 1:
+            raise ValueError("patch_size, in_chans, embed_dim, depth and d_state must be at least 1, num_classes 0")
         if min(self.head_dim, self.attention_heads, self.attention_head_dim) < 1:
             raise ValueError("head_dim, attention_heads and attention_head_dim must be at least 1")
         if self.attention_layers and self.mixer == "attention":
@@ -105,8 +111,9 @@ class ModelConfig:
                     f"attention_layers={self.attention_layers} names block {layer}, the encoder has blocks 0.."
                     f"{self.depth - 1}: choose attention_layers along with depth"
                 )
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+        for name in ("drop_path_rate", "drop_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
         if not 0 <= self.contrast_dropout < 1:
             raise ValueError(
                 f"contrast_dropout={self.contrast_dropout} must lie in [0, 1): 0 for models that need every contrast, "
@@ -140,24 +147,29 @@ class ModelConfig:
 
 
 def build_config(values: dict[str, Any]) -> ModelConfig:
-    """ModelConfig from keyword arguments; img_size may be an int. An unknown field raises and names the known ones."""
-    known = [f.name for f in fields(ModelConfig)]
+    """ModelConfig from keyword arguments; img_size may be an int, and timm's global_pool stands for pool. An unknown
+    field raises and names the known ones."""
+    values, known = dict(values), [f.name for f in fields(ModelConfig)]
+    if "global_pool" in values:
+        pool = values.pop("global_pool")
+        values["pool"] = GLOBAL_POOLS.get(pool, pool)
     for name in values:
         if name not in known:
             raise ValueError(f"unknown model field {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
     if "img_size" in values:
-        size = values["img_size"]
-        sides = (size,) * 3 if isinstance(size, int) else tuple(int(side) for side in size)
-        if len(sides) != 3:
-            raise ValueError(f"img_size={size!r} must be one int or three (Z, Y, X)")
-        values = {**values, "img_size": sides}
+        values["img_size"] = volume_size(values["img_size"])
     if "attention_layers" in values:  # a list where it comes from JSON
         layers = values["attention_layers"]
-        values = {
-            **values,
-            "attention_layers": tuple(sorted(set(layers))) if isinstance(layers, Iterable) else (layers,),
-        }
+        values["attention_layers"] = tuple(sorted(set(layers))) if isinstance(layers, Iterable) else (layers,)
     return ModelConfig(**values)
+
+
+def volume_size(size: int | Iterable[int]) -> Grid:
+    """(Z, Y, X) of a cube's side or of three sides."""
+    sides = (size,) * 3 if isinstance(size, int) else tuple(int(side) for side in size)
+    if len(sides) != 3:
+        raise ValueError(f"img_size={size!r} must be one int or three (Z, Y, X)")
+    return sides
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

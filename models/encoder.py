@@ -1,22 +1,29 @@
 """VolumeEncoder: what the masked autoencoder and the classifier share, with timm's names for it."""
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.config import Grid, ModelConfig
+from models.config import Grid, ModelConfig, ScanOrder, volume_size
 from models.fidelity import PARTS
+from models.intermediates import Intermediates
 from models.orders import RASTER, SHUFFLE, scan_places
 from models.patches import PatchEmbed3D, take_tokens
-from models.state import MISSING_CONTRAST
+from models.state import MISSING_CONTRAST, AdaptedState, fit_positions
 from models.trunk import NORM_EPS, Collect, Trunk, build_trunk
 
 UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
+NOT_TRACED = (
+    "jit.trace, jit.script and fx.symbolic_trace do not see into this model's kernels and record one path through it: "
+    "use torch.export.export(model, (volume,)), or python -m util.checkpoint export RUN OUT.pt2"
+)
 
 
-class VolumeEncoder(nn.Module):
+class VolumeEncoder(Intermediates):
     """Patch embedding, position embedding (which the subclass defines as `pos_embed`), trunk and final norm."""
 
     classifier: ClassVar[str | None] = None
@@ -37,12 +44,17 @@ class VolumeEncoder(nn.Module):
                 f'scan_order="{order}" does not go with fidelity="{config.fidelity}", which knows '
                 f'{", ".join(self.parts.scan_orders)} only: use fidelity="corrected"'
             )
-        self.shuffles = order == SHUFFLE
-        places = None if order in (SHUFFLE, RASTER) else scan_places(order, config.grid)
-        self.register_buffer("scan_places", places, persistent=False)
+        self.order: ScanOrder = order
+        self.register_buffer("scan_places", self._scan_places(), persistent=False)
         self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size, config.contrast_dropout)
+        self.patch_embed.grid_size = config.grid
         self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads, config.attention_layers)
         self.norm_f = nn.RMSNorm(config.embed_dim, eps=NORM_EPS)
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether kept tokens are read in the order of their noise."""
+        return self.order == SHUFFLE
 
     @property
     def grid(self) -> Grid:
@@ -50,8 +62,44 @@ class VolumeEncoder(nn.Module):
         return self.config.grid
 
     @property
-    def num_features(self) -> int:
+    def embed_dim(self) -> int:
         return self.config.embed_dim
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the tokens."""
+        return self.config.embed_dim
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels of what a head reads."""
+        return self.config.embed_dim
+
+    @property
+    def in_chans(self) -> int:
+        return self.config.in_chans
+
+    @property
+    def num_classes(self) -> int:
+        """0: no logits but features."""
+        return 0
+
+    def set_input_size(self, img_size: int | Sequence[int]) -> None:
+        """Take volumes of another size from now on: position embeddings are resampled to its grid."""
+        old, config = self.grid, dataclasses.replace(self.config, img_size=volume_size(img_size))
+        self.config, self.patch_embed.grid_size = config, config.grid
+        positions = {name: x for name, x in self.state_dict().items() if name.endswith("pos_embed")}
+        for name, embedding in positions.items():
+            adapted = AdaptedState({name: embedding})
+            fit_positions(adapted, name, old, self.grid, slots=embedding.shape[1] - math.prod(old))
+            value, former = adapted.state[name], getattr(self, name)
+            is_learned = isinstance(former, nn.Parameter)
+            setattr(self, name, nn.Parameter(value, former.requires_grad) if is_learned else value)
+        places = self._scan_places()
+        self.scan_places = None if places is None else places.to(self.pos_embed.device)
+
+    def _scan_places(self) -> Tensor | None:
+        return None if self.order in (SHUFFLE, RASTER) else scan_places(self.order, self.grid)
 
     def all_tokens_rotation(self, device: torch.device) -> Tensor:
         """The rotation of all L tokens in raster order."""
@@ -59,37 +107,13 @@ class VolumeEncoder(nn.Module):
 
     def forward_features(self, volume_BCZYX: Tensor) -> Tensor:
         """(B, C, Z, Y, X) -> (B, L, E): every token, in raster order, after the final norm."""
-        return self._features(volume_BCZYX, None)
+        return self._features(volume_BCZYX, None, None)
 
-    def forward_intermediates(
-        self,
-        volume_BCZYX: Tensor,
-        indices: int | Sequence[int] | None = None,
-        *,
-        norm: bool = False,
-        intermediates_only: bool = False,
-    ) -> tuple[Tensor, list[Tensor]] | list[Tensor]:
-        """Final tokens (B, L, E) and the state residual + hidden after chosen blocks, each (B, L, E).
-
-        indices: None for all blocks, an int for the last n, or block numbers (negative counts from the end).
-        norm: apply the final norm to the intermediates. Source: timm's forward_intermediates, with NLC output.
-        """
-        wanted = self._block_numbers(indices)
-        found: dict[int, Tensor] = {}
-
-        def collect(index: int, state: Tensor) -> None:
-            if index in wanted:
-                found[index] = self.norm_f(state) if norm else state
-
-        tokens = self._features(volume_BCZYX, collect)
-        intermediates = [found[index] for index in wanted]
-        return intermediates if intermediates_only else (tokens, intermediates)
-
-    def _features(self, volume_BCZYX: Tensor, collect: Collect | None) -> Tensor:
+    def _features(self, volume_BCZYX: Tensor, collect: Collect | None, blocks: int | None) -> Tensor:
         check_volume(volume_BCZYX, self.config)
         tokens = self.patch_embed(volume_BCZYX) + self.pos_embed
         rotation = None if self.config.rotary == "none" else self.all_tokens_rotation(volume_BCZYX.device)
-        return self.scan(self.blocks, self.norm_f, tokens, rotation, collect=collect)
+        return self.scan(self.blocks, self.norm_f, tokens, rotation, collect=collect, blocks=blocks)
 
     def scan(
         self,
@@ -100,14 +124,16 @@ class VolumeEncoder(nn.Module):
         *,
         ids_BN: Tensor | None = None,
         collect: Collect | None = None,
+        blocks: int | None = None,
     ) -> Tensor:
-        """`trunk` on tokens (B, N, E) read in scan order; in and out, and what `collect` sees, stay in the order given.
+        """`trunk`, or its first `blocks`, on tokens (B, N, E) read in scan order; in and out, and what `collect` sees,
+        stay in the order given.
 
         ids_BN: the raster places of the tokens, where they are not all L in raster order. Positions travel with tokens:
         embeddings are in them; the rotation, (B, N, E/2) with ids_BN and (1, N, E/2) without, is put in order alike.
         """
         if self.scan_places is None:
-            return trunk(tokens_BNE, norm, rotation, collect)
+            return trunk(tokens_BNE, norm, rotation, collect, blocks)
         order = self.scan_places
         if ids_BN is not None:
             order = order.argsort()[ids_BN].argsort(dim=1)
@@ -118,19 +144,8 @@ class VolumeEncoder(nn.Module):
             collect(index, _reorder(state, back))
 
         turned = None if rotation is None else _reorder(rotation, order)
-        scanned = trunk(_reorder(tokens_BNE, order), norm, turned, collect_back if collect else None)
+        scanned = trunk(_reorder(tokens_BNE, order), norm, turned, collect_back if collect else None, blocks)
         return _reorder(scanned, back)
-
-    def _block_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
-        depth = self.config.depth
-        if indices is None:
-            return list(range(depth))
-        if isinstance(indices, int):
-            indices = range(depth - indices, depth)
-        for index in indices:
-            if not -depth <= index < depth:
-                raise ValueError(f"block {index} does not exist: the model has blocks 0..{depth - 1}")
-        return [index % depth for index in indices]
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that an optimiser must not decay: state matrices, skip weights, embeddings (biases and norms,
@@ -141,6 +156,9 @@ class VolumeEncoder(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict:
         """timm's layer groups for layer-wise learning-rate decay: embedding, each block, the rest."""
         return {"stem": r"^(?:pos_embed|patch_embed)", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm_f", (99999,))]}
+
+    def __prepare_scriptable__(self) -> Any:
+        raise ValueError(NOT_TRACED)  # torch.jit.script asks
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for trunk in (self.blocks, getattr(self, "decoder_blocks", None)):
@@ -154,7 +172,10 @@ def _reorder(tokens_BNE: Tensor, order: Tensor) -> Tensor:
 
 
 def check_volume(volume_BCZYX: Tensor, config: ModelConfig) -> None:
-    """Raise ValueError where a batch of volumes does not have the model's contrasts and size."""
+    """Raise ValueError where a batch of volumes does not have the model's contrasts and size, or is no batch but what
+    stands for one where a model is recorded."""
+    if torch.jit.is_tracing() or isinstance(volume_BCZYX, torch.fx.Proxy):
+        raise ValueError(NOT_TRACED)
     expected = (config.in_chans, *config.img_size)
     if volume_BCZYX.dim() != 5 or tuple(volume_BCZYX.shape[1:]) != expected:
         raise ValueError(

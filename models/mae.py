@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.encoder import check_volume
 from models.masking import make_mask
 from models.patches import take_tokens
 from models.predictor import MAEOutput, PatchPredictor
@@ -35,7 +34,7 @@ class MaskedAutoencoder3D(PatchPredictor):
         scan_order="shuffle".
         """
         config, device = self.config, volume_BCZYX.device
-        check_volume(volume_BCZYX, config)
+        self.check_input(volume_BCZYX)
         if noise is None:
             drawn_on = device if generator is None else generator.device
             noise = torch.rand(volume_BCZYX.shape[0], config.tokens, generator=generator, device=drawn_on).to(device)

@@ -36,6 +36,9 @@ class PatchEmbed3D(nn.Module):
     0 in all voxels of the volume, or left out at random in training with this probability (one always stays).
     """
 
+    grid_size: Grid
+    """Patches along (z, y, x), from the model that owns this; the embedding itself takes any size."""
+
     def __init__(self, in_chans: int, embed_dim: int, patch_size: int, contrast_dropout: float = 0.0) -> None:
         super().__init__()
         self.patch_size, self.contrast_dropout = patch_size, contrast_dropout
@@ -46,6 +49,11 @@ class PatchEmbed3D(nn.Module):
         if contrast_dropout:
             self.missing_contrast = nn.Parameter(torch.zeros(in_chans, embed_dim))
             nn.init.normal_(self.missing_contrast, std=0.02)
+
+    @property
+    def num_patches(self) -> int:
+        z, y, x = self.grid_size
+        return z * y * x
 
     def forward(self, volume_BCZYX: Tensor, ids_BK: Tensor | None = None) -> Tensor:
         """Tokens of all patches, or (B, K, E) of the patches named by `ids_BK`."""

@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Grid, ModelConfig
-from models.encoder import VolumeEncoder
+from models.encoder import VolumeEncoder, check_volume
 from models.patches import patchify, unpatchify
 from models.positions import sincos_position_embedding
 from models.state import (
     CLASS_TOKEN,
+    DECODER_ONLY,
     ENCODER_FIELDS,
     HEAD,
     ROTARY_BUFFER,
@@ -54,6 +55,16 @@ class PatchPredictor(VolumeEncoder):
         for linear in (self.decoder_embed, self.decoder_pred):  # these two only: mixers have their own initialisation
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
+
+    def _prune_head(self) -> None:
+        for part in {key.split(".")[0] for key in self.state_dict() if DECODER_ONLY.match(key)}:
+            delattr(self, part)
+
+    def check_input(self, volume_BCZYX: Tensor) -> None:
+        """Raise ValueError where a batch of volumes does not fit, or there is no decoder to predict with."""
+        check_volume(volume_BCZYX, self.config)
+        if not hasattr(self, "decoder_blocks"):
+            raise ValueError("prune_intermediate_layers has removed the decoder: use encode or forward_intermediates")
 
     @property
     def norm_pix_loss(self) -> bool:

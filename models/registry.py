@@ -1,11 +1,13 @@
 """The one door to models: names are rows of data times patch sizes, registered with timm."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 from timm.models import PretrainedCfg, generate_default_cfgs, register_model
+from timm.models._builder import pretrained_cfg_for_features
+from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from models.ar import AutoregressiveModel3D
@@ -53,6 +55,7 @@ ODD_ALIASES = {
     "vim_3D_base_patch16_stride8_224_bimambav2_final_pool_mean_abs_pos_embed_div2": "vim_3d_base_patch16",
     "mae_vit_small_patch32": "mae_3d_vit_small_patch32",
 }
+OUT_INDICES = 3  # blocks, the last ones, whose maps features_only=True gives: timm's choice for ViTs
 
 default_cfgs: dict[str, Any] = {}  # timm's register_model reads it: pretrained_cfg by registered name
 _ALIASES: dict[str, str] = {}  # the paper's long names -> ours
@@ -81,6 +84,8 @@ def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) 
         pretrained_cfg_overlay: dict[str, Any] | None = None,
         pretrained_model_args: dict[str, Any] | None = None,
         cache_dir: Any = None,
+        features_only: bool = False,
+        out_indices: int | Sequence[int] = OUT_INDICES,
         **fields: Any,
     ) -> nn.Module:
         card = resolve(name, pretrained_cfg, pretrained_cfg_overlay)
@@ -89,12 +94,19 @@ def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) 
         if pretrained or card.get("source"):  # local-dir: or hf-hub:, which name weights
             told = isinstance(pretrained_cfg, Mapping | PretrainedCfg) or "input_size" in (pretrained_cfg_overlay or {})
             load_weights(model, card, tuple(card["input_size"][1:]) if told else None, cache_dir)
-        return model
+        return _features(model, out_indices) if features_only else model
 
     entry_point.__name__ = entry_point.__qualname__ = name
     described = describe_weights(build_config(row), model_class.classifier)
     default_cfgs.update(generate_default_cfgs({name: described}))
     register_model(entry_point)
+
+
+def _features(model: VolumeEncoder, out_indices: int | Sequence[int]) -> nn.Module:
+    """What is left of the model where only the maps (B, E, Z/p, Y/p, X/p) after these blocks are wanted."""
+    features: Any = FeatureGetterNet(model, out_indices)  # pyright: ignore[reportArgumentType]  # its types are narrower
+    features.pretrained_cfg = features.default_cfg = pretrained_cfg_for_features(model.pretrained_cfg)
+    return features
 
 
 def _register_alias(alias: str, name: str, changed: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container
 from functools import partial
+from itertools import islice
 from typing import cast
 
 import torch
@@ -79,11 +80,13 @@ class Trunk(nn.ModuleList):
         norm: nn.Module,
         rotation: Tensor | None = None,
         collect: Collect | None = None,
+        blocks: int | None = None,
     ) -> Tensor:
-        """(B, L, E) -> (B, L, E) after `norm`; `collect(index, state)` is shown residual + hidden after each block."""
+        """(B, L, E) -> (B, L, E) after `norm`; `collect(index, state)` is shown residual + hidden after each block.
+        blocks: only the first so many."""
         hidden, residual = tokens_BLE, None
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
-        for index, block in enumerate(self):
+        for index, block in enumerate(islice(self, blocks)):
             hidden, residual = block(hidden, residual, rotation, recompute)
             if collect is not None:
                 collect(index, residual + hidden)
