@@ -16,11 +16,18 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ops.checks import scan_groups
-from ops.operators import wants_gradient
-from ops.reference import compute_dtype, without_autocast
+from ops.operators import (
+    ANY_DEVICE,
+    below_autocast,
+    differentiate,
+    empty_columns,
+    empty_or_nothing,
+    empty_rows,
+    register,
+)
+from ops.reference import compute_dtype
 from ops.views import StateMatrix, channel_last, from_per_channel, from_per_position, per_channel, per_position
 
 MAX_STEPS = 64
@@ -44,29 +51,8 @@ def selective_scan(
 ) -> Any:
     """The scan of `ops.selective_scan_fn` by chunks; differentiable once."""
     tensors = (u, delta, A, B, C, D, z, delta_bias)
-    keep = wants_gradient(*tensors)
-    out, last_state = _ChunkedScan.apply(*tensors, delta_softplus, reverse, keep)
-    return (out, last_state) if return_last_state else out
-
-
-class _ChunkedScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *tensors, softplus, reverse, keep = arguments
-        with without_autocast(tensors[0]):
-            out, last_state, starts = _forward(_Inputs.of(tensors, softplus), reverse, keep)
-        ctx.save_for_backward(*tensors, starts)
-        ctx.softplus, ctx.reverse = softplus, reverse
-        ctx.mark_non_differentiable(last_state)
-        return out, last_state
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        *tensors, starts = ctx.saved_tensors
-        with without_autocast(grads[0]):
-            gradients = _backward(_Inputs.of(tensors, ctx.softplus), ctx.reverse, starts, grads[0], tensors)
-        return (*(None if g is None else g.to(t.dtype) for g, t in zip(gradients, tensors)), None, None, None)
+    out, last, _ = torch.ops.mamba_mae.chunked_scan(*tensors, delta_softplus, reverse, False)
+    return (out, last.detach()) if return_last_state else out
 
 
 class _Inputs(NamedTuple):
@@ -115,6 +101,11 @@ class _Inputs(NamedTuple):
         return F.softplus(self.delta) if self.softplus else self.delta
 
 
+def _steps(length: int, per_step: int) -> int:
+    """Positions of a chunk, where the state before each has `per_step` elements."""
+    return min(max(1, BLOCK_ELEMENTS // max(1, per_step)), MAX_STEPS, max(1, length))
+
+
 class _Walk:
     """Order of the chunks and of the steps inside them, and the buffers that all chunks share."""
 
@@ -122,7 +113,7 @@ class _Walk:
         self.length, self.batch, groups, _, width = inputs.u.shape
         self.state = (groups, inputs.A.shape[3], width)
         per_step = max(1, math.prod(self.state))
-        self.steps = min(max(1, BLOCK_ELEMENTS // per_step), MAX_STEPS, max(1, self.length))
+        self.steps = _steps(self.length, per_step)
         self.items = max(1, min(BLOCK_ELEMENTS // (per_step * self.steps), self.batch))
         self.reverse = reverse
         self.chunks = math.ceil(self.length / self.steps)
@@ -156,16 +147,18 @@ def _states(walk: _Walk, log2_decay: Tensor, chunk: _Inputs, dt: Tensor, start: 
     return state
 
 
-def _forward(inputs: _Inputs, reverse: bool, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """out (B, I, L), last state (B, I, N), and with `keep` the states before each chunk (chunks, B, G, N, J)."""
+    *tensors, softplus, reverse, keep = arguments
+    inputs = _Inputs.of(tensors, softplus)
     walk = _Walk(inputs, reverse, buffers=2)
     log2_decay = inputs.A * LOG2_E
     out = channel_last(walk.batch, walk.length, walk.state[0], walk.state[2], inputs.u, inputs.u.dtype)
     last = inputs.A.new_zeros(walk.batch, *walk.state)
-    starts = inputs.A.new_empty(walk.chunks, walk.batch, *walk.state) if keep else None
+    starts = inputs.A.new_empty(walk.chunks if keep else 0, walk.batch, *walk.state)
     for batch in walk.batches():
         for index, time in walk.times():
-            if starts is not None:
+            if keep:
                 starts[index, batch] = last[batch]
             chunk = inputs.chunk(time, batch)
             decay, h = walk.buffers(time, batch)
@@ -174,11 +167,13 @@ def _forward(inputs: _Inputs, reverse: bool, keep: bool) -> tuple[Tensor, Tensor
             if chunk.D is not None:
                 y.addcmul_(chunk.D, chunk.u)
             out[time, batch] = y if chunk.z is None else y.mul_(F.silu(chunk.z))
-    return from_per_position(out), last.transpose(2, 3).flatten(1, 2), starts
+    return from_per_position(out), last.transpose(2, 3).flatten(1, 2).contiguous(), starts
 
 
-def _backward(inputs: _Inputs, reverse: bool, starts: Tensor, grad: Tensor, tensors: Sequence[Any]) -> Sequence[Any]:
-    """Gradients of u, delta, A, B, C, D, z and delta_bias, in the shapes of `tensors`."""
+def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of u, delta, A, B, C, D, z and delta_bias."""
+    *tensors, starts, softplus, reverse = arguments
+    inputs = _Inputs.of(tensors, softplus)
     walk = _Walk(inputs, reverse, buffers=3)
     groups = walk.state[0]
     dout = per_position(grad, groups)
@@ -237,9 +232,57 @@ def _backward(inputs: _Inputs, reverse: bool, starts: Tensor, grad: Tensor, tens
                 dbias += ddt.sum((0, 1))
             du[time, batch], ddelta[time, batch] = d_u, ddt
 
-    per_position_gradients = (None if x is None else from_per_position(x) for x in (du, ddelta, dz))
-    du, ddelta, dz = per_position_gradients
+    du, ddelta, dz = (None if x is None else from_per_position(x) for x in (du, ddelta, dz))
     dD, dbias = (None if x is None else from_per_channel(x).flatten() for x in (dD, dbias))
-    dB = inputs.B.from_gradient(dB, tensors[3].shape)
-    dC = inputs.C.from_gradient(dC, tensors[4].shape)
-    return du, ddelta, from_per_channel(dA), dB, dC, dD, dz, dbias
+    dB, dC = inputs.B.from_gradient(dB, tensors[3].shape), inputs.C.from_gradient(dC, tensors[4].shape)
+    gradients = du, ddelta, from_per_channel(dA).contiguous(), dB, dC, dD, dz, dbias
+    return tuple(grad.new_empty(0) if x is None else x.to(t.dtype) for x, t in zip(gradients, tensors))
+
+
+def _forward_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *_, keep = arguments
+    (batch, dim, length), states, groups = u.shape, A.shape[1], scan_groups(B, C)
+    chunks = -(-length // _steps(length, dim * states)) if keep else 0
+    of_state = batch, groups, states, dim // groups
+    dtype = compute_dtype(u)
+    last, starts = (u.new_empty(shape, dtype=dtype) for shape in ((batch, dim, states), (chunks, *of_state)))
+    return empty_rows(u), last, starts
+
+
+def _backward_shapes(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    u, delta, A, B, C, D, z, bias, *_ = arguments
+    dB, dC = (x.new_empty(x.shape) if x.dim() == 2 else empty_columns(x) for x in (B, C))
+    dD, dbias = (empty_or_nothing(x, grad) for x in (D, bias))
+    dz = grad.new_empty(0) if z is None else empty_rows(z)
+    return empty_rows(u), empty_rows(delta), A.new_empty(A.shape), dB, dC, dD, dz, dbias
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.softplus, ctx.reverse, _ = inputs
+    _, last, starts = output
+    ctx.save_for_backward(*tensors, starts)
+    ctx.mark_non_differentiable(last, starts)
+    ctx.set_materialize_grads(False)  # or zeros as large as the states would be made for nothing
+
+
+def _differentiate(ctx: Any, grad: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    gradients = torch.ops.mamba_mae.chunked_scan_backward(grad, *tensors, ctx.softplus, ctx.reverse)
+    return (*(None if x is None else gradient for x, gradient in zip(tensors, gradients)), None, None, None)
+
+
+_TENSORS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias"
+register(
+    f"chunked_scan({_TENSORS}, bool softplus, bool reverse, bool keep) -> (Tensor, Tensor, Tensor)",
+    below_autocast(_forward),
+    _forward_shapes,
+    device=ANY_DEVICE,
+)
+register(
+    f"chunked_scan_backward(Tensor grad, {_TENSORS}, Tensor starts, bool softplus, bool reverse)"
+    f" -> ({', '.join(['Tensor'] * 8)})",
+    below_autocast(_backward),
+    _backward_shapes,
+    device=ANY_DEVICE,
+)
+differentiate("chunked_scan", _differentiate, _save)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ops.reference import compute_dtype, without_autocast
+from ops.operators import ANY_DEVICE, below_autocast, differentiate, empty_or_nothing, register
+from ops.reference import compute_dtype
 
 
 def causal_conv1d(
@@ -31,7 +31,8 @@ def causal_conv1d(
     if initial_states is not None:
         states = initial_states.to(x.dtype)
         x = torch.cat([x, states.flip(-1)], dim=-1) if reverse else torch.cat([states, x], dim=-1)
-    out_BLI = _ShiftedSum.apply(x.transpose(1, 2), weight, bias, seq_idx, activation is not None, reverse)
+    x_BLI = x.transpose(1, 2)
+    out_BLI = torch.ops.mamba_mae.shifted_sum(x_BLI, weight, bias, seq_idx, activation is not None, reverse)
     out = out_BLI.transpose(1, 2)
     if initial_states is not None:
         out = out[..., :length] if reverse else out[..., before:]
@@ -42,38 +43,52 @@ def causal_conv1d(
     return out, final if final_states_out is None else final_states_out.copy_(final)
 
 
-class _ShiftedSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_BLI: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, silu: bool,
-                reverse: bool) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(x_BLI, weight, bias, seq_idx)
-        ctx.silu, ctx.reverse = silu, reverse
-        with without_autocast(x_BLI):
-            y = _sum(x_BLI.to(compute_dtype(x_BLI)), weight, bias, seq_idx, reverse)
-            return (F.silu(y, inplace=True) if silu else y).to(x_BLI.dtype)
+def _forward(x_BLI: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, silu: bool,
+             reverse: bool) -> Tensor:  # fmt: skip
+    y = _sum(x_BLI.to(compute_dtype(x_BLI)), weight, bias, seq_idx, reverse)
+    return (F.silu(y, inplace=True) if silu else y).to(x_BLI.dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x_BLI, weight, bias, seq_idx = ctx.saved_tensors
-        with without_autocast(x_BLI):
-            x = x_BLI.to(compute_dtype(x_BLI))
-            dy = grads[0].to(x.dtype)
-            if ctx.silu:
-                y = _sum(x, weight, bias, seq_idx, ctx.reverse)
-                sigmoid = y.sigmoid()
-                dy = y.sub_(y * sigmoid).add_(1).mul_(sigmoid).mul_(dy)  # silu' = s (1 + y (1 - s))
-            if seq_idx is not None:
-                dy = dy * (seq_idx >= 0)[..., None]
-            dx = torch.zeros_like(x)
-            dweight = torch.zeros_like(weight, dtype=x.dtype)
-            for shift, tap in _taps(weight.to(x.dtype)):
-                to, source = _shifted(x.shape[1], shift, ctx.reverse)
-                dy_to = _within(dy[:, to], seq_idx, to, source)
-                dx[:, source].addcmul_(dy_to, tap)
-                dweight[:, weight.shape[1] - 1 - shift] = (dy_to * x[:, source]).sum((0, 1))
-            dbias = None if bias is None else dy.sum((0, 1)).to(bias.dtype)
-        return dx.to(x_BLI.dtype), dweight.to(weight.dtype), dbias, None, None, None
+
+def _backward(grad: Tensor, x_BLI: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, silu: bool,
+              reverse: bool) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    x = x_BLI.to(compute_dtype(x_BLI))
+    dy = grad.to(x.dtype)
+    if silu:
+        y = _sum(x, weight, bias, seq_idx, reverse)
+        sigmoid = y.sigmoid()
+        dy = y.sub_(y * sigmoid).add_(1).mul_(sigmoid).mul_(dy)  # silu' = s (1 + y (1 - s))
+    if seq_idx is not None:
+        dy = dy * (seq_idx >= 0)[..., None]
+    dx = x.new_zeros(x.shape)
+    dweight = x.new_zeros(weight.shape)
+    for shift, tap in _taps(weight.to(x.dtype)):
+        to, source = _shifted(x.shape[1], shift, reverse)
+        dy_to = _within(dy[:, to], seq_idx, to, source)
+        dx[:, source].addcmul_(dy_to, tap)
+        dweight[:, weight.shape[1] - 1 - shift] = (dy_to * x[:, source]).sum((0, 1))
+    dbias = grad.new_empty(0) if bias is None else dy.sum((0, 1)).to(bias.dtype)
+    return dx.to(x_BLI.dtype), dweight.to(weight.dtype), dbias
+
+
+def _forward_shapes(x_BLI: Tensor, *unused: Any) -> Tensor:
+    return x_BLI.new_empty(x_BLI.shape)
+
+
+def _backward_shapes(
+    grad: Tensor, x_BLI: Tensor, weight: Tensor, bias: Tensor | None, *unused: Any
+) -> tuple[Tensor, ...]:
+    return x_BLI.new_empty(x_BLI.shape), weight.new_empty(weight.shape), empty_or_nothing(bias, grad)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.silu, ctx.reverse = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors  # once: activation checkpointing hands them out only once
+    dx, dweight, dbias = torch.ops.mamba_mae.shifted_sum_backward(grad, *tensors, ctx.silu, ctx.reverse)
+    return dx, dweight, None if tensors[2] is None else dbias, None, None, None
 
 
 def _sum(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, reverse: bool) -> Tensor:
@@ -103,3 +118,14 @@ def _shifted(length: int, shift: int, reverse: bool) -> tuple[slice, slice]:
 def _within(x: Tensor, seq_idx: Tensor | None, to: slice, source: slice) -> Tensor:
     """x without what would cross from one packed sequence into another."""
     return x if seq_idx is None else x * (seq_idx[:, to] == seq_idx[:, source])[..., None]
+
+
+_INPUTS = "Tensor x, Tensor weight, Tensor? bias, Tensor? seq_idx, bool silu, bool reverse"
+register(f"shifted_sum({_INPUTS}) -> Tensor", below_autocast(_forward), _forward_shapes, device=ANY_DEVICE)
+register(
+    f"shifted_sum_backward(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
+    below_autocast(_backward),
+    _backward_shapes,
+    device=ANY_DEVICE,
+)
+differentiate("shifted_sum", _differentiate, _save)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ops import chunked, conv, cpu_conv, cpu_library, cpu_scan
-from ops.operators import wants_gradient
 
 PRECISIONS = (torch.float32, torch.bfloat16)
 CONV_MAX_WIDTH = 16  # of ops/csrc/conv.cpp
@@ -46,8 +45,7 @@ def selective_scan(
         return chunked.selective_scan(
             u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, reverse=reverse
         )
-    keep = wants_gradient(u, delta, A, B, C, D, z, delta_bias)
-    out, last, _ = cpu_scan.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, keep)
+    out, last, _ = cpu_scan.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, False)
     return (out, last.detach()) if return_last_state else out
 
 

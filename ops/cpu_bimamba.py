@@ -17,7 +17,7 @@ from torch import Tensor
 from ops.bimamba import Direction
 from ops.cpu_conv import ConvCall
 from ops.cpu_scan import ScanCall, stored_shape
-from ops.operators import differentiate, register, wants_gradient
+from ops.operators import differentiate, register
 from ops.scratch import scratch
 
 WEIGHTS = ", ".join(f"Tensor {name}" for name in (*Direction._fields, "out_weight"))  # of both directions: (2, ...)
@@ -26,8 +26,7 @@ TOGETHER = 16 << 20  # bytes of a sequence (B, L, I) up to which both directions
 
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
     """`ops.bimamba_fn` for float32 or bfloat16 on a CPU; the matrix products are done in the precision of xz."""
-    keep = wants_gradient(xz_BLx, *forward, *backward, out_weight)
-    return torch.ops.mamba_mae.bimamba(xz_BLx, *stacked(forward, backward, out_weight, xz_BLx.dtype), keep)[0]
+    return torch.ops.mamba_mae.bimamba(xz_BLx, *stacked(forward, backward, out_weight, xz_BLx.dtype), False)[0]
 
 
 def stacked(forward: Direction, backward: Direction, out_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ops import cpu, cpu_library
 from ops.cpu_library import Patches, pointer
-from ops.operators import differentiate, register, wants_gradient
+from ops.operators import differentiate, register
 
 CHUNK = 2048  # values of each patch that are predicted at a time: 3 MB of bfloat16 at patch 16, which caches hold
 
@@ -31,9 +31,9 @@ def linear_patch_error(
     hidden: Tensor, weight: Tensor, bias: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool
 ) -> Tensor:
     """`ops.linear_patch_error_fn` for what `takes` accepts, in the autocast precision."""
-    dtype, keep = torch.bfloat16 if cpu.wants_half() else hidden.dtype, wants_gradient(hidden, weight, bias)
+    dtype = torch.bfloat16 if cpu.wants_half() else hidden.dtype
     layer = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
-    return torch.ops.mamba_mae.linear_patch_error(*layer, volume, ids, patch_size, normalise, keep)[0]
+    return torch.ops.mamba_mae.linear_patch_error(*layer, volume, ids, patch_size, normalise, False)[0]
 
 
 def _arguments(volume: Tensor, ids: Tensor, patch_size: int, dtype: torch.dtype, **more: Any) -> Patches:

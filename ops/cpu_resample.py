@@ -1,4 +1,4 @@
-"""ops/csrc/resample.cpp: of data, so without a gradient and without an operator of its own."""
+"""torch.ops.mamba_mae.resample_affine: ops/csrc/resample.cpp; of data, so without a gradient."""
 
 from ctypes import byref
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ops import cpu, cpu_library
 from ops.cpu_library import Resample, pointer
+from ops.operators import register
 
 
 def takes(volume: Tensor) -> bool:
@@ -17,7 +18,11 @@ def takes(volume: Tensor) -> bool:
 
 def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     """`ops.resample_affine_fn` for what `takes` accepts."""
-    volume, back = volume_BCZYX.contiguous(), back_B34.to("cpu", torch.float64).contiguous()
+    return torch.ops.mamba_mae.resample_affine(volume_BCZYX, back_B34.to("cpu", torch.float64))
+
+
+def _resample(volume: Tensor, back: Tensor) -> Tensor:
+    volume, back = volume.contiguous(), back.contiguous()
     out = torch.empty_like(volume)
     batch, channels, z, y, x = volume.shape
     arguments = Resample(
@@ -26,3 +31,10 @@ def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     )  # fmt: skip
     cpu_library.library().resample_affine(byref(arguments))
     return out
+
+
+register(
+    "resample_affine(Tensor volume, Tensor back) -> Tensor",
+    _resample,
+    lambda volume, back: volume.new_empty(volume.shape),
+)

@@ -213,6 +213,8 @@ def bimamba_block_fn(
         normed, total = add_norm_fn(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B)
         return bimamba_fn(F.linear(normed, in_weight), forward, backward, out_weight, backend=backend), total
 
+    if torch._C._are_functorch_transforms_active():  # torch.func knows no checkpoints
+        return parts()
     return cast(tuple[Tensor, Tensor], checkpoint(parts, use_reentrant=False))
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ops.operators import ANY_DEVICE, differentiate, register
 
 BLOCK_VALUES = 2**20  # values of one block: small enough for the cache, large enough that Python does not count
 
@@ -31,7 +32,7 @@ def patch_moments(patches_BKP: Tensor) -> tuple[Tensor, Tensor]:
 
 def patch_error(pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor, patch_size: int, normalise: bool) -> Tensor:
     """`ops.patch_error_fn` in plain PyTorch, a block of patches at a time: the targets are as large as the volume."""
-    return _MeanSquare.apply(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)  # pyright: ignore[reportReturnType]
+    return torch.ops.mamba_mae.patch_error(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)[0]
 
 
 def _blocks(batch: int, kept: int, values: int) -> Iterator[tuple[slice, slice]]:
@@ -42,28 +43,54 @@ def _blocks(batch: int, kept: int, values: int) -> Iterator[tuple[slice, slice]]
             yield slice(sample, sample + 1), slice(first, first + rows)
 
 
-class _MeanSquare(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool) -> Tensor:
-        difference = torch.empty_like(pred)
-        total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))
-        for samples, patches in _blocks(*pred.shape):
-            target = gather_patches(volume[samples], ids[samples, patches], patch_size)
-            if normalise:
-                mean, std = patch_moments(target)
-                target = (target - mean) / std
-            error = pred[samples, patches].to(total.dtype) - target
-            difference[samples, patches] = error
-            total += error.square_().sum()
-        ctx.save_for_backward(difference)
-        return total / pred.numel()
+def _error(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool) -> tuple[Tensor, Tensor]:
+    """The mean square, (), and the differences, as pred."""
+    difference = pred.new_empty(pred.shape)
+    total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))
+    for samples, patches in _blocks(*pred.shape):
+        target = gather_patches(volume[samples], ids[samples, patches], patch_size)
+        if normalise:
+            mean, std = patch_moments(target)
+            target = (target - mean) / std
+        error = pred[samples, patches].to(total.dtype) - target
+        difference[samples, patches] = error
+        total += error.square_().sum()
+    return total / pred.numel(), difference
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (difference,) = ctx.saved_tensors
-        scale = grads[0] * (2 / difference.numel())  # by blocks again: a product in float16 would underflow
-        dpred = torch.empty_like(difference)
-        for block in _blocks(*difference.shape):
-            dpred[block] = difference[block].to(scale.dtype) * scale
-        return dpred, None, None, None, None
+
+def _error_backward(grad: Tensor, difference: Tensor) -> Tensor:
+    scale = grad * (2 / difference.numel())  # by blocks again: a product in float16 would underflow
+    dpred = difference.new_empty(difference.shape)
+    for block in _blocks(*difference.shape):
+        dpred[block] = difference[block].to(scale.dtype) * scale
+    return dpred
+
+
+def _error_shapes(pred: Tensor, *unused: Any) -> tuple[Tensor, Tensor]:
+    return pred.new_empty((), dtype=torch.promote_types(pred.dtype, torch.float32)), pred.new_empty(pred.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, difference = output
+    ctx.save_for_backward(difference)
+    ctx.mark_non_differentiable(difference)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor, unused: None) -> tuple[Tensor | None, ...]:
+    return torch.ops.mamba_mae.patch_error_backward(grad, *ctx.saved_tensors), None, None, None, None
+
+
+register(
+    "patch_error(Tensor pred, Tensor volume, Tensor ids, int patch_size, bool normalise) -> (Tensor, Tensor)",
+    _error,
+    _error_shapes,
+    device=ANY_DEVICE,
+)
+register(
+    "patch_error_backward(Tensor grad, Tensor difference) -> Tensor",
+    _error_backward,
+    lambda grad, difference: difference.new_empty(difference.shape),
+    device=ANY_DEVICE,
+)
+differentiate("patch_error", _differentiate, _save)

@@ -49,16 +49,18 @@ def selective_scan(
     dtype = compute_dtype(u)
     with without_autocast(u):
         groups = scan_groups(B, C)
-        u_BIL, delta_BIL, A_IN = u.to(dtype), delta.to(dtype), A.to(dtype)
+        u_BIL, A_IN = u.to(dtype), A.to(dtype)
+        # contiguous as its gradient: torch.compile expects softplus's backward pass to keep the layout of its input
+        delta_BLI = delta.to(dtype).transpose(1, 2).contiguous()
         if delta_bias is not None:
-            delta_BIL = delta_BIL + delta_bias.to(dtype)[:, None]
+            delta_BLI = delta_BLI + delta_bias.to(dtype)
         if delta_softplus:
-            delta_BIL = F.softplus(delta_BIL)
+            delta_BLI = F.softplus(delta_BLI)
 
         h_BIN = u_BIL.new_zeros(u.shape[0], *A.shape)
         y_BI = [h_BIN[..., 0]] * u.shape[2]
         # unbind, because slicing step by step would make the backward pass quadratic in L
-        u_L, delta_L = u_BIL.unbind(-1), delta_BIL.unbind(-1)
+        u_L, delta_L = u_BIL.unbind(-1), delta_BLI.unbind(1)
         B_L, C_L = _per_position(B.to(dtype), u.shape, groups), _per_position(C.to(dtype), u.shape, groups)
         positions: Iterable[int] = range(u.shape[2])
         for t in reversed(positions) if reverse else positions:

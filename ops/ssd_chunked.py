@@ -10,14 +10,21 @@ Glossary: c chunk, Q position in a chunk, H head, G group, R heads of a group, P
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ops.reference import compute_dtype, without_autocast
+from ops.operators import (
+    ANY_DEVICE,
+    autograd_in_kernel,
+    below_autocast,
+    differentiate,
+    empty_or_nothing,
+    register,
+)
+from ops.reference import compute_dtype
 from ops.ssd import step_sizes
 
 CHUNK = 64
@@ -37,43 +44,63 @@ def ssd_scan(
     reverse: bool = False,
 ) -> Tensor:
     """The scan of `ops.ssd_scan_fn` by chunks; differentiable once."""
-    return _ChunkedScan.apply(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse)  # pyright: ignore[reportReturnType]
+    return torch.ops.mamba_mae.chunked_ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse, False)[0]
 
 
-class _ChunkedScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, ctx.softplus, ctx.reverse = arguments
-        x, B = tensors[0], tensors[3]
-        out, starts = torch.empty_like(x), []
-        state = x.new_zeros(x.shape[0], *_state_shape(x, B), dtype=compute_dtype(x))
-        with without_autocast(x):
-            for block in _blocks(x, ctx.reverse):
-                starts.append(state)
-                out[:, block], state = _scan_block(_cut(tensors, block), state, ctx.softplus, ctx.reverse)
-        ctx.save_for_backward(*tensors, *starts)
-        return out
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """out (B, L, H, P), and with `keep` the states before each block (blocks, B, G, N, R, P)."""
+    *tensors, softplus, reverse, keep = arguments
+    x, B = tensors[0], tensors[3]
+    out, starts = x.new_empty(x.shape), _new_starts(x, B, keep)
+    state = x.new_zeros(x.shape[0], *_state_shape(x, B), dtype=compute_dtype(x))
+    for index, block in enumerate(_blocks(x, reverse)):
+        if keep:
+            starts[index] = state
+        out[:, block], state = _scan_block(_cut(tensors, block), state, softplus, reverse)
+    return out, starts
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved = ctx.saved_tensors  # once: activation checkpointing hands them out a single time
-        tensors, starts = saved[:7], saved[7:]
-        x, dtype = tensors[0], compute_dtype(tensors[0])
-        totals: list[Any] = [None if t is None else torch.zeros_like(t, dtype=dtype) for t in tensors]
-        state_grad = torch.zeros_like(starts[0]) if starts else None
-        with without_autocast(x):
-            for block, start in reversed(list(zip(_blocks(x, ctx.reverse), starts))):
-                leaves = [None if t is None else t.detach().requires_grad_() for t in (*_cut(tensors, block), start)]
-                with torch.enable_grad():
-                    results = _scan_block(leaves[:-1], leaves[-1], ctx.softplus, ctx.reverse)
-                present = [leaf for leaf in leaves if leaf is not None]
-                found = torch.autograd.grad(results, present, (grads[0][:, block].to(dtype), state_grad))
-                *gradients, state_grad = found
-                for total, gradient in zip([total for total in totals if total is not None], gradients):
-                    at = total[:, block] if total.dim() > 1 else total  # a sequence, or one number per head
-                    at += gradient
-        return *(None if total is None else total.to(t.dtype) for t, total in zip(tensors, totals)), None, None
+
+def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, starts, softplus, reverse = arguments
+    x, dtype = tensors[0], compute_dtype(tensors[0])
+    totals: list[Any] = [None if t is None else t.new_zeros(t.shape, dtype=dtype) for t in tensors]
+    state_grad = starts.new_zeros(starts.shape[1:])
+    for block, start in reversed(list(zip(_blocks(x, reverse), starts))):
+        leaves = [None if t is None else t.detach().requires_grad_() for t in (*_cut(tensors, block), start)]
+        with autograd_in_kernel():
+            results = _scan_block(leaves[:-1], leaves[-1], softplus, reverse)
+        present = [leaf for leaf in leaves if leaf is not None]
+        *gradients, state_grad = torch.autograd.grad(results, present, (grad[:, block].to(dtype), state_grad))
+        for total, gradient in zip([total for total in totals if total is not None], gradients):
+            at = total[:, block] if total.dim() > 1 else total  # a sequence, or one number per head
+            at += gradient
+    return tuple(grad.new_empty(0) if total is None else total.to(t.dtype) for t, total in zip(tensors, totals))
+
+
+def _forward_shapes(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), _new_starts(x, B, arguments[-1])
+
+
+def _backward_shapes(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(empty_or_nothing(t, grad) for t in arguments[:7])
+
+
+def _new_starts(x: Tensor, B: Tensor, keep: bool) -> Tensor:
+    blocks = -(-x.shape[1] // _block_length(x)) if keep else 0
+    return x.new_empty(blocks, x.shape[0], *_state_shape(x, B), dtype=compute_dtype(x))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.softplus, ctx.reverse, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Tensor, unused: None) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors  # once: activation checkpointing hands them out a single time
+    gradients = torch.ops.mamba_mae.chunked_ssd_backward(grad, *tensors, ctx.softplus, ctx.reverse)
+    return *(None if t is None else gradient for t, gradient in zip(tensors, gradients)), None, None, None
 
 
 def _state_shape(x: Tensor, B: Tensor) -> tuple[int, int, int, int]:
@@ -83,11 +110,17 @@ def _state_shape(x: Tensor, B: Tensor) -> tuple[int, int, int, int]:
 
 def _blocks(x: Tensor, reverse: bool) -> list[slice]:
     """Positions of each block, in the order of the scan."""
-    batch, length, heads, _ = x.shape
-    chunk = min(CHUNK, max(1, length))
-    step = chunk * max(1, BLOCK_ELEMENTS // max(1, batch * heads * chunk * chunk))
+    length, step = x.shape[1], _block_length(x)
     blocks = [slice(at, min(at + step, length)) for at in range(0, length, step)]
     return blocks[::-1] if reverse else blocks
+
+
+def _block_length(x: Tensor) -> int:
+    """Positions of a block, whole chunks."""
+    batch, length, heads, _ = x.shape
+    chunk = min(CHUNK, max(1, length))
+    per_chunk = torch.sym_max(1, batch * heads * chunk * chunk)  # not max: any batch, where it is not known yet
+    return cast(int, chunk * torch.sym_max(1, BLOCK_ELEMENTS // per_chunk))
 
 
 def _cut(tensors: Any, block: slice) -> list[Any]:
@@ -145,3 +178,20 @@ def segment_sums(rate: Tensor, reverse: bool) -> Tensor:
     rows = (rate.roll(1, -1) if reverse else rate)[..., None].expand(*rate.shape, steps)
     sums = rows.masked_fill(~later, 0).cumsum(-2).masked_fill(later.mT, -math.inf)
     return sums.mT if reverse else sums
+
+
+_TENSORS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? dt_bias"
+register(
+    f"chunked_ssd({_TENSORS}, bool softplus, bool reverse, bool keep) -> (Tensor, Tensor)",
+    below_autocast(_forward),
+    _forward_shapes,
+    device=ANY_DEVICE,
+)
+register(
+    f"chunked_ssd_backward(Tensor grad, {_TENSORS}, Tensor starts, bool softplus, bool reverse)"
+    f" -> ({', '.join(['Tensor'] * 7)})",
+    below_autocast(_backward),
+    _backward_shapes,
+    device=ANY_DEVICE,
+)
+differentiate("chunked_ssd", _differentiate, _save)
