@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 DEMO := demo_run
 MINUTES := 10
 KILLS := 100
+SOURCES := peers
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # The demo's model: the tiny row of the registry, narrower and shorter; patch 8 on 80^3 volumes is 1,000 tokens.
@@ -16,7 +17,7 @@ FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data 
     --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
 PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
-.PHONY: demo controls test torture bench clean-demo help
+.PHONY: demo controls test torture verify bench clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
@@ -24,6 +25,8 @@ help:
 	@echo "make test   linters, type checker, tests"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
+	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
+	@echo "             (SOURCES=FOLDER: the folder of their source trees; QUICK=--quick: a few cases of each)"
 	@echo "make bench  speed and memory beside the machine's limits -> benchmarks/results/ (QUICK=--quick: tiny sizes)"
 
 $(VENV)/.installed: requirements.txt
@@ -41,6 +44,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
 	@echo "== installing requirements-bench.txt into $(VENV); without it the peer is skipped"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt && touch $@ || true
+
+$(VENV)/.installed-verify: $(VENV)/.installed-dev requirements-verify.txt
+	@echo "== installing requirements-verify.txt into $(VENV); what is absent is skipped"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-verify.txt && touch $@ || true
 
 # Simulated studies, raw NIfTI -> report. Every step skips what is done, so a second call continues or ends at once.
 demo: $(VENV)/.installed
@@ -85,6 +92,9 @@ test: $(VENV)/.installed-dev
 torture: $(VENV)/.installed-dev
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.torture --kills $(KILLS)
 	$(PY) -m tests.fuzz --minutes $(MINUTES)
+
+verify: $(VENV)/.installed-verify
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.verification all --sources $(SOURCES) --report $(QUICK)
 
 # Threads that sleep at once wake up late for the next operator, which shows at small sizes; the longer they wait awake,
 # the more another process on the same cores costs them. 20,000 turns are some tenths of a millisecond.
