@@ -96,7 +96,9 @@ def test_rounding_is_no_error(positives, negatives, repeats):
     perfect = [
         scores(labels, np.repeat(p, r, axis=0)) for p, r in zip((labels[None] * 0.8, labels[None] * 0.3), repeats)
     ]
-    apart = delong_difference(perfect[0], scores(labels, np.full((repeats[1], len(labels)), 0.3)))
+    mostly = scores(labels, np.stack([labels * 0.8, labels * 0.7, 0.5 - labels * 0.2]))  # two of three are perfect
+    apart = delong_difference(mostly, scores(labels, np.full((repeats[1], len(labels)), 0.3)))
+    assert apart.difference == pytest.approx(1 / 6)
     assert apart.error == 0
     assert math.isnan(apart.p)
     both = delong_difference(*perfect)
