@@ -9,6 +9,12 @@ KILLS := 100
 SOURCES := peers
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# `make test ISA=x86-64-v3` tests as on a CPU of that level: our kernels, and what PyTorch, oneDNN, OpenBLAS and MKL may use.
+ISA ?=
+IMITATE_x86-64-v2 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Prescott MKL_ENABLE_INSTRUCTIONS=SSE4_2
+IMITATE_x86-64-v3 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 OPENBLAS_CORETYPE=Haswell MKL_ENABLE_INSTRUCTIONS=AVX2
+IMITATE_x86-64-v4 := ATEN_CPU_CAPABILITY=avx512 ONEDNN_MAX_CPU_ISA=AVX512_CORE OPENBLAS_CORETYPE=SkylakeX MKL_ENABLE_INSTRUCTIONS=AVX512
+
 # The demo's model: the tiny row of the registry, narrower and shorter; patch 8 on 80^3 volumes is 1,000 tokens.
 MODEL := --input_size 80 --model_kwargs embed_dim=96 depth=4 decoder_embed_dim=48 decoder_depth=2 \
     --batch_size 2 --num_workers 1 --resume auto
@@ -22,7 +28,7 @@ PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
 	@echo "make controls  after the demo: its classifier from scratch and on what should tell nothing; are maps true?"
-	@echo "make test   linters, type checker, tests"
+	@echo "make test   linters, type checker, tests (ISA=x86-64-v2, -v3 or -v4: as on a CPU of that level)"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
 	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
@@ -87,7 +93,7 @@ test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
-	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
+	$(if $(ISA),MAMBA_MAE_ISA=$(ISA)) $(IMITATE_$(ISA)) OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
 
 torture: $(VENV)/.installed-dev
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.torture --kills $(KILLS)

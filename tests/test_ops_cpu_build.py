@@ -44,6 +44,7 @@ def test_built_once_and_logged_once(compiler, caplog: pytest.LogCaptureFixture):
 
 
 def test_another_cpu_or_source_is_another_library(compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("MAMBA_MAE_ISA", raising=False)
     compiler(WRITE)
     first = cpu_build.library_path()
     monkeypatch.setattr(cpu_build, "_cpu_flags", lambda: "another cpu")
@@ -55,11 +56,64 @@ def test_another_cpu_or_source_is_another_library(compiler, monkeypatch: pytest.
     assert len({first, second, cpu_build.library_path()}) == 3
 
 
-def test_flags_that_the_compiler_refuses_are_dropped(compiler):
+def test_flags_that_the_compiler_refuses_are_dropped(compiler, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MAMBA_MAE_ISA", raising=False)
     compiler('case "$*" in *native*|*fopenmp*) exit 1;; esac; ' + WRITE)
     assert cpu_build.library_path().exists()
     assert "native" in compiler.calls()[0]
     assert "native" not in compiler.calls()[-1]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """machine(name, flags, isa): a CPU, and what MAMBA_MAE_ISA asks for."""
+
+    def imitate(name: str, flags: str, isa: str) -> None:
+        monkeypatch.setattr(cpu_build.platform, "machine", lambda: name)
+        monkeypatch.setattr(cpu_build, "_cpu_flags", lambda: f"flags : {flags}\nvendor_id : x")
+        monkeypatch.setenv("MAMBA_MAE_ISA", isa)
+
+    return imitate
+
+
+AVX2 = " ".join(cpu_build.LEVELS["x86-64-v3"])
+
+
+def test_one_variable_decides_for_which_cpu(compiler, machine):
+    compiler(WRITE)
+    built = set()
+    for isa, flag in (("", "native"), ("native", "native"), ("x86-64-v2", "x86-64-v2"), ("x86-64-v3", "x86-64-v3")):
+        machine("x86_64", AVX2, isa)
+        built.add(cpu_build.library_path())
+        assert f"-march={flag} " in compiler.calls()[-1]
+    assert len(built) == len(compiler.calls()) == 3
+    machine("aarch64", "", "")
+    cpu_build.library_path()
+    assert "-mcpu=native " in compiler.calls()[-1]
+
+
+def test_a_named_instruction_set_is_never_replaced_by_another(compiler, machine):
+    compiler("echo what is that march >&2; exit 1")
+    machine("x86_64", AVX2, "x86-64-v3")
+    with pytest.raises(cpu_build.BuildError, match="what is that march"):
+        cpu_build.library_path()
+    assert all("-march=x86-64-v3 " in call for call in compiler.calls())
+
+
+@pytest.mark.parametrize(
+    ("name", "isa", "words"),
+    [
+        ("x86_64", "avx2", r'"avx2" is no instruction set: set x86-64-v2, .* or native'),
+        ("x86_64", "x86-64-v4", "x86-64-v4 cannot run here, without avx512bw, .*: unset it"),
+        ("aarch64", "x86-64-v2", "without an x86 processor: unset it"),
+    ],
+)
+def test_an_instruction_set_that_cannot_be_is_refused(compiler, machine, name: str, isa: str, words: str):
+    compiler(WRITE)
+    machine(name, AVX2, isa)
+    with pytest.raises(ValueError, match=words):
+        cpu_build.library_path()
+    assert not compiler.calls()
 
 
 def test_a_failing_compiler_is_quoted(compiler):
