@@ -30,7 +30,7 @@ from util.distributed import choose_device
 from util.novelty import SMALLEST, Novelty, Reference, judge
 from util.runs import environment
 from vis.display import Study
-from vis.ensemble import FoldEnsemble, Opinion, check_together, open_ensemble
+from vis.ensemble import FoldEnsemble, MeanMap, Opinion, check_together, open_ensemble
 from vis.figures import map_figure
 from vis.maps import MAPS, Upsampling, upsample
 from vis.methods import CLASS_SPECIFIC, method
@@ -148,15 +148,15 @@ def write_maps(
     study: Study,
     prepared: Prepared,
     ensemble: FoldEnsemble,
-    maps: dict[str, Tensor],
+    maps: dict[str, MeanMap],
     called: int,
     how: Upsampling,
 ) -> tuple[dict[str, str], str | None, list]:
     """NIfTI on the patient's grid by kind of map, the viewer of all of them where there are any, and pictures."""
     x, y, z = prepared.source.stored_shape[:3]
     space = PatientSpace((x, y, z), prepared.source.stored_affine, tuple(prepared.crop), prepared.affine)
-    files, pictures = {}, []
-    for name, map_zyx in maps.items():
+    files, pictures, notes = {}, [], {}
+    for name, (map_zyx, completeness) in maps.items():
         map_ZYX = upsample(map_zyx.unsqueeze(0), prepared.volumes[study.contrasts[0]].shape, how)[0].numpy()  # pyright: ignore[reportArgumentType]
         path = folder / f"{study.subject}_{ensemble.label_type}_map-{name}.nii.gz"
         write_nifti(path, space.to_patient(map_ZYX).transpose(2, 1, 0), space.affine)
@@ -166,6 +166,10 @@ def write_maps(
             f"{shown.title}, for {CLASS_NAMES[ensemble.label_type][called]}" if shown.class_specific else shown.title
         )
         caption = f"{ensemble.label_type}: {title}, mean of {len(ensemble.models)} folds"
+        if completeness is not None:
+            completeness.warn(f"{study.subject}, {ensemble.label_type}")
+            notes[name] = f"{completeness} in the worst fold" if len(ensemble.models) > 1 else str(completeness)
+            caption += f"; {notes[name]}"
         pictures.append((caption, map_figure(study, map_ZYX, name, subtitle=caption)))
     if not maps:
         return files, None, pictures
@@ -173,7 +177,8 @@ def write_maps(
     subtitle = (
         f"{ensemble.label_type}: {CLASS_NAMES[ensemble.label_type][called]}; mean of {len(ensemble.models)} folds"
     )
-    write_viewer(path, study, prepared.affine, maps, subtitle=subtitle)
+    shown_maps = {name: found.values_zyx for name, found in maps.items()}
+    write_viewer(path, study, prepared.affine, shown_maps, subtitle=subtitle, notes=notes)
     return files, path.name, pictures
 
 
@@ -214,7 +219,8 @@ def predict_patient(
             maps = ensemble.maps(volume_BCZYX, args.map, called) if args.map else {}
             files, viewer, drawn = write_maps(folder, shown, ready, ensemble, maps, called, args.upsample)
         pictures += drawn
-        runs.append(run_facts(ensemble, opinion, novelty, not_judged, files, viewer))
+        complete = {name: found.completeness.facts() for name, found in maps.items() if found.completeness is not None}
+        runs.append(run_facts(ensemble, opinion, novelty, not_judged, files, complete, viewer))
     warnings = [*next(iter(prepared.values())).warnings, *(text for each in ensembles for text in each.warnings)]
     all_missing = sorted(set().union(*missing.values()), key=CONTRASTS.index)
     facts = patient_facts(

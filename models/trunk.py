@@ -41,28 +41,39 @@ class Block(nn.Module):
         self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, recompute: bool = False
     ) -> Pair:
         """recompute: between the passes memory holds little but the sum; the backward pass computes the rest again."""
+        scales = self._scales(hidden, residual)
         if not recompute:
-            return self._parts(hidden, residual, rotation)
+            return self._parts(hidden, residual, rotation, *scales)
         if isinstance(self.mixer, BiMamba) and not self.mixer.causal and self.mlp is None:
-            arguments = hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
+            arguments = hidden, residual, rotation, self.norm.weight, NORM_EPS, scales[0]
             return bimamba_block_fn(*arguments, *self.mixer.weights(), backend=self.mixer.backend)
-        return cast(Pair, checkpoint(self._parts, hidden, residual, rotation, use_reentrant=False))
+        arguments = hidden, residual, rotation, *scales
+        return cast(Pair, checkpoint(self._parts, *arguments, use_reentrant=False, preserve_rng_state=False))
 
-    def _parts(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> Pair:
-        normed, total = add_norm_fn(
-            hidden, residual, rotation, self.norm.weight, NORM_EPS, self._scale(hidden, residual)
-        )
+    def _parts(
+        self,
+        hidden: Tensor,
+        residual: Tensor | None,
+        rotation: Tensor | None,
+        scale: Tensor | None,
+        mlp_scale: Tensor | None,
+    ) -> Pair:
+        """Nothing random is drawn here, so that it can be computed again without the generator's state."""
+        normed, total = add_norm_fn(hidden, residual, rotation, self.norm.weight, NORM_EPS, scale)
         hidden = self.mixer(normed)
         if self.mlp is not None and self.norm2 is not None:
-            normed, total = add_norm_fn(hidden, total, None, self.norm2.weight, NORM_EPS, self._scale(hidden, total))
+            normed, total = add_norm_fn(hidden, total, None, self.norm2.weight, NORM_EPS, mlp_scale)
             hidden = self.mlp(normed)
         return hidden, total
 
-    def _scale(self, hidden: Tensor, residual: Tensor | None) -> Tensor | None:
-        """(B,): 0 for a sample whose hidden is dropped, more than 1 for the others; None where nothing can be."""
-        if residual is None or not self.training or not self.drop_path.drop_prob:
-            return None
-        return self.drop_path(hidden.new_ones(hidden.shape[0], dtype=torch.float32))
+    def _scales(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Of the hidden that arrives and of the mixer's output, each (B,): 0 for a sample that is dropped, more than 1
+        for the others; None where nothing can be dropped."""
+        if not self.training or not self.drop_path.drop_prob:
+            return None, None
+        ones = hidden.new_ones(hidden.shape[0], dtype=torch.float32)
+        arriving = None if residual is None else self.drop_path(ones)
+        return arriving, None if self.mlp is None else self.drop_path(ones)
 
 
 class Trunk(nn.ModuleList):

@@ -215,7 +215,8 @@ def bimamba_block_fn(
 
     if torch._C._are_functorch_transforms_active():  # torch.func knows no checkpoints
         return parts()
-    return cast(tuple[Tensor, Tensor], checkpoint(parts, use_reentrant=False))
+    found = checkpoint(parts, use_reentrant=False, preserve_rng_state=False)  # nothing random is inside
+    return cast(tuple[Tensor, Tensor], found)
 
 
 def gather_patches_fn(

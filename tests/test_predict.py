@@ -286,6 +286,24 @@ def test_a_map_speaks_for_the_class_that_is_called(tmp_path, idh):
     assert f'<a href="{folder.name}_IDH_viewer.html">' in html
 
 
+def test_how_complete_integrated_gradients_are_stands_beside_the_map_and_in_the_report(
+    tmp_path, idh, caplog, monkeypatch
+):
+    folder = patient(tmp_path)
+    run(tmp_path, folder, "--run", idh, "--reference", "0", "--map", "max", "integrated")
+    completeness = report(tmp_path)["runs"][0]["completeness"]
+    assert list(completeness) == ["integrated"]
+    assert completeness["integrated"]["is_complete"]
+    assert 0 <= completeness["integrated"]["gap"] <= 0.02
+    said = f"parts miss {completeness['integrated']['gap']:.1%} of the log-odds"
+    for file in ("report.html", f"{folder.name}_IDH_viewer.html"):
+        assert said in (tmp_path / "out" / folder.name / file).read_text()
+    assert "do not trust this map" not in caplog.text
+    monkeypatch.setattr("vis.path_integral.TOLERANCE", -1.0)
+    run(tmp_path, folder, "--run", idh, "--reference", "0", "--map", "integrated")
+    assert caplog.text.count("do not trust this map") == 1
+
+
 def test_an_impossible_combination_is_shown_as_such(tmp_path, idh, codeletion, monkeypatch):
     def certain(ensemble, volume):
         return predict.Opinion({0: 0.1 if ensemble.label_type == "IDH" else 0.9}, {0: np.zeros(1)})

@@ -20,7 +20,7 @@ def test_every_place_is_dealt_in_every_round(tokens, keep):
 
 def test_mean_over_masks_agrees_with_each_mask_alone():
     mae, volume = tiny_mae(), torch.randn(2, 4, *SIZE)
-    tokens, seen, masks = visible_tokens(mae, volume, mask_ratio=0.75, rounds=2, seed=3)
+    tokens, seen, masks, _ = visible_tokens(mae, volume, mask_ratio=0.75, rounds=2, seed=3)
     places, keep = 12, 3
     assert masks == 2 * 4
     sums, counts = torch.zeros(2, places, 24), torch.zeros(places)
@@ -33,6 +33,19 @@ def test_mean_over_masks_agrees_with_each_mask_alone():
                     counts[place] += 0.5
     torch.testing.assert_close(seen, counts.int())
     torch.testing.assert_close(tokens, sums / counts[:, None], atol=1e-5, rtol=1e-4)
+
+
+def test_standard_error_is_the_spread_between_repeats():
+    mae, volume = tiny_mae(), torch.randn(1, 4, *SIZE)
+    found = [visible_tokens(mae, volume, mask_ratio=0.75, rounds=4, seed=seed) for seed in range(20)]
+    tokens = torch.stack([each.tokens_BLE[0] for each in found])
+    spread = (tokens.var(dim=0).sum(-1).mean() / tokens.mean(0).square().sum(-1).mean()).sqrt()
+    said = torch.stack([each.error_B for each in found]).square().mean().sqrt()
+    assert spread > 0.001
+    assert said / spread == pytest.approx(1, abs=0.2)
+    more = visible_tokens(mae, volume, mask_ratio=0.75, rounds=32)
+    assert more.error_B / said == pytest.approx(8**-0.5, rel=0.3)
+    assert visible_tokens(mae, volume, mask_ratio=0.75, rounds=1).error_B.isnan()
 
 
 @pytest.mark.parametrize(

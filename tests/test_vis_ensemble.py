@@ -11,6 +11,7 @@ from util.calibration import Decision
 from util.data.prepare import Prepared, Settings
 from vis.ensemble import Opinion, check_together, open_ensemble
 from vis.inference import latent_maps, probabilities
+from vis.methods import MapOptions, compute_maps
 
 CPU = torch.device("cpu")
 SUBJECTS = ["A", "B", "C", "D"]
@@ -41,10 +42,18 @@ def test_the_opinion_is_that_of_every_fold(run, volume):
 def test_maps_are_the_mean_over_folds(run):
     ensemble, scan = open_ensemble(run, CPU), torch.randn(1, 4, *SIZE)
     each = [latent_maps(model, scan, ["norm"])["norm"][0] for model in ensemble.models.values()]
-    torch.testing.assert_close(ensemble.maps(scan, ["norm"], 1)["norm"], (each[0] + each[1]) / 2)
-    for_one, for_other = (ensemble.maps(scan, ["gradient"], target)["gradient"] for target in (1, 0))
+    torch.testing.assert_close(ensemble.maps(scan, ["norm"], 1)["norm"].values_zyx, (each[0] + each[1]) / 2)
+    for_one, for_other = (ensemble.maps(scan, ["gradient"], target)["gradient"].values_zyx for target in (1, 0))
     torch.testing.assert_close(for_one, -for_other)
     assert for_one.abs().max() > 0
+
+
+def test_a_mean_map_is_as_complete_as_its_worst_fold(run):
+    ensemble, scan = open_ensemble(run, CPU), torch.randn(1, 4, *SIZE)
+    mean = ensemble.maps(scan, ["integrated"], 1)["integrated"]
+    each = [compute_maps(m, scan, ["integrated"], MapOptions(target=1))["integrated"] for m in ensemble.models.values()]
+    gaps = [found.completeness[0].gap for found in each]
+    assert mean.completeness.gap == max(gaps) > min(gaps)
 
 
 def test_a_temperature_cools_or_heats_its_fold(run):

@@ -40,3 +40,23 @@ def test_model_is_run_in_batches_and_left_alone():
     one, all_at_once = (erasure_areas(model, volume, np.arange(12.0), OCCUPIED, 0, batch=b) for b in (1, 20))
     assert one == pytest.approx(all_at_once, abs=1e-5)
     assert model.training
+
+
+def test_coarse_curves_stay_within_the_stated_error(model):
+    """A patch that decides alone makes the steepest curve; wherever it comes in the order, the bound holds."""
+    volume = torch.zeros(1, 4, *SIZE)
+    volume[:, :, 1:] = 60
+    gaps = np.diff((0, *FRACTIONS, 1)).max() / 2
+    assert gaps == pytest.approx(0.15)
+    fine = np.linspace(0, 1, 102)[1:-1]
+    errors = []
+    for rank in range(10):
+        others = [place for place in range(10) if place != 4]
+        values = np.zeros(12)
+        values[[*others[:rank], 4, *others[rank:]]] = np.arange(10, 0, -1)
+        coarse, exact = (
+            erasure_areas(model, volume, values, OCCUPIED, 1, batch=300, fractions=shares)
+            for shares in (FRACTIONS, fine)
+        )
+        errors += [abs(coarse[name] - exact[name]) for name in coarse]
+    assert 0.05 < max(errors) <= gaps + 0.01  # 0.01: the fine curves' own error

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from vis_cases import SIZE, tiny_classifier, tiny_mae
 
 from models import create_model
 from vis.explaining import empty_volume, explaining, log_odds
 from vis.gradients import direction_difference, gradient_activation, integrated_gradients, scan_influence
+from vis.path_integral import SMALLEST_RISE, TOLERANCE
 
 TARGET = torch.tensor([1, 0])
 
@@ -56,14 +58,24 @@ def test_after_an_earlier_block_the_map_is_the_slope_of_shrinking_each_token(mod
 
 
 def test_integrated_gradients_add_up_to_the_rise_from_an_empty_volume(model, volume):
-    parts = integrated_gradients(model, volume, TARGET, steps=32, batch=5)
-    assert parts.shape == volume.shape
+    found = integrated_gradients(model, volume, TARGET, batch=5)
+    assert found.parts_BCZYX.shape == volume.shape
     rise = score(model, volume) - score(model, empty_volume(volume))
-    torch.testing.assert_close(parts.flatten(1).sum(1), rise, atol=2e-2, rtol=2e-2)
+    missed = (found.parts_BCZYX.flatten(1).sum(1) - rise).abs() / rise.abs().clamp(min=SMALLEST_RISE)
+    assert (missed <= TOLERANCE).all()
+    assert [each.gap for each in found.completeness] == pytest.approx(missed.tolist(), abs=1e-4)
+
+
+def test_integrated_gradients_agree_with_captums(model, volume):
+    converged = IntegratedGradients(lambda x: log_odds(model(x), TARGET[:1].expand(len(x)))).attribute(
+        volume[:1], empty_volume(volume[:1]), n_steps=400, method="gausslegendre", internal_batch_size=50
+    )
+    found = integrated_gradients(model, volume[:1], TARGET[:1], steps=128).parts_BCZYX
+    torch.testing.assert_close(found, converged.float(), atol=2e-4 * float(converged.abs().max()), rtol=0)
 
 
 def test_integrated_gradients_do_not_depend_on_the_batch(model, volume):
-    one, all_at_once = (integrated_gradients(model, volume, TARGET, steps=4, batch=b) for b in (1, 4))
+    one, all_at_once = (integrated_gradients(model, volume, TARGET, steps=4, batch=b).parts_BCZYX for b in (1, 4))
     torch.testing.assert_close(one, all_at_once, atol=1e-5, rtol=1e-3)
 
 

@@ -30,7 +30,8 @@ def test_every_name_gives_a_map_and_leaves_the_model_as_it_was(model, volume):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = compute_maps(model.train(), volume, [*NAMES, "feature-3"], MapOptions(steps=2))
     assert list(found) == [*NAMES, "feature-3"]
-    for values in found.values():
+    for name, (values, completeness) in found.items():
+        assert (completeness is not None) == (name == "integrated")
         assert values.shape == (2, *GRID)
         assert values.isfinite().all()
         assert values.std() > 0
@@ -43,7 +44,7 @@ def test_every_name_gives_a_map_and_leaves_the_model_as_it_was(model, volume):
 def test_options_reach_the_method_they_concern(model, volume):
     one, options = torch.ones(2, dtype=torch.long), MapOptions(block=0, target=1, steps=3, window=2, batch=2)
     found = compute_maps(model, volume, ["gradient", "influence", "integrated", "occlusion"], options)
-    parts = integrated_gradients(model, volume, one, steps=3).sum(1)
+    parts = integrated_gradients(model, volume, one, steps=3).parts_BCZYX.sum(1)
     expected = {
         "gradient": gradient_activation(model, volume, one, 0),
         "influence": scan_influence(model, volume, one, 0),
@@ -51,18 +52,18 @@ def test_options_reach_the_method_they_concern(model, volume):
         "occlusion": occlusion(model, volume, one, window=2),
     }
     for name, values_BL in expected.items():
-        torch.testing.assert_close(found[name], on_grid(values_BL, GRID), atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(found[name].values_Bzyx, on_grid(values_BL, GRID), atol=1e-5, rtol=1e-3)
 
 
 def test_class_specific_maps_of_two_classes_are_opposite(model, volume):
     first, second = (compute_maps(model, volume, CLASS_SPECIFIC, MapOptions(target=t, steps=2)) for t in (0, 1))
     for name in CLASS_SPECIFIC:
-        torch.testing.assert_close(first[name], -second[name], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(first[name].values_Bzyx, -second[name].values_Bzyx, atol=1e-4, rtol=1e-3)
 
 
 def test_block_changes_latent_maps(model, volume):
     for name in ("max", "norm", "directions"):
-        last, first = (compute_maps(model, volume, [name], MapOptions(block=b))[name] for b in (-1, 0))
+        last, first = (compute_maps(model, volume, [name], MapOptions(block=b))[name].values_Bzyx for b in (-1, 0))
         assert not torch.allclose(last, first)
 
 

@@ -5,6 +5,7 @@ import torch
 from vis_cases import SIZE, tiny_classifier
 
 from vis.explaining import log_odds
+from vis.methods import patch_sums
 from vis.occlusion import occlusion, window_of_patch
 
 TARGET = torch.tensor([1])
@@ -65,3 +66,22 @@ def test_patches_of_a_window_share_its_fall(model, volume):
 def test_window_is_checked(model, volume):
     with pytest.raises(ValueError, match="--window 0"):
         occlusion(model, volume, TARGET, window=0)
+
+
+def test_error_is_rounding_only(model, volume):
+    found = occlusion(model, volume, TARGET)
+    exact = occlusion(model.double(), volume.double(), TARGET)
+    assert (found - exact).abs().max() < 1e-5
+    assert exact.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_falls_of_a_model_that_is_a_sum_over_patches_are_exact(model, volume, monkeypatch, window):
+    weight = torch.randn(1, 4, *SIZE)
+    monkeypatch.setattr(
+        model, "forward", lambda x: torch.nn.functional.pad((weight * x).sum((1, 2, 3, 4))[:, None], (1, 0))
+    )
+    parts = patch_sums((weight * (volume - 0.5)).sum(1), 8)[0]
+    windows = window_of_patch(model.grid, window).flatten()
+    expected = torch.zeros(int(windows.max()) + 1).index_add_(0, windows, parts)[windows]
+    torch.testing.assert_close(occlusion(model, volume, TARGET, window=window)[0], expected, atol=1e-3, rtol=1e-4)

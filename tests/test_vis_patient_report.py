@@ -28,7 +28,9 @@ def ensemble(tmp_path_factory):
 
 
 def facts(ensemble, *, probability=0.8, codeleted=None, novelty=None, name="P", **changed):
-    runs = [run_facts(ensemble, Opinion({0: probability, 1: probability}, {}), novelty, "" if novelty else "why", {})]
+    runs = [
+        run_facts(ensemble, Opinion({0: probability, 1: probability}, {}), novelty, "" if novelty else "why", {}, {})
+    ]
     if codeleted is not None:
         runs.append({**runs[0], "label_type": "1p19q", "probability": codeleted})
     given = {"missing": [], "warnings": [], "seconds": {"predict": 1.234}, "environment": {"machine": "m", "git": None}}

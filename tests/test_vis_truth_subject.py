@@ -50,7 +50,11 @@ def test_map_explains_the_predicted_class(session):
         assert scored(calling)[0].target == target
     places = token_places(study, 8)
     target = MapOptions(target=found.target)
-    values = compute_maps(session.model, session.batch(study), ["gradient"], target)["gradient"].flatten().numpy()
+    values = (
+        compute_maps(session.model, session.batch(study), ["gradient"], target)["gradient"]
+        .values_Bzyx.flatten()
+        .numpy()
+    )
     reading = readings("gradient", values.astype(float), places.occupied)["gradient"]
     assert rows["gradient"].auc == pytest.approx(tumour_scores(reading, places)["auc"])
 

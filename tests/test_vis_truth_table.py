@@ -10,7 +10,8 @@ from vis.truth_table import Scored, interval, summarise, verdict, write_scores, 
 GOOD = (0.3, 0.1, 0.5)
 BAD = (0.3, -0.1, 0.5)
 CLEAN = {"auc": GOOD, "gain": {"flair": GOOD}, "random": GOOD, "random_similarity": (0.2, 0.1, 0.6), "shuffled": None,
-         "fold_similarity": GOOD, "seed_similarity": None, "deletion_gain": BAD, "insertion_gain": GOOD}  # fmt: skip
+         "fold_similarity": GOOD, "seed_similarity": None, "deletion_gain": BAD, "insertion_gain": GOOD,
+         "largest_gap": 0.01}  # fmt: skip
 
 
 def test_interval_covers_the_mean_of_its_population_about_as_often_as_it_says():
@@ -37,6 +38,8 @@ def test_interval_ignores_undefined_scores():
         ({"random": BAD, "shuffled": BAD}, "fails: random weights find the tumour as well; shuffled labels find the"),
         ({"fold_similarity": BAD}, "fails: unlike between folds"),
         ({"seed_similarity": BAD}, "fails: unlike between seeds"),
+        ({"largest_gap": None}, "passes"),
+        ({"largest_gap": 0.34}, "fails: parts miss 34% of what they divide"),
         ({"auc": None}, "not decided"),
     ],
 )

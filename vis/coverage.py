@@ -16,6 +16,9 @@ class VisibleTokens(NamedTuple):
     seen_L: Tensor
     """In how many masks each place was visible."""
     masks: int
+    error_B: Tensor
+    """Standard error of a token over the random masks, as a share of its length (root mean square over places); NaN
+    where no place was visible twice. It falls with the square root of the rounds."""
 
 
 def covering_noise(tokens: int, keep: int, rounds: int, seed: int) -> Tensor:
@@ -51,10 +54,23 @@ def visible_tokens(
     noise_ML = covering_noise(places, keep, rounds, seed).to(volume_BCZYX.device)
     batch = volume_BCZYX.shape[0]
     total_BLE = volume_BCZYX.new_zeros(batch, places, mae.config.embed_dim)
+    squares_BL = volume_BCZYX.new_zeros(batch, places)
     seen_L = volume_BCZYX.new_zeros(places)
     with evaluating(mae):
         for noise_L in noise_ML:
             out = mae(volume_BCZYX, mask_ratio=mask_ratio, noise=noise_L.expand(batch, -1), return_pred=False)
-            total_BLE.scatter_add_(1, out.ids_keep.unsqueeze(-1).expand_as(out.latent), out.latent.to(total_BLE.dtype))
+            latent_BKE = out.latent.to(total_BLE.dtype)
+            total_BLE.scatter_add_(1, out.ids_keep.unsqueeze(-1).expand_as(latent_BKE), latent_BKE)
+            squares_BL.scatter_add_(1, out.ids_keep, latent_BKE.square().sum(dim=-1))
             seen_L[out.ids_keep[0]] += 1
-    return VisibleTokens(total_BLE / seen_L[:, None], seen_L.int(), len(noise_ML))
+    mean_BLE = total_BLE / seen_L[:, None]
+    error_B = _standard_error(mean_BLE.square().sum(dim=-1), squares_BL, seen_L)
+    return VisibleTokens(mean_BLE, seen_L.int(), len(noise_ML), error_B)
+
+
+def _standard_error(length2_BL: Tensor, squares_BL: Tensor, seen_L: Tensor) -> Tensor:
+    """(B,): of means of squared length length2, from sums of the squared lengths of `seen` tokens each."""
+    twice_L = seen_L > 1
+    seen_L, length2_BL, squares_BL = seen_L[twice_L], length2_BL[:, twice_L], squares_BL[:, twice_L]
+    variance_BL = (squares_BL / seen_L - length2_BL).clamp(min=0) / (seen_L - 1)  # of the mean, unbiased
+    return (variance_BL.mean(dim=1) / length2_BL.mean(dim=1)).sqrt()

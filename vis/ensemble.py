@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from util.tta import views_of
 from vis.evaluating import evaluating
 from vis.inference import decided
 from vis.methods import MapOptions, compute_maps
+from vis.path_integral import Completeness
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class Opinion:
     def sd(self) -> float:
         """Standard deviation over folds; 0 for a single one."""
         return float(np.std(list(self.by_fold.values()), ddof=1)) if len(self.by_fold) > 1 else 0.0
+
+
+class MeanMap(NamedTuple):
+    """The mean of the folds' maps of one volume."""
+
+    values_zyx: Tensor
+    completeness: Completeness | None
+    """Of the fold with the largest gap, where the map approximates an integral."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +113,21 @@ class FoldEnsemble:
             features[fold] = views[0][0].float().mean(0).cpu().numpy()  # of the scan as it is
         return Opinion(by_fold, features)
 
-    def maps(self, volume_BCZYX: Tensor, names: Sequence[str], target: int) -> dict[str, Tensor]:
-        """Maps (z, y, x) on the token grid, the mean over folds; class-specific ones speak for class `target`.
+    def maps(self, volume_BCZYX: Tensor, names: Sequence[str], target: int) -> dict[str, MeanMap]:
+        """Maps of one volume (1, C, Z, Y, X); class-specific ones speak for class `target`.
 
         ValueError for a kind of map that the models do not have.
         """
         options = MapOptions(target=target)
         found = [compute_maps(model, volume_BCZYX, names, options) for model in self.models.values()]
-        return {name: torch.stack([maps[name][0] for maps in found]).mean(0).cpu() for name in found[0]}
+        means = {}
+        for name in found[0]:
+            values, completeness = zip(*(maps[name].first() for maps in found))
+            known = [each for each in completeness if each is not None]
+            means[name] = MeanMap(
+                torch.stack(values).mean(0).cpu(), max(known, key=lambda each: each.gap, default=None)
+            )
+        return means
 
 
 def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:

@@ -1,6 +1,8 @@
 """Deletion and insertion: how the class's probability falls when a map's best places are emptied first, and how it
 rises when they are shown first (RISE, arXiv 1806.07421)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,17 +15,26 @@ FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the brain's patches; 0 and 1 are kn
 
 
 def erasure_areas(
-    model: VolumeClassifier, volume_1CZYX: Tensor, values: np.ndarray, occupied: np.ndarray, target: int, *, batch: int
+    model: VolumeClassifier,
+    volume_1CZYX: Tensor,
+    values: np.ndarray,
+    occupied: np.ndarray,
+    target: int,
+    *,
+    batch: int,
+    fractions: Sequence[float] = FRACTIONS,
 ) -> dict[str, float]:
     """Areas under the deletion and insertion curve of one volume, 0..1: a true map has a small first, a large second.
 
-    values (L,) rank the patches; occupied (L,) bool: those that hold brain, the only ones emptied or shown.
+    values (L,) rank the patches; occupied (L,) bool: those that hold brain, the only ones emptied or shown. The curves
+    are straight lines between `fractions`: of a curve that only falls, or only rises, the area is off by at most half
+    the widest gap between them, 0.15.
     """
     places = np.flatnonzero(occupied)
     order = places[np.argsort(-values[places], kind="stable")]
     empty_1CZYX = empty_volume(volume_1CZYX)
-    chosen = torch.zeros(len(FRACTIONS), len(values), dtype=torch.bool)
-    for row, fraction in enumerate(FRACTIONS):
+    chosen = torch.zeros(len(fractions), len(values), dtype=torch.bool)
+    for row, fraction in enumerate(fractions):
         chosen[row, torch.from_numpy(order[: round(fraction * len(order))].copy())] = True
     chosen_F1ZYX = _voxels(chosen, model).to(volume_1CZYX.device)
     volumes = torch.cat(
@@ -37,8 +48,8 @@ def erasure_areas(
     with evaluating(model):
         probability = torch.cat([model(part).float().softmax(-1)[:, target] for part in volumes.split(batch)])
     whole, empty, *steps = probability.tolist()
-    deleted, inserted = steps[: len(FRACTIONS)], steps[len(FRACTIONS) :]
-    shares = (0.0, *FRACTIONS, 1.0)
+    deleted, inserted = steps[: len(fractions)], steps[len(fractions) :]
+    shares = (0.0, *fractions, 1.0)
     return {
         "deletion": float(np.trapezoid([whole, *deleted, empty], shares)),
         "insertion": float(np.trapezoid([empty, *inserted, whole], shares)),

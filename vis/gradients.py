@@ -1,5 +1,7 @@
 """Class-specific maps by gradients: which tokens or voxels speak for a class. Units are log-odds of the class."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from models.influence import frozen_scan
 from models.mixers import BiMamba
 from vis.explaining import empty_volume, explaining, log_odds, replacing, to_raster
 from vis.inference import block_number
+from vis.path_integral import Completeness, path_integral
 
 
 def gradient_activation(model: VolumeClassifier, volume_BCZYX: Tensor, target_B: Tensor, block: int = -1) -> Tensor:
@@ -71,27 +74,44 @@ def scan_influence(model: VolumeClassifier, volume_BCZYX: Tensor, target_B: Tens
     return to_raster(model, torch.stack(carried).sum(dim=0).float())
 
 
+class IntegratedGradients(NamedTuple):
+    """Parts of the log-odds' rise, and per volume how far they are from adding up to it."""
+
+    parts_BCZYX: Tensor
+    completeness: list[Completeness]
+
+
 def integrated_gradients(
     model: VolumeClassifier, volume_BCZYX: Tensor, target_B: Tensor, *, steps: int = 16, batch: int = 4
-) -> Tensor:
+) -> IntegratedGradients:
     """(B, C, Z, Y, X): each value's part of the log-odds' rise from the empty volume to this one (arXiv 1703.01365).
 
-    The parts add up to that rise, up to the error of `steps` midpoints; `batch` of them are computed at a time.
+    The integral is approximated by vis/path_integral.py from `steps` gradients, or more where they miss too much of the
+    rise; `batch` of them are computed at a time.
     """
-    if steps < 1:
-        raise ValueError(f"--steps {steps}: integrated gradients need at least 1")
-    parts = []
-    middles = (torch.arange(steps, device=volume_BCZYX.device) + 0.5) / steps
-    for volume_CZYX, empty_CZYX, target in zip(volume_BCZYX, empty_volume(volume_BCZYX), target_B, strict=True):
-        rise_CZYX = volume_CZYX - empty_CZYX
-        total_CZYX = torch.zeros_like(volume_CZYX)
-        for share in middles.split(batch):
-            path = (empty_CZYX + share.reshape(-1, 1, 1, 1, 1) * rise_CZYX).requires_grad_()
-            with explaining(model):
-                score = log_odds(model(path).float(), target.expand(len(share))).sum()
-                total_CZYX += torch.autograd.grad(score, path)[0].sum(dim=0)
-        parts.append(rise_CZYX * total_CZYX / steps)
-    return torch.stack(parts)
+    parts, completeness = [], []
+    with explaining(model):
+        for volume_CZYX, empty_CZYX, target in zip(volume_BCZYX, empty_volume(volume_BCZYX), target_B, strict=True):
+            rise_CZYX = volume_CZYX - empty_CZYX
+
+            def score(path_SCZYX: Tensor, target: Tensor = target) -> Tensor:
+                return log_odds(model(path_SCZYX).float(), target.expand(len(path_SCZYX)))
+
+            def weighted_slopes(alphas: Tensor, weights: Tensor, empty: Tensor = empty_CZYX, rise: Tensor = rise_CZYX):
+                total = torch.zeros_like(rise)
+                shape = (-1, 1, 1, 1, 1)
+                for alpha, weight in zip(alphas.to(rise).split(batch), weights.to(rise).split(batch), strict=True):
+                    path = (empty + alpha.reshape(shape) * rise).requires_grad_()
+                    (slope,) = torch.autograd.grad(score(path).sum(), path)
+                    total += (weight.reshape(shape) * slope).sum(dim=0)
+                return rise * total
+
+            with torch.no_grad():
+                low, high = score(torch.stack([empty_CZYX, volume_CZYX])).tolist()
+            found, complete = path_integral(weighted_slopes, high - low, steps)
+            parts.append(found)
+            completeness.append(complete)
+    return IntegratedGradients(torch.stack(parts), completeness)
 
 
 def direction_difference(model: VolumeEncoder, volume_BCZYX: Tensor, block: int = -1) -> Tensor:

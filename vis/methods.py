@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from vis.gradients import direction_difference, gradient_activation, integrated_
 from vis.inference import latent_maps
 from vis.maps import MAPS, Grid, latent_map, on_grid
 from vis.occlusion import occlusion
+from vis.path_integral import Completeness
 
 LOG_ODDS = "log-odds of the class"
 
@@ -28,7 +29,7 @@ class MapOptions:
     target: int | None = None
     """Class that a class-specific map explains; None for each volume's predicted class."""
     steps: int = 16
-    """Midpoints of integrated gradients."""
+    """Of integrated gradients, where they need no more to be complete."""
     window: int = 1
     """Side of an occluded window in patches."""
     batch: int = 8
@@ -48,25 +49,39 @@ class Method:
     class_specific: bool = False
 
 
-Attribute = Callable[[VolumeClassifier, Tensor, Tensor, MapOptions], Tensor]
-"""(model, volume (B, C, Z, Y, X), class (B,), options) -> (B, L)."""
+class SpatialMap(NamedTuple):
+    """A map on the token grid."""
+
+    values_Bzyx: Tensor
+    """float32."""
+    completeness: list[Completeness] | None = None
+    """Per volume, where the map approximates an integral."""
+
+    def first(self) -> tuple[Tensor, Completeness | None]:
+        """(z, y, x) of the first volume, and its completeness."""
+        return self.values_Bzyx[0], self.completeness[0] if self.completeness else None
 
 
-def _gradient(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Tensor:
-    return gradient_activation(model, volume, target, options.block)
+Values = tuple[Tensor, list[Completeness] | None]
+Attribute = Callable[[VolumeClassifier, Tensor, Tensor, MapOptions], Values]
+"""(model, volume (B, C, Z, Y, X), class (B,), options) -> (B, L), and its completeness."""
 
 
-def _influence(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Tensor:
-    return scan_influence(model, volume, target, options.block)
+def _gradient(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Values:
+    return gradient_activation(model, volume, target, options.block), None
 
 
-def _integrated(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Tensor:
-    parts = integrated_gradients(model, volume, target, steps=options.steps, batch=options.batch)
-    return patch_sums(parts.sum(dim=1), model.config.patch_size)
+def _influence(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Values:
+    return scan_influence(model, volume, target, options.block), None
 
 
-def _occlusion(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Tensor:
-    return occlusion(model, volume, target, window=options.window, batch=options.batch)
+def _integrated(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Values:
+    found = integrated_gradients(model, volume, target, steps=options.steps, batch=options.batch)
+    return patch_sums(found.parts_BCZYX.sum(dim=1), model.config.patch_size), found.completeness
+
+
+def _occlusion(model: VolumeClassifier, volume: Tensor, target: Tensor, options: MapOptions) -> Values:
+    return occlusion(model, volume, target, window=options.window, batch=options.batch), None
 
 
 _for_class = partial(Method, signed=True, unit=LOG_ODDS, scored="value", class_specific=True)
@@ -108,8 +123,8 @@ def compute_maps(
     volume_BCZYX: Tensor,
     names: Iterable[str],
     options: MapOptions = MapOptions(),  # noqa: B008  (frozen)
-) -> dict[str, Tensor]:
-    """Maps (B, z, y, x) on the token grid by name, float32.
+) -> dict[str, SpatialMap]:
+    """Maps by name.
 
     ValueError for an unknown name, and for a class-specific map of a model without classes.
     """
@@ -117,17 +132,19 @@ def compute_maps(
     kinds = {name: method(name) for name in names}
     specific = [name for name in names if kinds[name].class_specific]
     latent = [name for name in names if not kinds[name].class_specific and name != "directions"]
-    found = latent_maps(model, volume_BCZYX, latent, options.block) if latent else {}
+    latent_found = latent_maps(model, volume_BCZYX, latent, options.block) if latent else {}
+    found = {name: SpatialMap(values) for name, values in latent_found.items()}
     if "directions" in names:
-        found["directions"] = on_grid(direction_difference(model, volume_BCZYX, options.block), model.grid)
+        values_BL = direction_difference(model, volume_BCZYX, options.block)
+        found["directions"] = SpatialMap(on_grid(values_BL, model.grid))
     if specific:
         if not isinstance(model, VolumeClassifier):
             raise ValueError(f"--map {specific[0]} explains a class, which only a fine-tuned run has")
         target_B = targets(model, volume_BCZYX, options.target)
         for name in specific:
-            values_BL = CLASS_SPECIFIC[name][1](model, volume_BCZYX, target_B, options)
-            found[name] = on_grid(values_BL, model.grid)
-    return {name: found[name].detach().float() for name in names}
+            values_BL, completeness = CLASS_SPECIFIC[name][1](model, volume_BCZYX, target_B, options)
+            found[name] = SpatialMap(on_grid(values_BL, model.grid), completeness)
+    return {name: found[name]._replace(values_Bzyx=found[name].values_Bzyx.detach().float()) for name in names}
 
 
 def patch_sums(volume_BZYX: Tensor, patch_size: int) -> Tensor:

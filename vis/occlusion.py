@@ -18,6 +18,10 @@ def occlusion(
 
     window: side in patches; the windows tile the grid, and all patches of one share its value. `batch` volumes are
     computed at a time. A window that holds nothing but background changes nothing, is not computed, and gives 0.
+
+    Nothing is sampled: the error is rounding, about 1e-6 of the log-odds in float32. What the map depends on is the
+    choice of window and of replacement. Windows interact, so that the falls need not add up to the rise from the empty
+    volume; for a model that is a sum over patches they do, and are exact whatever the window.
     """
     if window < 1:
         raise ValueError(f"--window {window}: give 1 or more patches")

@@ -38,9 +38,11 @@ def run_facts(
     novelty: Novelty | None,
     not_judged: str,
     maps: dict[str, str],
+    completeness: dict[str, dict[str, Any]],
     viewer: str | None = None,
 ) -> dict[str, Any]:
-    """Of one run. not_judged: why there is no novelty, empty where there is. maps: file per kind. viewer: its file."""
+    """Of one run. not_judged: why there is no novelty, empty where there is. maps: file per kind.
+    completeness: of the kinds that approximate an integral. viewer: its file."""
     names = CLASS_NAMES[ensemble.label_type]
     return {
         "label_type": ensemble.label_type,
@@ -55,6 +57,7 @@ def run_facts(
         "novelty": None if novelty is None else {**asdict(novelty), "unlike": novelty.unlike},
         "novelty_not_judged": not_judged,
         "maps": maps,
+        "completeness": completeness,
         "viewer": viewer,
         "run": str(ensemble.folder.resolve()),
         "model": ensemble.config["model"]["name"],

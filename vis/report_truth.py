@@ -13,6 +13,7 @@ from vis.truth_charts import truth_chart
 COLUMNS = {"auc": "Tumour AUC", "pointing": "Pointing", "mass": "Mass inside", "dice": "Best Dice",
            "deletion": "Deletion", "insertion": "Insertion", "fold_similarity": "Between folds",
            "seed_similarity": "Between seeds"}  # fmt: skip
+GAP = "Largest completeness gap"
 
 
 def truth_section(run: Path) -> dict[str, Any] | None:
@@ -23,9 +24,10 @@ def truth_section(run: Path) -> dict[str, Any] | None:
     facts = json.loads(path.read_text(encoding="utf-8"))
     table = facts["table"]
     columns = {score: title for score, title in COLUMNS.items() if any(entry.get(score) for entry in table)}
+    gaps = [GAP] if any(entry.get("largest_gap") is not None for entry in table) else []
     return {
-        "header": ["Map", *columns.values(), "Verdict"],
-        "rows": [_row(entry, list(columns)) for entry in table],
+        "header": ["Map", *columns.values(), *gaps, "Verdict"],
+        "rows": [_row(entry, list(columns), gap=bool(gaps)) for entry in table],
         "chart": drawn(truth_chart(table, facts["cascade"], phantom=facts["phantom"])),
         "scope": f"{facts['subjects']} held-out subjects, {facts['with_tumour']} of them with a tumour mask; brackets: "
         f"{facts['interval']}.",
@@ -59,9 +61,12 @@ def class_specific(table: Sequence[Mapping[str, Any]]) -> str:
     return f"In tumour AUC the trivial maps ({trivial}) are beaten by the class-specific {'; '.join(better)}."
 
 
-def _row(entry: Mapping[str, Any], scores: Sequence[str]) -> tuple[str, list[str]]:
+def _row(entry: Mapping[str, Any], scores: Sequence[str], *, gap: bool) -> tuple[str, list[str]]:
     """(kind, cells) as the template's tables take them."""
     cells = [cell(entry.get(score)) for score in scores]
+    if gap:
+        largest = entry.get("largest_gap")
+        cells.append(NOTHING if largest is None else f"{largest:.1%}")
     return "trivial" if entry["trivial"] else "map", [entry["method"], *cells, entry["verdict"] or "without a model"]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from models import VolumeClassifier
 from vis.display import Study
 from vis.erasure import erasure_areas
-from vis.methods import MapOptions, compute_maps
+from vis.methods import MapOptions, SpatialMap, compute_maps
 from vis.sanity import cascade, similarity
 from vis.session import Session
 from vis.truth import Places, Reading, readings, token_places, trivial_maps, tumour_scores, voxel_flair
@@ -79,14 +79,17 @@ def score_subject(
     options = dataclasses.replace(check.options, target=target)
     places = token_places(study, model.config.patch_size)
 
-    def read(of: VolumeClassifier) -> tuple[dict[str, Tensor], dict[str, Reading]]:
-        maps = {name: found[0] for name, found in compute_maps(of, volume_1CZYX, check.names, options).items()}
+    def read(maps: dict[str, SpatialMap]) -> dict[str, Reading]:
         found: dict[str, Reading] = {}
-        for name, map_zyx in maps.items():
-            found |= readings(name, map_zyx.flatten().cpu().double().numpy(), places.occupied)
-        return maps, found
+        for name, spatial in maps.items():
+            found |= readings(name, spatial.values_Bzyx.flatten().cpu().double().numpy(), places.occupied)
+        return found
 
-    maps, read_here = read(model)
+    def maps_of(other: VolumeClassifier) -> dict[str, SpatialMap]:
+        return compute_maps(other, volume_1CZYX, check.names, options)
+
+    maps = maps_of(model)
+    read_here = read(maps)
     generator = np.random.default_rng(zlib.crc32(study.subject.encode()))
     rows: dict[str, Reading] = {CHANCE: Reading(generator.random(len(places.brain)), 0.0)}
     rows |= {name: Reading(values, 0.0) for name, values in trivial_maps(study, model.config.patch_size).items()}
@@ -102,7 +105,7 @@ def score_subject(
     if others.randomise:
         fields = session.config["model"]
         for stage, randomised in cascade(model, fields["name"], fields["fields"]):
-            for name, reading in read(randomised)[1].items():
+            for name, reading in read(maps_of(randomised)).items():
                 alike = similarity(read_here[name].values, reading.values, places.occupied)
                 similarities.append({"subject": study.subject, "stage": stage, "method": name, "similarity": alike})
                 if stage == "everything":
@@ -110,16 +113,22 @@ def score_subject(
                     scores[name] |= _named("random_auc", reading, places)
     for kind, models in (("fold_similarity", others.folds), ("seed_similarity", others.seeds)):
         if models:
-            alike = [read(other)[1] for other in models]
+            alike = [read(maps_of(other)) for other in models]
             for name, here in read_here.items():
                 scores[name][kind] = float(
                     np.mean([similarity(here.values, there[name].values, places.occupied) for there in alike])
                 )
     if others.shuffled is not None:
-        for name, reading in read(others.shuffled)[1].items():
+        for name, reading in read(maps_of(others.shuffled)).items():
             scores[name] |= _named("shuffled_auc", reading, places)
+    for name, spatial in maps.items():
+        for completeness in spatial.completeness or ():
+            completeness.warn(study.subject)
+            for row in read({name: spatial}):
+                scores[row]["completeness_gap"] = completeness.gap
     scored = [Scored(study.subject, fold, label, name, **found) for name, found in scores.items()]
-    return Found(study, label, target, maps, scored, similarities)
+    shown = {name: spatial.values_Bzyx[0] for name, spatial in maps.items()}
+    return Found(study, label, target, shown, scored, similarities)
 
 
 def _against_mask(reading: Reading, places: Places) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from util.atomic import atomic_write
+from vis.path_integral import TOLERANCE
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -44,6 +45,8 @@ class Scored:
     """Mean rank correlation with the maps of the run's other folds."""
     seed_similarity: float = math.nan
     """Mean rank correlation with the maps of repeats of the run with other seeds."""
+    completeness_gap: float = math.nan
+    """Of a map that approximates an integral: vis/path_integral.py."""
 
 
 Interval = tuple[float, float, float]  # mean, lower and upper end
@@ -81,6 +84,8 @@ def summarise(rows: Sequence[Scored], trivial: Sequence[str]) -> list[dict[str, 
         entry |= {kind: interval(column(name, kind)) for kind in STABILITY}
         entry["deletion_gain"] = interval(column(CHANCE, "deletion") - column(name, "deletion"))
         entry["insertion_gain"] = interval(column(name, "insertion") - column(CHANCE, "insertion"))
+        gaps = column(name, "completeness_gap")
+        entry["largest_gap"] = None if np.isnan(gaps).all() else float(np.nanmax(gaps))
         table.append(entry | {"verdict": "" if entry["trivial"] else verdict(entry)})
     return table
 
@@ -99,6 +104,8 @@ def verdict(entry: Mapping[str, Any]) -> str:
             failed.append(f"unlike between {between}")
     if _not_above(entry["deletion_gain"]) and _not_above(entry["insertion_gain"]):
         failed.append("erasing by it is no better than at random")
+    if entry["largest_gap"] is not None and entry["largest_gap"] > TOLERANCE:
+        failed.append(f"parts miss {entry['largest_gap']:.0%} of what they divide")
     if entry["auc"] is None:
         return "not decided: no subject has a tumour mask"
     return f"fails: {'; '.join(failed)}" if failed else "passes"
@@ -127,11 +134,12 @@ def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         columns = [*names, *(f"auc minus {other}" for other in gains)]
         ends = [f"{name} {end}".strip() for name in columns for end in ("", "low", "high")]
-        writer.writerow(["method", *ends, "verdict"])
+        writer.writerow(["method", *ends, "largest completeness gap", "verdict"])
         for entry in table:
             found = [*(entry[name] for name in names), *(entry["gain"][other] for other in gains)]
             cells = [_short(value) for triple in found for value in (triple or ("", "", ""))]
-            writer.writerow([entry["method"], *cells, entry["verdict"]])
+            gap = "" if entry["largest_gap"] is None else _short(entry["largest_gap"])
+            writer.writerow([entry["method"], *cells, gap, entry["verdict"]])
 
 
 def _short(value: Any) -> Any:

@@ -26,10 +26,11 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 COLOURS = 256
 
 
-def write_viewer(path: Path, study: Study, affine: np.ndarray, maps: Mapping[str, Tensor], *, subtitle: str) -> None:
+def write_viewer(path: Path, study: Study, affine: np.ndarray, maps: Mapping[str, Tensor], *, subtitle: str,
+                 notes: Mapping[str, str] | None = None) -> None:  # fmt: skip
     """Write the viewer of a study and its maps (z, y, x) on the token grid to `path`, whole or not at all.
 
-    affine: (4, 4) from prepared index (x, y, z) to world mm.
+    affine: (4, 4) from prepared index (x, y, z) to world mm. notes: what stands beside a map's unit, by name.
     ValueError without a map.
     """
     if not maps:
@@ -45,7 +46,7 @@ def write_viewer(path: Path, study: Study, affine: np.ndarray, maps: Mapping[str
         ],
         "brain": packed(study.brain_ZYX.astype(np.uint8)),
         "tumour": None if study.segmentation_ZYX is None else packed((study.segmentation_ZYX > 0).astype(np.uint8)),
-        "maps": [_map(study, name, map_zyx) for name, map_zyx in maps.items()],
+        "maps": [_map(study, name, map_zyx, (notes or {}).get(name)) for name, map_zyx in maps.items()],
         "firstContrast": study.contrasts.index(background(study.contrasts)),
     }
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -66,7 +67,7 @@ def packed(array: np.ndarray) -> str:
     return base64.b64encode(gzip.compress(little.tobytes(), compresslevel=6, mtime=0)).decode("ascii")
 
 
-def _map(study: Study, name: str, map_zyx: Tensor) -> dict[str, Any]:
+def _map(study: Study, name: str, map_zyx: Tensor, note: str | None) -> dict[str, Any]:
     shown, values_zyx = method(name), map_zyx.detach().cpu().float()
     size = (study.volume_CZYX.shape[1], study.volume_CZYX.shape[2], study.volume_CZYX.shape[3])
     voxels_ZYX = upsample(values_zyx.unsqueeze(0), size)[0].numpy()
@@ -74,7 +75,7 @@ def _map(study: Study, name: str, map_zyx: Tensor) -> dict[str, Any]:
     table = (colours(np.linspace(0, 1, COLOURS))[:, :3] * 255).round().astype(int)
     return {
         "name": f"{shown.title} ({name})",
-        "unit": shown.unit,
+        "unit": shown.unit if note is None else f"{shown.unit}; {note}",
         "signed": shown.signed,
         "grid": list(values_zyx.shape),
         "low": scale.vmin,

@@ -116,7 +116,7 @@ def encoder_maps(
     assert isinstance(model, PatchPredictor)
     if rounds == 0:
         found = compute_maps(model, volume_BCZYX, names, MapOptions(block=block))
-        return {name: map_Bzyx[0] for name, map_Bzyx in found.items()}, "all patches visible"
+        return {name: each.values_Bzyx[0] for name, each in found.items()}, "all patches visible"
     if mask_ratio is None or not isinstance(model, MaskedAutoencoder3D):
         raise ValueError(f"--rounds {rounds} averages over masks, which an autoregressive run has not: drop the flag")
     if block not in (-1, model.config.depth - 1):
@@ -126,9 +126,14 @@ def encoder_maps(
         raise ValueError(
             f"--map {needy[0]} wants tokens before the final norm, which --rounds has not: drop one of both"
         )
-    tokens_BLE, seen_L, masks = visible_tokens(model, volume_BCZYX, mask_ratio=mask_ratio, rounds=rounds, seed=seed)
-    how = f"mean over {masks} random masks, each patch visible in {int(seen_L.min())} to {int(seen_L.max())}"
-    return {name: found(tokens_BLE, model.grid)[0].float() for name, found in maps.items()}, how
+    found = visible_tokens(model, volume_BCZYX, mask_ratio=mask_ratio, rounds=rounds, seed=seed)
+    how = (
+        f"mean over {found.masks} random masks, each patch visible in {int(found.seen_L.min())} to "
+        f"{int(found.seen_L.max())}"
+    )
+    if not found.error_B.isnan():
+        how += f", standard error of a token {found.error_B.item():.0%} of its length"
+    return {name: reduce(found.tokens_BLE, model.grid)[0].float() for name, reduce in maps.items()}, how
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -63,13 +63,18 @@ def main(argv: list[str] | None = None) -> None:
         subtitle = verdict(session.config["label_type"], labels.get(subject), probability, args.fold)
         target = session.called(probability) if args.target is None else args.target
         options = MapOptions(args.block, target, args.steps, args.window, args.batch_size)
-        maps = {name: found[0] for name, found in compute_maps(model, volume_BCZYX, args.map, options).items()}
-        for name, map_zyx in maps.items():
-            write_map(folder, study, session.data.affine(subject), name, map_zyx, upsampling=args.upsample,
-                      subtitle=subtitle, space=patients.get(subject), mosaic=args.mosaic)  # fmt: skip
+        maps, notes = {}, {}
+        for name, found in compute_maps(model, volume_BCZYX, args.map, options).items():
+            maps[name], completeness = found.first()
+            if completeness is not None:
+                completeness.warn(subject)
+                notes[name] = str(completeness)
+            how = f"{subtitle} · {notes[name]}" if name in notes else subtitle
+            write_map(folder, study, session.data.affine(subject), name, maps[name], upsampling=args.upsample,
+                      subtitle=how, space=patients.get(subject), mosaic=args.mosaic)  # fmt: skip
         if args.viewer:
             path = file_stem(folder, subject, "viewer.html")
-            write_viewer(path, study, session.data.affine(subject), maps, subtitle=subtitle)
+            write_viewer(path, study, session.data.affine(subject), maps, subtitle=subtitle, notes=notes)
     say_written(folder, subjects)
 
 
