@@ -83,6 +83,8 @@ def check_ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor 
     if dt.shape != (batch, length, heads):
         raise ValueError(f"dt must be (batch, length, heads) = {(batch, length, heads)}, got {tuple(dt.shape)}")
     for name, value in (("A", A), ("D", D), ("dt_bias", dt_bias)):
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor (heads,), got {value!r}: this scan takes no chunk_size after C")
         if value is not None and value.shape != (heads,):
             raise ValueError(f"{name} must be (heads,) = ({heads},), got {tuple(value.shape)}")
     if B.dim() != 4 or B.shape[:2] != (batch, length) or B.shape[2] < 1 or heads % B.shape[2]:

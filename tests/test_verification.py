@@ -1,12 +1,15 @@
 """The comparisons with what others wrote: commands that parse, checks that count, faults that they find."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from ops import causal_conv1d_fn, selective_scan_fn
+import ops
+from ops import causal_conv1d_fn, selective_scan_fn, ssd_scan_fn
 from tests.verification import causal_conv, influence, mamba_scan, statistics
 from tests.verification.__main__ import main, options_of, parse
 from tests.verification.checks import CHECKS
@@ -14,6 +17,10 @@ from tests.verification.errors import Errors
 from tests.verification.options import QUICK, QUICK_LENGTH, Options
 from tests.verification.peers import importable, load, stand_in
 from tests.verification.tally import Skipped, Tally
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python -m tests\.verification (.+)$", PAGE, re.MULTILINE)
 
 FAKE_SCAN = """
 import torch
@@ -44,6 +51,60 @@ def test_causal_conv1d(itype, seqlen):
 
 test_causal_conv1d_varlen = test_causal_conv1d_varlen_padding = test_causal_conv1d
 """
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_pages_commands_are_accepted_and_name_the_right_tree(command):
+    given = parse(shlex.split(command, comments=True))
+    (name,) = given.names
+    repository = CHECKS[name].repository
+    assert given.source == (Path("peers") / repository.split("/")[1] if repository else None)
+
+
+def test_every_check_has_its_command_on_the_page():
+    assert sorted(command.split()[0] for command in COMMANDS) == sorted(CHECKS)
+    cloned = set(re.findall(r"https://github.com/(\S+) peers/", PAGE))
+    assert cloned == {check.repository for check in CHECKS.values() if check.repository}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", PAGE, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
+        assert (ROOT / "docs" / link).exists(), link
+
+
+def _mamba2_scan(**more):
+    given = {"x": torch.zeros(1, 4, 2, 3), "dt": torch.zeros(1, 4, 2), "A": -torch.ones(2)}
+    return ssd_scan_fn(**given, B=torch.zeros(1, 4, 1, 5), C=torch.zeros(1, 4, 1, 5), **more)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "initial_states",
+        "seq_idx",
+        "cu_seqlens",
+        "return_varlen_states",
+        "dt_limit",
+        "return_final_states",
+        "state_dtype",
+        "z",
+    ],
+)
+def test_an_argument_that_the_page_calls_absent_is_refused_by_name(name):
+    (row,) = [line for line in PAGE.splitlines() if line.startswith("|") and f"`{name}`" in line]
+    assert "`TypeError`" in row
+    with pytest.raises(TypeError, match=name):
+        _mamba2_scan(**{name: None})
+
+
+def test_what_else_the_page_calls_absent_is_refused():
+    with pytest.raises(ValueError, match="chunk_size"):
+        _mamba2_scan(D=64)  # as the sixth argument of mamba_ssm's function
+    with pytest.raises(ValueError, match=r"D must be \(heads,\)"):
+        _mamba2_scan(D=torch.ones(2, 3))
+    for name in ("causal_conv1d_update", "causal_conv1d_varlen_states"):
+        assert f"`{name}`" in PAGE
+        assert not hasattr(ops, name)
 
 
 def tree(root: Path, tests: str, test: str, module: str, source: str) -> Path:
