@@ -60,8 +60,6 @@ def library_path() -> Path:
                 _build(compiler, instructions, target)
     except OSError as error:
         raise BuildError(f"cannot write {target.parent} (set MAMBA_MAE_CACHE to another folder): {error}") from error
-    except subprocess.TimeoutExpired as error:
-        raise BuildError(f"{compiler} took more than {TIMEOUT_S} s") from error
     return target
 
 
@@ -78,8 +76,12 @@ def cache_folder() -> Path:
 def fingerprint(compiler: str, instructions: list[list[str]]) -> str:
     """A hash of the sources, the compiler and its version, the flags, and the CPU's instruction set."""
     parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=TIMEOUT_S).stdout
-    parts += [compiler.encode(), version, repr((FLAGS, *instructions)).encode(), _cpu_flags().encode()]
+    parts += [
+        compiler.encode(),
+        _run([compiler, "--version"]).stdout.encode(),
+        repr((FLAGS, *instructions)).encode(),
+        _cpu_flags().encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -122,13 +124,20 @@ def _build(compiler: str, instruction_sets: list[list[str]], target: Path) -> No
             for threads in (["-fopenmp"], []):
                 units = [str(SOURCES / unit) for unit in UNITS]
                 command = [compiler, *FLAGS, *instructions, *threads, *units, "-o", str(made)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+                done = _run(command)
                 if done.returncode == 0:
                     made.replace(target)  # whole or not at all
                     logger.info("compiled the CPU kernels in %.0f s: %s", time.perf_counter() - started, target)
                     return
                 error = error or done.stderr.strip()[-500:]
     raise BuildError(f"{compiler} failed: {error}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{command[0]} took more than {TIMEOUT_S} s") from error
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from util.runs import STOPPED_FILE, checkpoints
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README, re.DOTALL)
 JOB = torture.JOBS[1]
-PATIENCE_S = 120
+PATIENCE_S = 600
 STAND_INS = {
     # SLURM sends --signal to the tasks of a step, not to the batch script: their ids are written down
     "srun": 'for node in 0 1; do "$@" & echo $! >> tasks; done; wait',

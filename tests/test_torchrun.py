@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks through Linux's /proc"),
 ]
 JOB = replace(torture.JOBS[1], options=(*torture.JOBS[1].options, "--epochs", "12"))
-PATIENCE_S = 120
+PATIENCE_S = 600
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch.distributed import HashStore, PrefixStore
 
 from util.meeting import meet
 
-SECONDS = timedelta(seconds=20)
+SECONDS = timedelta(seconds=120)
 
 
 def names(store, ranks, delay_s=0.0):

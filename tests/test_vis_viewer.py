@@ -123,7 +123,7 @@ def test_a_click_moves_the_other_planes_and_the_readout(tmp_path, study, maps):
     (tmp_path / "v.html").write_text(page.replace("</body>", f"<script>{script}</script></body>"))
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
                "--virtual-time-budget=20000", "--dump-dom", (tmp_path / "v.html").as_uri()]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
     assert found, done.stderr
     log = json.loads(html.unescape(found[1]))
