@@ -2,7 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -23,6 +24,7 @@ from ops import (
     cpu_resample,
     cuda,
     patches,
+    portable,
     reference,
     resample,
     ssd,
@@ -34,30 +36,47 @@ from ops.checks import check_conv, check_scan, check_ssd
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "chunked", "cpu", "cuda"]
+Backend = Literal["auto", "reference", "chunked", "cpu", "cuda", "portable"]
 
 _SCANS: dict[str, Callable[..., Any]] = {
     "reference": reference.selective_scan,
     "chunked": chunked.selective_scan,
     "cpu": cpu.selective_scan,
     "cuda": cuda.selective_scan,
+    "portable": portable.selective_scan,
 }
 _CONVS: dict[str, Callable[..., Any]] = {
     "reference": reference.causal_conv1d,
     "chunked": conv.causal_conv1d,
     "cpu": cpu.causal_conv1d,
     "cuda": cuda.causal_conv1d,
+    "portable": reference.causal_conv1d,
 }
 _SSDS: dict[str, Callable[..., Any]] = {
     "reference": ssd.ssd_scan,
     "chunked": ssd_chunked.ssd_scan,
     "cpu": ssd_chunked.ssd_scan,  # matrix products already: no kernel of its own
     "cuda": ssd_cuda.ssd_scan,
+    "portable": portable.ssd_scan,
 }
+_only_portable = False
+
+
+@contextmanager
+def portable_operators() -> Iterator[None]:
+    """Every function of ops in operators that PyTorch ships, whatever backend is asked for, so that what is traced here
+    runs without this project. For exporting: the whole process is affected, and kernels are faster."""
+    global _only_portable
+    before, _only_portable = _only_portable, True
+    try:
+        yield
+    finally:
+        _only_portable = before
 
 
 def available_backends() -> list[str]:
-    """Names that `backend=` accepts on this machine, besides "auto". Compiles the CPU kernels if there are none yet."""
+    """Names that `backend=` accepts on this machine, besides "auto" and "portable", whose operators are for export.
+    Compiles the CPU kernels if there are none yet."""
     compiled = ["cpu"] if cpu_library.problem() is None else []
     fused = torch.cuda.is_available() and not any(map(cuda.import_problem, (cuda.SCAN_MODULE, cuda.CONV_MODULE)))
     return ["reference", "chunked", *compiled, *(["cuda"] if fused else [])]
@@ -162,7 +181,7 @@ def bimamba_fn(
         return cpu_bimamba.bimamba(xz_BLx, forward, backward, out_weight)
     width = forward.conv_weight.shape[1]
     obstacles = cuda.unavailable(cuda.SCAN_MODULE, xz_BLx), cuda.unavailable(cuda.CONV_MODULE, xz_BLx, width)
-    if backend in ("auto", "cuda") and not any(obstacles):
+    if not _only_portable and backend in ("auto", "cuda") and not any(obstacles):
         _log_once("bidirectional mixer", "cuda", xz_BLx.device.type, None)
         return side_by_side(cuda.selective_scan, cuda.causal_conv1d, xz_BLx, forward, backward, out_weight)
     scan = functools.partial(selective_scan_fn, backend=backend)
@@ -182,7 +201,7 @@ def add_norm_fn(
     rotation (B or 1, L, E/2): unit complex numbers that turn channel pairs, a constant; scale (B,): a constant factor
     of each sample's hidden. normed is in the autocast precision where that saves a copy.
     """
-    fused = cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
+    fused = not _only_portable and cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
     run = cpu_add_norm.add_norm if fused else add_norm.add_norm
     return run(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B)
 
@@ -213,7 +232,7 @@ def bimamba_block_fn(
         normed, total = add_norm_fn(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B)
         return bimamba_fn(F.linear(normed, in_weight), forward, backward, out_weight, backend=backend), total
 
-    if torch._C._are_functorch_transforms_active():  # torch.func knows no checkpoints
+    if _only_portable or torch._C._are_functorch_transforms_active():  # torch.func knows no checkpoints
         return parts()
     found = checkpoint(parts, use_reentrant=False, preserve_rng_state=False)  # nothing random is inside
     return cast(tuple[Tensor, Tensor], found)
@@ -224,7 +243,7 @@ def gather_patches_fn(
 ) -> Tensor:
     """(B, C, Z, Y, X), (B, K) -> (B, K, P): the patches named, counted in raster order, or all; values ordered
     (pz, py, px, c), or contrasts_first (c, pz, py, px). In the autocast precision where that saves a copy."""
-    if cpu_patches.takes(volume_BCZYX):
+    if not _only_portable and cpu_patches.takes(volume_BCZYX):
         return cpu_patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
     return patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
 
@@ -237,7 +256,8 @@ def patch_error_fn(
     The target of row (b, k) is patch ids_BK[b, k] of the volume, values ordered (pz, py, px, c); normalise: each patch
     by its own mean and unbiased variance + 1e-6. Targets are never held all at once: they are as large as the volume.
     """
-    return patches.patch_error(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
+    run = patches.patch_error_plain if _only_portable else patches.patch_error
+    return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
 
 
 def linear_patch_error_fn(
@@ -255,7 +275,7 @@ def linear_patch_error_fn(
     layer's gradients are made from them at once: what autograd would keep is as large as the volume, three times.
     """
     layer = hidden_BKE, weight_PE, bias_P
-    if cpu_patches.takes(volume_BCZYX, *layer):
+    if not _only_portable and cpu_patches.takes(volume_BCZYX, *layer):
         return cpu_patches.linear_patch_error(*layer, volume_BCZYX, ids_BK, patch_size, normalise)
     return patch_error_fn(F.linear(*layer), volume_BCZYX, ids_BK, patch_size, normalise)
 
@@ -263,13 +283,13 @@ def linear_patch_error_fn(
 def resample_affine_fn(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     """(B, C, Z, Y, X) -> the same shape: voxel p takes the value at place back[:, :3] p + back[:, 3] of its volume, in
     voxels, (z, y, x), trilinear between voxels and to 0 beyond them. Of data: without a gradient."""
-    run = cpu_resample if cpu_resample.takes(volume_BCZYX) else resample
+    run = cpu_resample if not _only_portable and cpu_resample.takes(volume_BCZYX) else resample
     return run.resample_affine(volume_BCZYX, back_B34)
 
 
 def _fused_on_cpu(backend: str, weights: Direction) -> bool:
     """Whether the CPU's fused mixer is wanted and knows convolutions of this width."""
-    return backend in ("auto", "cpu") and weights.conv_weight.shape[1] <= cpu.CONV_MAX_WIDTH
+    return not _only_portable and backend in ("auto", "cpu") and weights.conv_weight.shape[1] <= cpu.CONV_MAX_WIDTH
 
 
 def _choose(
@@ -279,6 +299,8 @@ def _choose(
     x: Tensor,
     cuda_obstacle: Callable[[], str | None],
 ) -> Callable[..., Any]:
+    if _only_portable:
+        return table["portable"]
     if backend == "auto":
         fused, obstacle = {
             "cuda": lambda: ("cuda", cuda_obstacle()),

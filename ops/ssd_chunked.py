@@ -10,6 +10,7 @@ Glossary: c chunk, Q position in a chunk, H head, G group, R heads of a group, P
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -56,7 +57,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     for index, block in enumerate(_blocks(x, reverse)):
         if keep:
             starts[index] = state
-        out[:, block], state = _scan_block(_cut(tensors, block), state, softplus, reverse)
+        out[:, block], state = scan_chunks(_cut(tensors, block), state, softplus, reverse, _step_by_step)
     return out, starts
 
 
@@ -68,7 +69,7 @@ def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     for block, start in reversed(list(zip(_blocks(x, reverse), starts))):
         leaves = [None if t is None else t.detach().requires_grad_() for t in (*_cut(tensors, block), start)]
         with autograd_in_kernel():
-            results = _scan_block(leaves[:-1], leaves[-1], softplus, reverse)
+            results = scan_chunks(leaves[:-1], leaves[-1], softplus, reverse, _step_by_step)
         present = [leaf for leaf in leaves if leaf is not None]
         *gradients, state_grad = torch.autograd.grad(results, present, (grad[:, block].to(dtype), state_grad))
         for total, gradient in zip([total for total in totals if total is not None], gradients):
@@ -129,8 +130,13 @@ def _cut(tensors: Any, block: slice) -> list[Any]:
     return [t if t is None else (t[:, block] if t.dim() > 1 else t).to(dtype) for t in tensors]
 
 
-def _scan_block(tensors: Any, state_BGNRP: Any, softplus: bool, reverse: bool) -> tuple[Tensor, Tensor]:
-    """y (B, L, H, P) of one block, `tensors` as `_cut` gives them, and the state after it, from the state before it."""
+def scan_chunks(
+    tensors: Any, state_BGNRP: Any, softplus: bool, reverse: bool, states_before: Callable[..., tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """y (B, L, H, P) of one block, `tensors` as `_cut` gives them, and the state after it, from the state before it.
+
+    states_before: how the state goes from chunk to chunk, as `_step_by_step`.
+    """
     x, dt, A, B, C, D, bias = tensors
     length, (groups, _, per_group, _) = x.shape[1], _state_shape(x, B)
     chunk = min(CHUNK, length)
@@ -146,7 +152,8 @@ def _scan_block(tensors: Any, state_BGNRP: Any, softplus: bool, reverse: bool) -
     rate_BcHQ = by_chunk(dt * A).transpose(2, 3)
     sums = segment_sums(rate_BcHQ, reverse)
     decay = sums.exp().unflatten(2, (groups, per_group))  # (B, c, G, R, Q, Q)
-    from_start = (sums[..., first] + rate_BcHQ[..., first, None]).exp().unflatten(2, (groups, per_group))
+    rate_from_start = (sums[..., first] + rate_BcHQ[..., first, None]).unflatten(2, (groups, per_group))
+    from_start = rate_from_start.exp()
     to_end = decay[..., last, :]  # (B, c, G, R, Q), as from_start
 
     u_BcGRQP = by_chunk(x * dt[..., None]).unflatten(3, (groups, per_group)).permute(0, 1, 3, 4, 2, 5)
@@ -155,17 +162,24 @@ def _scan_block(tensors: Any, state_BGNRP: Any, softplus: bool, reverse: bool) -
 
     arriving = (u_BcGRQP * to_end[..., None]).transpose(3, 4).flatten(-2)  # (B, c, G, Q, R P)
     contributions = (B_BcGQN.mT @ arriving).unflatten(-1, (per_group, -1))  # (B, c, G, N, R, P)
-    passing = from_start[..., last][:, :, :, None, :, None]
-    starts = [state_BGNRP] * chunks
-    steps = list(enumerate(zip(passing.unbind(1), contributions.unbind(1))))
-    for index, (decay_c, contribution) in reversed(steps) if reverse else steps:
-        starts[index] = state_BGNRP
-        state_BGNRP = decay_c * state_BGNRP + contribution
-    before = (C_BcGQN @ torch.stack(starts, dim=1).flatten(-2)).unflatten(-1, (per_group, -1))  # (B, c, G, Q, R, P)
+    rates = rate_from_start[..., last][:, :, :, None, :, None]
+    starts, state_BGNRP = states_before(rates, contributions, state_BGNRP, reverse)
+    before = (C_BcGQN @ starts.flatten(-2)).unflatten(-1, (per_group, -1))  # (B, c, G, Q, R, P)
 
     y_BcQGRP = inside.permute(0, 1, 4, 2, 3, 5) + (before * from_start.mT[..., None]).transpose(2, 3)
     y_BLHP = y_BcQGRP.flatten(3, 4).flatten(1, 2)[:, :length]
     return y_BLHP if D is None else y_BLHP + D[:, None] * x, state_BGNRP
+
+
+def _step_by_step(rates: Tensor, contributions: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state before each chunk, (B, c, G, N, R, P), and the one after all, from the logarithm of what each lets pass
+    and from what it adds."""
+    starts = [state] * rates.shape[1]
+    steps = list(enumerate(zip(rates.exp().unbind(1), contributions.unbind(1))))
+    for index, (decay_c, contribution) in reversed(steps) if reverse else steps:
+        starts[index] = state
+        state = decay_c * state + contribution
+    return torch.stack(starts, dim=1), state
 
 
 def segment_sums(rate: Tensor, reverse: bool) -> Tensor:
