@@ -1,7 +1,6 @@
 """Class-specific maps as captum computes them: gradient x activation, occlusion, integrated gradients.
 
-captum's own integral is taken with enough points to have converged (Gauss-Legendre); ours with its default settings, on
-models with random weights, whose integrals are smoother than those of trained ones.
+captum's own integral is taken with enough points to have converged (Gauss-Legendre); ours with its default settings.
 """
 
 from types import ModuleType
@@ -21,10 +20,10 @@ MODELS = {"model": ["vim_3d_tiny_patch8", "vit_3d_tiny_patch8", "vim2_3d_tiny_pa
 GRIDS = {
     "gradient": {**MODELS, "block": [0, 1, -1], "classes": [2, 3]},
     "occlusion": {**MODELS, "window": [1, 2], "classes": [2, 3]},
-    "integrated": {**MODELS, "classes": [2, 3]},
+    "integrated": {**MODELS, "classes": [3]},
 }
 SIZE, PATCH = (16, 32, 16), 8
-POINTS = 64  # of captum's integral
+POINTS = 800  # of captum's integral; 256 still miss 2% of the largest part on these models
 
 
 def run(options: Options) -> Tally:
@@ -35,7 +34,7 @@ def run(options: Options) -> Tally:
             torch.manual_seed(case["seed"])
             model = _classifier(case)
             volume = torch.randn(2, 2, *SIZE)
-            volume[:, :, :2] = volume[:, :, :1, :1, :1].clone()  # background
+            volume[:, :, :2] = 0  # background, near which most of the rise lies
             target = torch.tensor([1, 0])
             with explaining(model):
                 pairs, tolerance = compare(captum, model, volume, target, case)
@@ -96,5 +95,5 @@ def _integrated(captum: ModuleType, model: VolumeClassifier, volume: Tensor, tar
         integral = captum.IntegratedGradients(_score(model, target))
         return integral.attribute(volume, baselines=empty_volume(volume), n_steps=POINTS, internal_batch_size=16)
 
-    ours = integrated_gradients(model, volume, target)
+    ours = integrated_gradients(model, volume, target).parts_BCZYX
     return {"integrated gradients": (ours, _each(theirs, volume, target))}, 0.02

@@ -68,6 +68,6 @@ def _values(x: Any) -> np.ndarray:
     return x.detach().double().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, dtype=np.float64)
 
 
-def quoted(cases: Sequence[str], shown: int = 5) -> str:
+def quoted(cases: Sequence[str], shown: int = 3) -> str:
     more = f" and {len(cases) - shown} more" if len(cases) > shown else ""
     return "; ".join(cases[:shown]) + more
