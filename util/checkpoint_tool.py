@@ -32,6 +32,7 @@ from util.checkpoint_files import (
     save_checkpoint,
     save_safetensors,
 )
+from util.hub import push
 
 logger = logging.getLogger(__name__)
 KEPT = ("model", "epoch", "config", "args")  # what loading needs; the state of a training is not converted
@@ -61,6 +62,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     export.add_argument("--fold", type=int, help="of a fine-tuning run, whose folds have a model each")
     export.add_argument("--license", help='of the weights in a folder, as the hub writes it; default "unknown"')
     export.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    push = commands.add_parser("push", help="an exported folder to the Hugging Face hub; needs `hf auth login`")
+    push.add_argument("folder", type=Path, metavar="FOLDER", help="what export wrote")
+    push.add_argument("repository", metavar="USER/NAME", help="on the hub; made if it is missing")
+    push.add_argument("--private", action="store_true", help="for those only whom its page names")
     return parser.parse_args(argv)
 
 
@@ -73,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
         from util.checkpoint_export import export  # builds models, which the other commands need not wait for
 
         export(args.source, args.destination, fold=args.fold, license=args.license, overwrite=args.overwrite)
+    elif args.command == "push":
+        logger.info("pushed: %s", push(args.folder, args.repository, private=args.private))
     else:
         convert_checkpoint(args.source, args.destination, overwrite=args.overwrite)
 
