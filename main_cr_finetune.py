@@ -21,11 +21,12 @@ from util.data.failures import surviving
 from util.data.folder import LABEL_SHEET
 from util.distributed import World
 from util.gathering import PREDICTIONS, RAW_PREDICTIONS, Rivals, gather_results
+from util.hub import pinned
 from util.launch import launch
 from util.locks import locked, locked_by_main
 from util.protocol import FOLDS_FILE, Division, add_protocol_options, check_protocol, divide, protocol_facts
 from util.results import write_predictions
-from util.runs import checkpoint_path, checkpoints, device_name, start_run
+from util.runs import checkpoint_path, checkpoints, device_name, refuse_exported, start_run
 from util.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(description="Fine-tune and evaluate a 3D classifier by k-fold cross-validation.")
     arguments.add_model_options(parser, "vim_3d_small_patch16")
-    parser.add_argument("--finetune", type=Path, help="pre-trained checkpoint, ours or a published one; default: none")
+    parser.add_argument("--finetune", type=Path, help=f"pre-trained {arguments.WEIGHTS_FROM}; default: none")
     parser.add_argument("--nb_classes", type=int, default=2, help="classes of the task; both tasks have 2")
     arguments.add_data_options(parser)
     parser.add_argument("--label_type", choices=("IDH", "1p19q"), default="IDH", help="column of the label sheet")
@@ -134,6 +135,7 @@ def cross_validate(args: argparse.Namespace, world: World, stop: StopRequest) ->
     if args.nb_classes != 2:
         raise ValueError(f"--nb_classes {args.nb_classes}: {args.label_type} has 2 classes")
     check_protocol(args)
+    refuse_exported(args.output_dir)
     cohort = open_cohort(args)
     volumes = controlled(cohort.volumes, args.control, args.seed)
     labels = {subject: volumes.label(subject) for subject in volumes.subjects}  # shuffled ones stratify their own folds
@@ -146,7 +148,7 @@ def cross_validate(args: argparse.Namespace, world: World, stop: StopRequest) ->
         "repeats": division.repeats,
         "model": {"name": args.model, "fields": asdict(build_classifier(args).config)},
         "data": {**volumes.describe(), "labels": str(cohort.sheet.resolve())},
-        "finetune": str(args.finetune.resolve()) if args.finetune else None,
+        "finetune": pinned(args.finetune) if args.finetune else None,
         "n_unknown": cohort.n_unknown,
         "device": device_name(world.device),
         "ranks": world.size,

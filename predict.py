@@ -20,7 +20,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from util.arguments import positive
+from util.arguments import RUN_FROM, positive
 from util.cli import Parser, run, setup_logging
 from util.data.folder import CONTRASTS, PHANTOM
 from util.data.layouts import Study as Files
@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(
             f"--{contrast}", type=Path, metavar="FILE", help=f"the {contrast} scan, instead of a folder"
         )
-    parser.add_argument("--run", action="append", required=True, type=Path, help="fine-tuning run; again for the other")
+    parser.add_argument("--run", action="append", required=True, type=Path, help=f"{RUN_FROM}; again for the other")
     parser.add_argument("--output_dir", type=Path, default=Path("predictions"), help="default: %(default)s")
     parser.add_argument(
         "--map",

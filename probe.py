@@ -21,6 +21,7 @@ from models.encoder import VolumeEncoder
 from util import arguments, cli
 from util.checkpoint import load_pretrained, read_checkpoint
 from util.checkpoint_facts import fidelity_of, is_published, recorded, registry_name
+from util.checkpoint_files import checkpoint_file
 from util.data.cohort import Cohort, load_cohort
 from util.data.dataset import PreparedVolumes
 from util.data.folder import CONTRASTS, LABEL_SHEET
@@ -28,6 +29,7 @@ from util.data.normalize import Normalize
 from util.distributed import choose_device
 from util.features import POOLS, cached, extract_features, file_hash, state_of_volumes
 from util.folds import Fold, fold_hash, load_folds, make_folds, save_folds
+from util.hub import pinned
 from util.loader import seed_all
 from util.probe_results import ProbeRow, write_probe_results
 from util.probes import PROBES, fit_and_score
@@ -58,7 +60,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help=f'pre-trained checkpoints, ours or published; "{RANDOM}" stands for the first one\'s model without them',
+        help=f'pre-trained: {arguments.WEIGHTS_FROM}; "{RANDOM}" stands for the first one\'s model without them',
     )
     parser.add_argument("--layers", nargs="+", default=["last"], metavar="N", help='block numbers, from 0, or "last"')
     parser.add_argument("--pool", choices=tuple(POOLS), default="mean", help="tokens of a volume to one vector")
@@ -99,6 +101,9 @@ def read_source(path: Path, data: Path) -> Source:
             f"--checkpoints {path} was fine-tuned with labels of {data}, so its features know the answers: name the "
             "pre-training checkpoint that it started from"
         )
+    if recorded(content, "kind") == "finetune" and root is None:
+        logger.warning("%s was fine-tuned with labels of data that it does not name: if they are those of %s, its "
+                       "features know the answers", path, data)  # fmt: skip
     fields = recorded(content, "model", "fields") or {"fidelity": fidelity_of(content).value or "corrected"}
     normalize = recorded(content, "data", "normalize")
     if normalize not in get_args(Normalize):
@@ -143,7 +148,7 @@ def probe_source(
         config = create_encoder(source, volumes.size).config
     layers = chosen_layers(args.layers, config.depth)
     depends_on = {
-        "weights": f"random, seed {args.seed}" if source.path is None else file_hash(source.path),
+        "weights": f"random, seed {args.seed}" if source.path is None else file_hash(checkpoint_file(source.path)),
         "model": [source.name, asdict(config)],
         "layers": layers,
         "pool": args.pool,
@@ -191,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
     folds = choose_folds(args, cohort.labels)
     config = {"kind": "probe", "sources": [asdict(source) for source in sources], "args": arguments.plain(args)}
     for source in config["sources"]:
-        source["path"] = source["path"] and str(source["path"].resolve())
+        source["path"] = source["path"] and pinned(source["path"])
     start_run(args.output_dir, config, resume=True, overwrite=False)  # another call adds to the features that are there
     save_folds(args.output_dir / "folds.json", folds, label_type=args.label_type, seed=args.seed)
     rows = [row for source in sources for row in probe_source(args, source, cohort, folds, device)]

@@ -5,12 +5,20 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from util import cli, hub
 
 TOKEN = "hf_token_of_user"
 LARGE = (".safetensors",)  # what the hub stores by LFS
@@ -230,3 +238,24 @@ ROUTES: list[tuple[str, Callable[..., None]]] = [
     (rf"POST /api/models/{REPO}/commit/(.+)", commit),
     (rf"(?:GET|HEAD) /{REPO}/resolve/([^/]+)/(.+)", resolve),
 ]
+
+
+@contextmanager
+def reached(url: str, home: Path, token: str | None = TOKEN) -> Iterator[None]:
+    """huggingface_hub works with the hub at `url`, and keeps what it keeps in `home`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in speaks LFS
+        patch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            patch.delenv(name, raising=False)
+        if token:
+            patch.setenv("HF_TOKEN", token)
+        patch.setattr(cli, "setup_logging", lambda *_: None)
+        hub._snapshot.cache_clear()
+        yield
+        hub._snapshot.cache_clear()
+        huggingface_hub.close_session()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
@@ -12,7 +11,7 @@ import torch
 from huggingface_hub import constants
 
 import models
-from tests.hub_server import TOKEN, HubServer
+from tests.hub_server import HubServer, reached
 from util import cli, hub
 from util.checkpoint import load_pretrained, read_checkpoint
 from util.checkpoint_export import open_trained
@@ -25,27 +24,6 @@ from vis.ensemble import open_ensemble
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
 NAME, SOURCE = "user/idh", "hf-hub:user/idh"
 CPU = torch.device("cpu")
-
-
-@contextmanager
-def reached(url, home, token=TOKEN):
-    """huggingface_hub works with the hub at `url`, and keeps what it keeps in `home`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constants, "ENDPOINT", url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in speaks LFS
-        patch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            patch.delenv(name, raising=False)
-        if token:
-            patch.setenv("HF_TOKEN", token)
-        patch.setattr(cli, "setup_logging", lambda *_: None)
-        hub._snapshot.cache_clear()
-        yield
-        hub._snapshot.cache_clear()
-        huggingface_hub.close_session()
 
 
 @pytest.fixture(scope="module")

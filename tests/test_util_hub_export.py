@@ -11,9 +11,17 @@ import pytest
 import timm
 import torch
 
+import compare
+import main_cr_finetune
+import main_pretrain
 import models
-from tests.hub_runs import SUBJECTS
-from tests.prepared import make_prepared
+import probe
+import vis.check_maps
+import vis.report
+import vis.visualize
+import vis.visualize_finetuned
+from tests.hub_runs import FINETUNE, PRETRAIN, SUBJECTS
+from tests.prepared import TINY, make_prepared
 from util import cli
 from util.calibration import read_decision
 from util.checkpoint import load_pretrained
@@ -23,6 +31,10 @@ from util.hub_form import FILES, OURS, files_of
 from util.runs import checkpoints, read_config
 from util.selection import selected_weights
 from vis.ensemble import open_ensemble
+from vis.fold_models import FoldModels
+from vis.heldout import read_folds
+from vis.outputs import output_folder
+from vis.reference import references
 
 CPU = torch.device("cpu")
 
@@ -175,16 +187,63 @@ def test_what_is_no_export_is_never_replaced(hub_runs, tmp_path):
 
 
 def test_a_training_leaves_exported_folders_alone(exported, tmp_path):
-    import main_pretrain
-    from tests.hub_runs import PRETRAIN
-    from tests.prepared import TINY
-
     data, folder = make_prepared(tmp_path / "data"), exported / "pretrain"
     before = everything(folder)
     for more in ([], ["--resume", "auto"], ["--overwrite"]):
         with pytest.raises(ValueError, match=r"--output_dir .* holds an exported model: choose another folder"):
             main_pretrain.main([*PRETRAIN, "--data", str(data), "--output_dir", str(folder), *TINY, *more])
     assert everything(folder).items() >= before.items()
+
+
+NEED_SUBJECTS = {
+    "visualize_finetuned": (vis.visualize_finetuned.main, "--run", "was exported without the names of its subjects"),
+    "check_maps": (vis.check_maps.main, "--run", "was exported without the names of its subjects"),
+    "check_maps, seeds": (vis.check_maps.main, "--seeds", "was exported without the names of its subjects"),
+    "report": (vis.report.main, "--finetune", r"was exported: its README\.md says what is published"),
+    "compare": (compare.main, "", r"predictions\.csv is missing: .* or one that was exported without predictions"),
+}
+
+
+@pytest.mark.parametrize("program", NEED_SUBJECTS)
+def test_what_needs_the_subjects_says_that_they_stayed_at_home(hub_runs, exported, tmp_path, program):
+    main_of, flag, message = NEED_SUBJECTS[program]
+    run = ["--run", str(hub_runs / "idh")] if flag == "--seeds" else []
+    more = [str(hub_runs / "idh")] if program == "compare" else ["--device", "cpu"]
+    with pytest.raises(ValueError, match=message):
+        main_of([*run, *filter(None, [flag]), str(exported / "idh"), *more, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_data_asks_for_them(exported):
+    with pytest.raises(ValueError, match=r"was exported without its data: name a prepared folder with --data"):
+        vis.visualize.main(["--run", str(exported / "pretrain"), "--device", "cpu"])
+    with pytest.raises(ValueError, match=r"--run hf-hub:user/name is no folder to write to: name one with --out"):
+        output_folder(None, Path("hf-hub:user/name"), "vis")
+    with pytest.raises(ValueError, match="an exported run has no data of held-out subjects"):
+        references(open_ensemble(exported / "idh", CPU), [], 40)
+
+
+def test_who_has_the_folds_can_put_them_back(hub_runs, exported, tmp_path):
+    folder = shutil.copytree(exported / "idh", tmp_path / "idh")
+    shutil.copy(hub_runs / "idh" / "folds.json", folder)
+    assert read_folds(folder) == read_folds(hub_runs / "idh")
+    head = FoldModels(folder, hub_runs / "private_place", "cpu").model(1).head.weight
+    assert torch.equal(head, open_trained(hub_runs / "idh", 1).model.get_parameter("head.weight"))
+
+
+def test_nothing_is_scored_on_subjects_that_an_exported_fold_may_have_seen(hub_runs, exported):
+    with pytest.raises(ValueError, match="holds an exported model: choose another folder"):
+        main_cr_finetune.main([*FINETUNE, "--data", str(hub_runs / "private_place"), "--output_dir",
+                               str(exported / "idh"), "--eval", *TINY])  # fmt: skip
+
+
+def test_a_probe_warns_where_features_may_know_the_answers(hub_runs, exported, caplog):
+    found = probe.read_source(exported / "idh", hub_runs / "private_place")
+    assert (found.name, found.normalize) == ("vim_3d_tiny_patch8", "zscore")
+    assert "its features know the answers" in " ".join(caplog.text.split())
+    caplog.clear()
+    probe.read_source(exported / "pretrain", hub_runs / "private_place")
+    assert caplog.text == ""
 
 
 def test_where_there_are_no_links_files_are_copied(hub_runs, exported, tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ from util.stopping import STOPPED
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 AUGMENT_WHERE: tuple[AugmentWhere, ...] = ("loader", "device")
 ON_BAD_VOLUME: tuple[OnBadVolume, ...] = ("stop", "skip")
+WEIGHTS_FROM = "checkpoint, ours or a published one, exported folder or hf-hub:user/name[@revision]"
+RUN_FROM = "run folder, exported folder or hf-hub:user/name[@revision]"
 NORMALIZATIONS: tuple[Normalize, ...] = ("zscore", "zscore-joint", "range")
 
 

@@ -45,7 +45,8 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 def read_predictions(path: Path) -> list[Prediction]:
     """ValueError names the file, the line, and what is wrong with it."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing: no fold of that run has finished, or it is no fine-tuning run")
+        raise ValueError(f"{path} is missing: no fold of that run has finished, or it is no "
+                         "fine-tuning run, or one that was exported without predictions")  # fmt: skip
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if lacking := [name for name in REQUIRED if name not in (reader.fieldnames or [])]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from util.atomic import atomic_write
+from util.hub import located
 from util.hub_form import as_run, is_exported, read_form, weights_of
 
 RunKind = Literal["pretrain", "finetune"]
@@ -38,8 +39,7 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
     a result of the new one. Raises ValueError where the folder already holds a run, unless that run is resumed or
     overwritten.
     """
-    if is_exported(folder):
-        raise ValueError(f"--output_dir {folder} holds an exported model: choose another folder")
+    refuse_exported(folder)
     if (folder / "config.json").exists() and not (resume or overwrite):
         raise ValueError(
             f"--output_dir {folder} already holds a run: continue it with --resume auto, replace it with --overwrite, "
@@ -50,6 +50,12 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
             for stale in folder.glob(pattern):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     write_json(folder / "config.json", {**config, **environment()})
+
+
+def refuse_exported(folder: Path) -> None:
+    """ValueError where --output_dir is an exported folder: nothing can be trained, or scored on held-out subjects."""
+    if is_exported(folder):
+        raise ValueError(f"--output_dir {folder} holds an exported model: choose another folder")
 
 
 def environment() -> dict[str, Any]:
@@ -94,7 +100,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The config.json of a run folder; of an exported one, what is published of it."""
+    """The config.json of a run folder; of an exported one, or of one on the hub, what is published of it."""
+    run = located(run)
     path = run / "config.json"
     if not path.is_file():
         raise ValueError(f"{run} is not a run folder: it has no config.json")

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from models.config import Fidelity
-from util.arguments import positive
+from util.arguments import RUN_FROM, positive
 from util.atomic import atomic_write
 from util.cli import Parser
+from util.hub import is_hub_name
 from vis.display import Study
 from vis.figures import map_figure, peak
 from vis.maps import MAPS, Upsampling, upsample
@@ -29,7 +30,7 @@ def add_options(parser: Parser, *, classes: bool = False) -> None:
     """Options of both programs; with `classes` those of a model that has some, too."""
     kinds = (*MAPS, "directions", *(CLASS_SPECIFIC if classes else ()))
     map_help = f"{', '.join(kinds)} or feature-K; max is the paper's"
-    parser.add_argument("--run", type=Path, help="run folder; default the newest of its kind")
+    parser.add_argument("--run", type=Path, help=f"{RUN_FROM}; default the newest of its kind")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint-N.pth; default the run's last")
     parser.add_argument("--data", type=Path, help="prepared folder; default the one that the run was trained on")
     parser.add_argument("--subjects", nargs="+", default=["2"], metavar="NAME", help="names, or how many")
@@ -97,6 +98,13 @@ def spaces(root: Path, wanted: str) -> dict[str, PatientSpace]:
     if not found:
         logger.warning("%s has no manifest.csv: maps cannot be brought to the patients' own grids", root)
     return found
+
+
+def output_folder(asked: Path | None, run: Path, *below: str) -> Path:
+    """Where files go: what --out asks for, else a folder of the run. ValueError for a run that is on the hub."""
+    if asked is None and is_hub_name(run):
+        raise ValueError(f"--run {run} is no folder to write to: name one with --out")
+    return run.joinpath(*below) if asked is None else asked
 
 
 def file_stem(folder: Path, subject: str, what: str) -> Path:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from util.hub import located
+from util.hub_form import is_exported
 from util.record import read_metrics
 from util.results import Prediction, read_predictions
 from util.runs import newest_run, read_config
@@ -111,6 +113,8 @@ def number(value: float | None) -> str:
 
 def _config_of(folder: Path, kind: str) -> dict[str, Any]:
     config = read_config(folder)
+    if is_exported(located(folder)):
+        raise ValueError(f"{folder} was exported: its README.md says what is published; a report needs the run itself")
     if config.get("kind") != kind:
         raise ValueError(f"{folder} is not a {kind} run; give it as --{config.get('kind')}")
     return config

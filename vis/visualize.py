@@ -30,7 +30,7 @@ from vis.maps import latent_map
 from vis.methods import MapOptions, compute_maps
 from vis.mosaics import ratio_figure
 from vis.nifti import write_nifti
-from vis.outputs import add_options, file_stem, say_written, spaces, write_array, write_map
+from vis.outputs import add_options, file_stem, output_folder, say_written, spaces, write_array, write_map
 from vis.reconstruct import reconstruct
 from vis.session import Session, choose_subjects, open_run
 from vis.style import save_png
@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     subjects = choose_subjects(args.subjects, session.data.subjects)
     mask_ratio = mask_ratio_of(run, session.config["mask_ratio"], args.mask_ratio)
     ratios = ratios_of(run, mask_ratio, args.ratios, session.model.config.tokens)
-    folder = args.out or run / "vis"
+    folder = output_folder(args.out, run, "vis")
     patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)

@@ -21,7 +21,7 @@ from util import cli
 from util.runs import newest_run
 from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
 from vis.methods import MapOptions, compute_maps
-from vis.outputs import add_options, file_stem, say_written, spaces, write_map
+from vis.outputs import add_options, file_stem, output_folder, say_written, spaces, write_map
 from vis.session import choose_subjects, open_run
 from vis.viewer import write_viewer
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     model, labels = session.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
-    folder = args.out or run / "vis" / f"fold_{args.fold}"
+    folder = output_folder(args.out, run, "vis", f"fold_{args.fold}")
     patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
