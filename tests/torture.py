@@ -28,7 +28,7 @@ from util.training import newest_readable
 CLOCKS = {"seconds", "samples_per_s", "peak_memory_mb"}  # what differs between two runs of the same training
 PATIENCE_S = 600
 SHORT = ["--epochs", "8", "--batch_size", "2", "--lr", "1e-3", "--warmup_epochs", "1", "--threads", "1",
-         "--save_freq", "0.002min", "--resume", "auto", "--rank_timeout", "0.5", "--drop_path", "0.2"]  # fmt: skip
+         "--save_freq", "0.002min", "--resume", "auto", "--rank_timeout", "3", "--drop_path", "0.2"]  # fmt: skip
 
 
 @dataclass(frozen=True)
