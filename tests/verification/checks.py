@@ -34,9 +34,9 @@ class Check:
 
 
 CHECKS = {
-    "mamba_scan": Check("mamba_ssm's tests of its selective scan", mamba_scan.run, "state-spaces/mamba", longest=256),
-    "mamba2": Check("Mamba2's scan and mixer, three references", mamba2.run, "state-spaces/mamba", cases=400),
-    "causal_conv": Check("causal_conv1d's tests", causal_conv.run, "Dao-AILab/causal-conv1d", cases=200, longest=512),
+    "mamba_scan": Check("mamba_ssm's tests of its selective scan", mamba_scan.run, "state-spaces/mamba", longest=128),
+    "mamba2": Check("Mamba2's scan and mixer, three references", mamba2.run, "state-spaces/mamba", cases=300),
+    "causal_conv": Check("causal_conv1d's tests", causal_conv.run, "Dao-AILab/causal-conv1d", cases=150, longest=512),
     "vim": Check("Vim's bidirectional mixer, weights loaded", vim.run, "hustvl/Vim"),
     "mae": Check("MAE's masks, patches and loss", mae.run, "facebookresearch/mae"),
     "statistics": Check("AUC, errors and tests by R's pROC", statistics.run),
