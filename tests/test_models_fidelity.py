@@ -90,7 +90,7 @@ def test_constant_embeddings_of_the_paper_are_reproduced():
 
 @pytest.mark.parametrize(
     "fault",
-    [{"shuffles": False},
+    [{"order": "raster"},
      {"arrange": CORRECTED.arrange, "extra_slots": 0, "decoder_rotation": CORRECTED.decoder_rotation},
      {"encoder_rotation": CORRECTED.encoder_rotation}, {"position_axes": (0, 1, 2)}],
     ids=["sorted tokens", "decoder layout", "rotary", "position axes"],
@@ -98,8 +98,8 @@ def test_constant_embeddings_of_the_paper_are_reproduced():
 def test_the_fixture_notices_a_planted_fault(fault):
     fixture = load("paper_mae_a.pt")
     mae = published_mae(fixture)
-    mae.shuffles = fault.get("shuffles", mae.shuffles)
-    mae.parts = replace(mae.parts, **{name: part for name, part in fault.items() if name != "shuffles"})
+    mae.order = fault.get("order", mae.order)
+    mae.parts = replace(mae.parts, **{name: part for name, part in fault.items() if name != "order"})
     if "extra_slots" in fault:
         mae.decoder_pos_embed = mae.decoder_pos_embed[:, 1:]
     if "position_axes" in fault:
