@@ -27,7 +27,7 @@ from util.folds import Fold
 from util.loader import seed_all, train_loader
 from util.metrics import classification_metrics
 from util.mixing import VolumeMixup
-from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
+from util.optim import PrecisionName, Schedule, Stepper, build_optimizer, scaled_lr
 from util.protocol import Division
 from util.record import Record
 from util.results import Prediction
@@ -89,8 +89,9 @@ def train_fold(
     config: dict[str, Any],
     world: World,
     stop: StopRequest,
+    precision: PrecisionName,
 ) -> States:
-    """A fresh model, trained on the fold's training part."""
+    """A fresh model, trained on the fold's training part; precision: see util/half.py, not always what args say."""
     folder = fold_folder(args, fold)
     if args.resume is None and checkpoints(folder):
         raise ValueError(f"fold {fold} in {folder} has checkpoints: continue it with --resume auto, or --overwrite all")
@@ -118,7 +119,7 @@ def train_fold(
     optimizer = build_optimizer(
         model, lr=lr, weight_decay=args.weight_decay, betas=(0.9, 0.999), layer_decay=args.layer_decay
     )
-    stepper = Stepper(optimizer, world.device, args.precision, args.clip_grad)
+    stepper = Stepper(optimizer, world.device, precision, args.clip_grad)
     shape = "cosine" if args.use_scheduler else "constant"
     schedule = Schedule(lr, args.min_lr, args.warmup_epochs, args.epochs, shape)
     criterion, mixup = loss_and_mixup(args, labels_of(train_part).tolist(), world.device)
@@ -151,11 +152,11 @@ def train_fold(
         )
         if (epoch + 1) % args.eval_freq == 0 or epoch + 1 == args.epochs:
             if val_part is not None:
-                _, labels, found = scores(args, training.best_known, val_part, world)
+                _, labels, found = scores(args, training.best_known, val_part, world, precision)
                 scalars |= best.look(epoch, training.best_known, labels, found)
             watched = {"test": training.best_known} | ({} if training.ema is None else {"test_raw": training.model})
             for title, state in watched.items():  # to be watched only: nothing is chosen by it
-                _, labels, found = scores(args, state, test_part, world)
+                _, labels, found = scores(args, state, test_part, world, precision)
                 metrics = classification_metrics(labels, found)
                 scalars |= {f"{title}_{name}": metrics[name] for name in ("auc", "accuracy")}
         return scalars
@@ -196,9 +197,11 @@ class Scored(NamedTuple):
     probabilities: np.ndarray
 
 
-def scores(args: argparse.Namespace, model: nn.Module, volumes: PreparedVolumes, world: World) -> Scored:
+def scores(
+    args: argparse.Namespace, model: nn.Module, volumes: PreparedVolumes, world: World, precision: PrecisionName
+) -> Scored:
     seen = FlipAveraged(model) if args.tta == "flip" else model
-    found = predict(seen, volumes, world=world, batch_size=args.batch_size, precision=args.precision)
+    found = predict(seen, volumes, world=world, batch_size=args.batch_size, precision=precision)
     subjects = [subject for subject in volumes.subjects if subject in found]
     labels, probabilities = ([of(subject) for subject in subjects] for of in (volumes.label, found.__getitem__))
     return Scored(subjects, np.array(labels), np.array(probabilities))
@@ -209,13 +212,19 @@ def labels_of(volumes: PreparedVolumes) -> np.ndarray:
 
 
 def test_fold(
-    args: argparse.Namespace, model: nn.Module, fold: int, division: Division, volumes: PreparedVolumes, world: World
+    args: argparse.Namespace,
+    model: nn.Module,
+    fold: int,
+    division: Division,
+    volumes: PreparedVolumes,
+    world: World,
+    precision: PrecisionName,
 ) -> tuple[list[Prediction], Decision]:
     """Held-out predictions of a fold and how they came about; temperature and threshold, if asked for, come from its
     validation part."""
     decision, subjects = Decision(), division.folds[fold]
     if args.calibrate == "temperature" or args.threshold == "val":
-        _, labels, found = scores(args, model, volumes.subset(subjects["val"]), world)
+        _, labels, found = scores(args, model, volumes.subset(subjects["val"]), world, precision)
         decision = fit_decision(
             labels,
             found,
@@ -223,7 +232,7 @@ def test_fold(
             fit_threshold=args.threshold == "val",
         )
         logger.info("fold %d: temperature %.3f, threshold %.3f", fold, decision.temperature, decision.threshold)
-    tested = scores(args, model, volumes.subset(subjects["test"]), world)
+    tested = scores(args, model, volumes.subset(subjects["test"]), world, precision)
     probabilities = scaled(tested.probabilities, decision.temperature)
     predictions = [
         Prediction(

@@ -21,6 +21,7 @@ from util.data.failures import surviving
 from util.data.folder import LABEL_SHEET
 from util.distributed import World
 from util.gathering import PREDICTIONS, RAW_PREDICTIONS, Rivals, gather_results
+from util.half import precision_of_run
 from util.hub import pinned
 from util.launch import launch
 from util.locks import locked, locked_by_main
@@ -141,6 +142,8 @@ def cross_validate(args: argparse.Namespace, world: World, stop: StopRequest) ->
     labels = {subject: volumes.label(subject) for subject in volumes.subjects}  # shuffled ones stratify their own folds
     division = divide(args, labels, cohort.sheet)
     chosen = folds_to_run(args, len(division.folds))
+    starts_over = args.overwrite and args.resume is None and not args.eval
+    precision = precision_of_run(args.precision, world, None if starts_over else args.output_dir)
     config = {
         "kind": "finetune",
         "label_type": args.label_type,
@@ -152,6 +155,7 @@ def cross_validate(args: argparse.Namespace, world: World, stop: StopRequest) ->
         "n_unknown": cohort.n_unknown,
         "device": device_name(world.device),
         "ranks": world.size,
+        "precision": precision.plain(),
         "args": arguments.plain(args),
     }
     if not args.eval:
@@ -163,13 +167,13 @@ def cross_validate(args: argparse.Namespace, world: World, stop: StopRequest) ->
         if args.eval:
             states = finished_fold(args, fold, world)
         else:
-            states = train_fold(args, fold, division.folds[fold], volumes, config, world, stop)
+            states = train_fold(args, fold, division.folds[fold], volumes, config, world, stop, precision.used)
         folder = fold_folder(args, fold)
         if states.raw is not None:
-            found, _ = test_fold(args, states.raw, fold, division, volumes, world)
+            found, _ = test_fold(args, states.raw, fold, division, volumes, world, precision.used)
             if world.is_main:
                 write_predictions(folder / RAW_PREDICTIONS, found)
-        found, decision = test_fold(args, states.tested, fold, division, volumes, world)
+        found, decision = test_fold(args, states.tested, fold, division, volumes, world, precision.used)
         if world.is_main:
             decision.save(folder)
             write_predictions(folder / PREDICTIONS, found)  # the last file: it says that a fold is done

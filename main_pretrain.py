@@ -22,6 +22,7 @@ from util.data.device_input import training_input
 from util.data.failures import surviving
 from util.distributed import World
 from util.fitting import Inside, fit
+from util.half import precision_of_run
 from util.launch import launch
 from util.loader import eval_loader, seed_all, train_loader
 from util.locks import locked_by_main
@@ -92,6 +93,13 @@ def build_model(args: argparse.Namespace) -> PatchPredictor:
     return model
 
 
+def resumed_run(args: argparse.Namespace) -> Path | None:
+    """The folder of the run that --resume continues."""
+    if args.resume is None:
+        return None
+    return Path(args.output_dir if args.resume == "auto" else Path(args.resume).parent)
+
+
 def train(args: argparse.Namespace, world: World, stop: StopRequest) -> None:
     with stop, ExitStack() as held:
         pretrain(args, world, stop, held)
@@ -118,7 +126,8 @@ def pretrain(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
     seen = tokens if ratio is None else count_kept(tokens, ratio)
     lr = scaled_lr(args.lr, args.blr, args.batch_size, args.accum_iter, world.size)
     optimizer = build_optimizer(model, lr=lr, weight_decay=args.weight_decay, betas=(0.9, 0.95))
-    stepper = Stepper(optimizer, world.device, args.precision, args.clip_grad)
+    precision = precision_of_run(args.precision, world, resumed_run(args))
+    stepper = Stepper(optimizer, world.device, precision.used, args.clip_grad)
     schedule = Schedule(lr, args.min_lr, args.warmup_epochs, args.epochs)
     config = {
         "kind": "pretrain",
@@ -128,6 +137,7 @@ def pretrain(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
         "mask_ratio": ratio,
         "device": device_name(world.device),
         "ranks": world.size,
+        "precision": precision.plain(),
         "args": arguments.plain(args),
     }
     held.enter_context(locked_by_main(world, args.output_dir, "the run", "wait for it, or choose another --output_dir"))

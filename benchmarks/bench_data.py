@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.ceilings import add_ceilings
 from benchmarks.commandline import begin, parse
-from benchmarks.step import Case, make_step
+from benchmarks.step import CPU, Case, make_step
 from benchmarks.timing import measure
 from ops import resample_affine_fn
 from util import arguments, cli
@@ -25,6 +25,7 @@ from util.data.dataset import PreparedVolumes
 from util.data.device_input import AugmentWhere, training_input
 from util.data.folder import CONTRASTS, volume_path
 from util.distributed import World
+from util.half import choose
 from util.loader import start_epoch, train_loader
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ def main(argv: list[str] | None = None) -> None:
     args, report = options.args, options.report
     side, count = (32, 2) if options.quick else (160, args.volumes)
     fields = {"img_size": side, **({"embed_dim": 48, "depth": 1, "decoder_depth": 1} if options.quick else {})}
-    case = Case(args.model, args.precision, fields=fields)
+    precision = choose(args.precision, CPU).used
+    case = Case(args.model, precision, fields=fields)
     bare = 1 / measure(make_step(case.build(), case), repeats=5).median
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
             logger.info("%s", "  ".join(map(str, rows[-1])))
     report.section("Volumes per second", f"{NOTE} {args.num_workers} data-loading processes.")
     report.table(HEADER, rows)
-    report.text(f"The bare step of {args.model} in {args.precision} takes {bare:.3g} volumes/s.")
+    report.text(f"The bare step of {args.model} in {precision} takes {bare:.3g} volumes/s.")
     add_ceilings(options)
     options.finish()
 

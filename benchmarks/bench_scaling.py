@@ -15,9 +15,10 @@ import matplotlib
 from benchmarks.ceilings import add_ceilings
 from benchmarks.commandline import begin, parse
 from benchmarks.isolated import Failed, available_gib, call_isolated
-from benchmarks.step import Case, measure_step, step_arguments, timing_of
+from benchmarks.step import CPU, Case, measure_step, step_arguments, timing_of
 from benchmarks.timing import Timing
 from util import cli
+from util.half import choose
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ def plot(families: dict[str, list[Point]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     options = begin(parse("scaling", "Cost per token", argv, options_of))
     args, report = options.args, options.report
+    args.precision = choose(args.precision, CPU).used
     report.section("Steps", f"{NOTE} Precision {args.precision}.")
     families: dict[str, list[Point]] = {}
     for name, model in FAMILIES.items():

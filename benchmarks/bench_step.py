@@ -8,6 +8,7 @@ python -m benchmarks.bench_step --models mae_3d_vim_small_patch4 --precision bf1
 import argparse
 import logging
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ from benchmarks.ceilings import add_ceilings
 from benchmarks.commandline import Options, begin, parse
 from benchmarks.isolated import Failed, available_gib, call_isolated
 from benchmarks.peers import mambapy_problem
-from benchmarks.step import Case, measure_step, step_arguments, timing_of
+from benchmarks.step import CPU, Case, measure_step, step_arguments, timing_of
 from models import list_models
-from util import arguments, cli
+from util import arguments, cli, half
+from util.half import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +93,13 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
     return [replace(case, threads=args.threads) for case in cases]
 
 
+def worthwhile(cases: list[Case], decide: Callable[..., Precision] = half.decide) -> tuple[list[Case], list[str]]:
+    """Cases without those in a precision that is slower here than float32, and a line on each precision left out."""
+    found = {name: decide(name, CPU) for name in sorted({case.precision for case in cases})}
+    lines = [f"No cases in {name}: {one.reason}." for name, one in found.items() if one.used != name]
+    return [case for case in cases if found[case.precision].used == case.precision], lines
+
+
 def obstacle(case: Case) -> str | None:
     """Why a case cannot run here."""
     if case.mixer == "mambapy" and (problem := mambapy_problem()):
@@ -121,9 +130,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.models:
         args.theme = "step_chosen"  # beside the table of the README, not in its place
     options = begin(args)
-    cases = cases_of(options.args)
+    cases, left_out = worthwhile(cases_of(options.args))
     add_ceilings(options)
     options.report.section("Steps", NOTE)
+    for line in left_out:
+        logger.warning("%s", line)
+        options.report.text(line)
     measure_cases(options, cases)
     options.finish()
 

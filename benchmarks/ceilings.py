@@ -10,6 +10,7 @@ import torch
 from benchmarks.commandline import Options, begin, parse
 from benchmarks.timing import Statistic, lowest, measure
 from util import cli
+from util.half import slowdown
 
 MAX_ROWS = 16_000  # rates no longer change with more rows; a longer product is scaled up from these
 SMALL_GEMMS = {  # the projections of `small`: (in, out) of the encoder (E = 384), and dt_proj of the decoder
@@ -80,10 +81,13 @@ def add_ceilings(options: Options) -> None:
     """Measure the machine and put the figures into the report."""
     rows, elements = (64, 1 << 16) if options.quick else (8_000, 1 << 26)
     options.report.section("Ceilings of this run", f"Best of several repetitions; products on {rows} tokens.")
+    types = {"float32": torch.float32}
+    if slowdown("bf16") < 1:  # otherwise they take minutes, and nothing uses them
+        types["bfloat16"] = torch.bfloat16
     options.report.table(
-        ["GEMM, GFLOP/s forward / dx / dW", "float32", "bfloat16"],
+        ["GEMM, GFLOP/s forward / dx / dW", *types],
         [
-            [f"{name}, {inner} -> {outer}", *(product(rows, inner, outer, t).rates() for t in DTYPES)]
+            [f"{name}, {inner} -> {outer}", *(product(rows, inner, outer, t).rates() for t in types.values())]
             for name, (inner, outer) in SMALL_GEMMS.items()
         ],
     )
@@ -91,9 +95,6 @@ def add_ceilings(options: Options) -> None:
         f"Memory: read {read_rate(elements):.1f} GB/s, copy {copy_rate(elements):.1f} GB/s (read and written). "
         f"torch.exp2: {exp_rate():.2f} G/s, one core times the threads."
     )
-
-
-DTYPES = (torch.float32, torch.bfloat16)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from util.atomic import atomic_write
+from util.half import instruction_set
 from util.runs import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -24,19 +25,20 @@ class _Table(NamedTuple):
 
 
 class Report:
-    """Markdown in the making: results/<theme>_<hardware>_<date>.md."""
+    """Markdown in the making: results/<theme>_<instructions>_<hardware>_<date>.md."""
 
     def __init__(self, theme: str, title: str, command: str, folder: Path = RESULTS) -> None:
         self.folder, self.theme = folder, theme
         facts = environment()
         self.hardware = hardware_slug(facts["machine"])
+        self.instructions = torch.backends.cpu.get_cpu_capability().lower()
         self.date = datetime.date.today().isoformat()
         versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("python", "torch"))
         self._parts: list[str | _Table] = [
             f"# {title}",
             "",
             f"- Command: `{command}`",
-            f"- Machine: {facts['machine']}; {_instruction_set()}",
+            f"- Machine: {facts['machine']}; PyTorch: {instruction_set()}; our kernels: {kernels_for()}",
             f"- {torch.get_num_threads()} threads, "
             + ", ".join(f"{name}={os.environ.get(name, 'unset')}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")),
             f"- {versions}; revision {facts['git']}; {datetime.datetime.now().isoformat(timespec='minutes')}",
@@ -44,7 +46,7 @@ class Report:
         ]
 
     def path(self, suffix: str = ".md") -> Path:
-        return self.folder / f"{self.theme}_{self.hardware}_{self.date}{suffix}"
+        return self.folder / f"{self.theme}_{self.instructions}_{self.hardware}_{self.date}{suffix}"
 
     def section(self, title: str, text: str = "") -> None:
         self._parts += ["", f"## {title}", *(["", text] if text else [])]
@@ -77,8 +79,6 @@ def _load() -> str:
     return f"Load average {os.getloadavg()[0]:.1f}"
 
 
-def _instruction_set() -> str:
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
-    amx = " and AMX" if "amx_bf16" in flags else ""
-    return torch.backends.cpu.get_cpu_capability() + amx
+def kernels_for() -> str:
+    """The instruction set that our own kernels are built for."""
+    return os.environ.get("MAMBA_MAE_ISA") or "native"

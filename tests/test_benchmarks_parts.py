@@ -186,5 +186,5 @@ def test_report_is_named_after_theme_hardware_and_day(tmp_path):
     report = Report("theme", "Title", "command", tmp_path)
     report.table(["a", "b"], [[1.23456, "x"]])
     path = report.write()
-    assert path.name == f"theme_{report.hardware}_{report.date}.md"
+    assert path.name == f"theme_{report.instructions}_{report.hardware}_{report.date}.md"
     assert "| a | b |\n|---|---|\n| 1.23 | x |" in path.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import openpyxl
@@ -9,13 +10,16 @@ import pytest
 import torch
 
 import finetune_fold
+import main_cr_finetune
 import main_pretrain
 from main_cr_finetune import main, selected_folds
 from tests.prepared import ROOT, TINY, make_prepared
 from util.calibration import Decision, read_decision
 from util.checkpoint import read_checkpoint
+from util.half import precision_of_run
 from util.record import read_metrics
 from util.results import read_predictions
+from util.runs import read_config
 
 NAME = "vim_3d_tiny_patch8"
 HOLD = """
@@ -78,6 +82,23 @@ def test_an_autoregressive_checkpoint_starts_a_classifier(data, tmp_path, capsys
     assert ("blocks.1.mixer.conv1d_b.weight" in target) == (directions == "both")
     if directions == "both":
         torch.testing.assert_close(target["blocks.1.mixer.conv1d_b.weight"], source["blocks.1.mixer.conv1d.weight"])
+
+
+def test_half_precision_that_does_not_pay_is_float32_in_training_and_evaluation(data, run, tmp_path, pretrained,
+                                                                                monkeypatch, capsys):  # fmt: skip
+    def fold_0(name, factor, *options):
+        assumed = partial(precision_of_run, measure=lambda name: factor)
+        monkeypatch.setattr(main_cr_finetune, "precision_of_run", assumed)
+        finetune(data, tmp_path / name, "--finetune", str(pretrained), "--precision", "bf16", "--folds", "0", *options)
+        return (tmp_path / name / "fold_0" / "predictions.csv").read_text()
+
+    in_float32 = (run / "fold_0" / "predictions.csv").read_text()
+    assert fold_0("slow", 6.25) == in_float32
+    assert capsys.readouterr().err.count("6.2 times as long as float32's") == 1
+    record = read_config(tmp_path / "slow")["precision"]
+    assert (record["asked"], record["used"], record["factor"]) == ("bf16", "fp32", 6.25)
+    assert fold_0("slow", 0.5, "--eval") == in_float32  # a measurement of another moment
+    assert fold_0("fast", 0.5) != in_float32
 
 
 def test_results_files_agree(run):

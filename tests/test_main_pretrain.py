@@ -1,22 +1,36 @@
 import json
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import main_pretrain
 from engine_pretrain import pretrain_epoch
 from main_pretrain import main
 from models import create_model
 from tests.prepared import SIDE, TINY, make_prepared
 from util.checkpoint import load_weights
 from util.data.dataset import PreparedVolumes
+from util.half import precision_of_run
 from util.record import read_metrics
 from util.runs import checkpoints, read_config
 from util.stopping import STOPPED
 
 NAME = "mae_3d_vim_tiny_patch8"
+
+
+@pytest.fixture(autouse=True)
+def half_precision_pays(monkeypatch):
+    """Whatever this CPU is."""
+    assume_products(monkeypatch, 0.5)
+
+
+def assume_products(monkeypatch, factor):
+    """Half precision's products take `factor` times float32's."""
+    monkeypatch.setattr(main_pretrain, "precision_of_run", partial(precision_of_run, measure=lambda name: factor))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +118,33 @@ def test_every_training_option_has_an_effect(data, tmp_path, plain_weights, opti
     key = "blocks.1.mixer.in_proj.weight"
     assert not torch.equal(changed[key], plain_weights[key])
     assert changed[key].isfinite().all()
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp16"])
+def test_half_precision_that_does_not_pay_is_float32_and_stays_so_when_resumed(
+    data, tmp_path, plain_weights, monkeypatch, capsys, asked
+):
+    assume_products(monkeypatch, 6.25)
+    pretrain(data, tmp_path, "--precision", asked, "--save_freq", "1")
+    record = read_config(tmp_path)["precision"]
+    assert (record["asked"], record["used"], record["factor"]) == (asked, "fp32", 6.25)
+    assert torch.load(tmp_path / "checkpoint-1.pth", weights_only=True)["config"]["precision"] == record
+    assert capsys.readouterr().err.count("6.2 times as long as float32's") == 1
+    assert all(torch.equal(value, plain_weights[key]) for key, value in weights(tmp_path).items())
+
+    assume_products(monkeypatch, 0.5)  # as a measurement of another moment may have it
+    (tmp_path / "checkpoint-1.pth").unlink()
+    pretrain(data, tmp_path, "--precision", asked, "--resume", "auto")
+    assert read_config(tmp_path)["precision"] == record
+    assert all(torch.equal(value, plain_weights[key]) for key, value in weights(tmp_path).items())
+
+    (tmp_path / "elsewhere").mkdir()
+    pretrain(
+        data, tmp_path / "elsewhere", "--precision", asked, "--resume", str(tmp_path / "checkpoint-1.pth"), epochs=3
+    )
+    assert read_config(tmp_path / "elsewhere")["precision"] == record
+    pretrain(data, tmp_path, "--precision", asked, "--overwrite", epochs=1)
+    assert read_config(tmp_path)["precision"]["used"] == asked  # a new run
 
 
 @pytest.mark.parametrize(

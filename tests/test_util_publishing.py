@@ -11,10 +11,12 @@ def test_a_config_keeps_what_is_listed_and_nothing_else():
         "finetune": "/a/checkpoint-1.pth", "args": {"lr": 0.1, "data": "/a", "tta": "flip", "select": "/a"},
         "data": {"root": "/a", "labels": "/a.xlsx", "normalize": "zscore", "preparation": {"size": [8], "by": "a"}},
         "model": {"name": "m", "fields": {}},
+        "precision": {"asked": "bf16", "used": "fp32", "factor": 6.0, "cpu": "a CPU"},
     })  # fmt: skip
     assert said == {
         "kind": "finetune", "label_type": "IDH", "args": {"lr": 0.1, "tta": "flip"},
         "data": {"normalize": "zscore", "preparation": {"size": [8]}},
+        "precision": {"asked": "bf16", "used": "fp32"},
     }  # fmt: skip
     assert public_config({"kind": "pretrain"}) == {"kind": "pretrain", "args": {}, "data": {}}
 

@@ -104,6 +104,16 @@ def flip_a_bit(data):
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
+def test_a_float32_training_can_go_on_with_a_scaled_loss(tmp_path):
+    """As one does that was asked for fp16 on a CPU and is resumed on a GPU."""
+    save_epochs(training(tmp_path), 1)
+    again = training(tmp_path)
+    again.stepper = Stepper(again.stepper.optimizer, WORLD.device, "fp16", None)
+    again.resume("auto")
+    assert again.next_epoch == 1
+    assert again.stepper.scaler.get_scale() > 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [truncate, flip_a_bit, lambda data: b"", lambda data: data[:-1], lambda data: data[:-74]],

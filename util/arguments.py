@@ -101,7 +101,11 @@ def add_training_options(parser: Parser, *, epochs: int, blr: float, warmup_epoc
         help="updates in a row that may be skipped because loss or gradient is not finite; one more ends the run",
     )
     group.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="autocast type; scan state stays float32"
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="autocast type; scan state stays float32. On a CPU whose products in it are slower than in float32, all "
+        "is float32",
     )
     group.add_argument(
         "--ema", type=float, metavar="DECAY", help="keep (and use) an exponential average of the weights"

@@ -9,6 +9,7 @@ SAID = ("kind", "label_type", "k_fold", "repeats", "n_unknown", "objective", "ma
         "versions")  # fmt: skip
 SAID_OF_DATA = ("normalize", "contrasts", "n_subjects", "phantom")
 SAID_OF_PREPARATION = ("size", "percentiles", "margin")
+SAID_OF_PRECISION = ("asked", "used")
 OPTIONS = (
     "accum_iter", "augment", "batch_size", "blr", "calibrate", "class_weights", "clip_grad", "control", "cutmix",
     "ema", "epochs", "freeze_trunk", "k_fold", "layer_decay", "lr", "max_bad_steps", "min_lr", "mixup", "no_augment",
@@ -25,10 +26,15 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     by the model itself."""
     data = config.get("data", {})
     preparation = {"preparation": _some(data["preparation"], SAID_OF_PREPARATION)} if data.get("preparation") else {}
-    return _some(config, SAID) | {
-        "data": _some(data, SAID_OF_DATA) | preparation,
-        "args": {name: value for name, value in _some(config.get("args", {}), OPTIONS).items() if _is_plain(value)},
-    }
+    precision = {"precision": _some(config["precision"], SAID_OF_PRECISION)} if config.get("precision") else {}
+    return (
+        _some(config, SAID)
+        | precision
+        | {
+            "data": _some(data, SAID_OF_DATA) | preparation,
+            "args": {name: value for name, value in _some(config.get("args", {}), OPTIONS).items() if _is_plain(value)},
+        }
+    )
 
 
 def public_results(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def environment() -> dict[str, Any]:
         "command": sys.argv,
         "git": git.stdout.strip() or None,
         "versions": {"python": platform.python_version(), **versions},
-        "machine": f"{_cpu_name()}, {os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
+        "machine": f"{cpu_name()}, {os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
     }
 
 
@@ -86,7 +86,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The processor's name where the system tells it."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []

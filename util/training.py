@@ -94,7 +94,8 @@ class Training(Generic[ModelT]):
         if self.ema is not None:
             self.model.load_state_dict(content["raw_model"])
         self.stepper.optimizer.load_state_dict(content["optimizer"])
-        self.stepper.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty where no loss was scaled, as in float32 or, in place of fp16, on a CPU
+            self.stepper.scaler.load_state_dict(content["scaler"])
         self.next_epoch = content["epoch"] + 1
         if tallies is not None:
             self.tally = Tally.from_plain(tallies[self.world.rank], self.world.device)
