@@ -18,6 +18,7 @@ ALLOWED = {
 }
 PROGRAMS = {  # commands that stand on a higher floor than their neighbours
     "util/checkpoint_export.py": {"models"},
+    "util/graph_export.py": {"models"},
     "util/hub_export.py": {"models"},
 }
 FILES = sorted(

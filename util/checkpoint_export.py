@@ -2,11 +2,9 @@
 builds models: imported by that command alone."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from models import create_model
@@ -19,6 +17,7 @@ from util.runs import checkpoints, last_checkpoint, read_config
 from util.selection import selected_weights
 
 logger = logging.getLogger(__name__)
+GRAPHS = {".pt2": "torch.export", ".onnx": "ONNX"}  # by suffix
 
 
 class Trained(NamedTuple):
@@ -38,14 +37,13 @@ def export(
 ) -> None:
     """Write the model of `source`, a run folder or a checkpoint file, in the form that the suffix of `destination`
     says; without one as a folder for timm and the hub. ValueError names the argument at fault and the fix."""
-    write = FORMATS.get(destination.suffix)
-    if write is None and destination.suffix:
-        known = ", ".join(f"{suffix} ({each.__doc__})" for suffix, each in FORMATS.items())
+    if destination.suffix not in ("", *GRAPHS):
+        known = ", ".join(f"{suffix} ({form})" for suffix, form in GRAPHS.items())
         raise ValueError(f"OUT {destination}: give a name that ends in one of {known}, or in none for a folder")
     if destination.exists() and not overwrite:
         raise ValueError(f"OUT {destination} exists: choose another name, or replace it with --overwrite")
-    if write is not None:
-        write(open_trained(source, fold), destination)
+    if destination.suffix:
+        _export_graph(source, destination, fold)
     else:
         _export_folder(source, destination, fold, license)
     logger.info("wrote %s", destination)
@@ -123,12 +121,8 @@ def _listed(folds: list[int]) -> str:
     return ", ".join(map(str, folds))
 
 
-def _write_program(trained: Trained, destination: Path) -> None:
-    """torch.export"""
-    config = trained.config
-    example = torch.zeros(2, config.in_chans, *config.img_size)
-    program = torch.export.export(trained.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, destination)
+def _export_graph(source: Path, destination: Path, fold: int | None) -> None:
+    from util.graph_export import write_onnx, write_program
 
-
-FORMATS: dict[str, Callable[[Trained, Path], None]] = {".pt2": _write_program}
+    write = {".pt2": write_program, ".onnx": write_onnx}[destination.suffix]
+    write(open_trained(source, fold), destination)

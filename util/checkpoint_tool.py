@@ -57,7 +57,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "destination",
         type=Path,
         metavar="OUT",
-        help="its suffix says the form: .pt2 for torch.export, none for a folder that timm and the hub take",
+        help="its suffix says the form: .onnx, .pt2 for torch.export, none for a folder that timm and the hub take",
     )
     export.add_argument("--fold", type=int, help="of a fine-tuning run, whose folds have a model each")
     export.add_argument("--license", help='of the weights in a folder, as the hub writes it; default "unknown"')
