@@ -14,7 +14,7 @@ from models.intermediates import Intermediates
 from models.orders import RASTER, SHUFFLE, scan_places
 from models.patches import PatchEmbed3D, take_tokens
 from models.state import MISSING_CONTRAST, AdaptedState, fit_positions
-from models.trunk import NORM_EPS, Collect, Trunk, build_trunk
+from models.trunk import NORM_EPS, Collect, RMSNorm, Trunk, build_trunk
 
 UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
 NOT_TRACED = (
@@ -49,7 +49,7 @@ class VolumeEncoder(Intermediates):
         self.patch_embed = PatchEmbed3D(config.in_chans, config.embed_dim, config.patch_size, config.contrast_dropout)
         self.patch_embed.grid_size = config.grid
         self.blocks = build_trunk(config, config.embed_dim, config.depth, config.num_heads, config.attention_layers)
-        self.norm_f = nn.RMSNorm(config.embed_dim, eps=NORM_EPS)
+        self.norm_f = RMSNorm(config.embed_dim, eps=NORM_EPS)
 
     @property
     def shuffles(self) -> bool:

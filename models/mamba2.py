@@ -65,7 +65,7 @@ class Mamba2(nn.Module):
         if "_b" in self.suffixes:
             selected = self.in_proj_b(tokens_BLE).split(self.widths[2:], dim=-1)
             y_BLI = (y_BLI + self._direction("_b", x_BLI, z_BLI, *selected)) / 2
-        return self.out_proj(y_BLI)
+        return self.out_proj(y_BLI.to(self.out_proj.weight.dtype))
 
     def _direction(self, suffix: str, x_BLI: Tensor, z_BLI: Tensor, BC_BLx: Tensor, dt_BLH: Tensor) -> Tensor:
         """One direction, gated and normalised: (B, L, I), in float32 at least."""

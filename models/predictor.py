@@ -22,7 +22,7 @@ from models.state import (
     fit_missing_contrasts,
     fit_positions,
 )
-from models.trunk import NORM_EPS, build_trunk
+from models.trunk import NORM_EPS, RMSNorm, build_trunk
 from ops import linear_patch_error_fn, patch_error_fn, patch_moments
 
 
@@ -50,7 +50,7 @@ class PatchPredictor(VolumeEncoder):
         places = sincos_position_embedding(config.grid, Ed, axes)
         self.register_buffer("decoder_pos_embed", F.pad(places, (0, 0, self.parts.extra_slots, 0)))
         self.decoder_blocks = build_trunk(config, Ed, config.decoder_depth, config.decoder_num_heads)
-        self.decoder_norm_f = nn.RMSNorm(Ed, eps=NORM_EPS)
+        self.decoder_norm_f = RMSNorm(Ed, eps=NORM_EPS)
         self.decoder_pred = nn.Linear(Ed, config.patch_values)
         for linear in (self.decoder_embed, self.decoder_pred):  # these two only: mixers have their own initialisation
             nn.init.xavier_uniform_(linear.weight)

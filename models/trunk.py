@@ -6,6 +6,7 @@ from itertools import islice
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from timm.layers.drop import DropPath, drop_path
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
@@ -22,6 +23,15 @@ Pair = tuple[Tensor, Tensor]
 Collect = Callable[[int, Tensor], None]
 
 
+class RMSNorm(nn.RMSNorm):
+    """Computed in float32 at least, which sums of many blocks need; the result is in the weight's precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        precise = torch.promote_types(x.dtype, torch.float32)
+        normed = F.rms_norm(x.to(precise), self.normalized_shape, self.weight.to(precise), self.eps)
+        return normed.to(self.weight.dtype)
+
+
 class Block(nn.Module):
     """add -> rotate -> norm -> mixer, with the sum kept in float32: (hidden, residual) -> (hidden, residual).
 
@@ -31,11 +41,11 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, mixer: nn.Module, drop_path: float, mlp_ratio: float = 0.0) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim, eps=NORM_EPS)
+        self.norm = RMSNorm(dim, eps=NORM_EPS)
         self.mixer = mixer
         self.drop_path = DropPath(drop_path)
         self.mlp = Mlp(dim, int(dim * mlp_ratio)) if mlp_ratio else None
-        self.norm2 = nn.RMSNorm(dim, eps=NORM_EPS) if mlp_ratio else None
+        self.norm2 = RMSNorm(dim, eps=NORM_EPS) if mlp_ratio else None
 
     def forward(
         self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, recompute: bool = False

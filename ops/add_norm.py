@@ -27,4 +27,4 @@ def add_norm(
         total = total + residual_BLE
     if rotation is not None:
         total = rotate(total, rotation)
-    return F.rms_norm(total, weight.shape, weight, eps), total
+    return F.rms_norm(total, weight.shape, weight.to(total.dtype), eps).to(weight.dtype), total

@@ -26,7 +26,8 @@ def add_norm(
     hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor, eps: float, scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`ops.add_norm_fn` for what `takes` accepts."""
-    return torch.ops.mamba_mae.add_norm(hidden, residual, turns(rotation), weight, scale, eps, cpu.wants_half())
+    half = cpu.wants_half() or weight.dtype == torch.bfloat16
+    return torch.ops.mamba_mae.add_norm(hidden, residual, turns(rotation), weight, scale, eps, half)
 
 
 def turns(rotation: Tensor | None) -> Tensor | None:

@@ -199,7 +199,7 @@ def add_norm_fn(
     """(normed, total), each (B, L, E): total = rotate(scale * hidden + residual), in float32 at least, and its RMSNorm.
 
     rotation (B or 1, L, E/2): unit complex numbers that turn channel pairs, a constant; scale (B,): a constant factor
-    of each sample's hidden. normed is in the autocast precision where that saves a copy.
+    of each sample's hidden. normed is in weight's precision, or in autocast's where that saves a copy.
     """
     fused = not _only_portable and cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
     run = cpu_add_norm.add_norm if fused else add_norm.add_norm

@@ -196,3 +196,40 @@ def test_recorders_that_see_no_kernels_are_refused(name, volume):
                    lambda: torch.fx.symbolic_trace(model)):  # fmt: skip
         with pytest.raises(ValueError, match=r"torch\.export\.export"):
             record()
+
+
+# Precision: factor of the loss (small gradients underflow in float16, which is why a scaler has one), tolerance.
+PRECISIONS = {torch.float16: (1024.0, 0.01), torch.bfloat16: (1.0, 0.05)}
+
+
+def passes(model, volume, noise, factor):
+    """Loss or logits of a model, and the gradients of all its parameters."""
+    out = model(volume, noise=noise) if hasattr(model, "mask_token") else model(volume)
+    out = out if torch.is_tensor(out) else out.loss
+    (out.flatten()[-1] * factor).backward()
+    assert all(p.grad.dtype == p.dtype for p in model.parameters())
+    return out.detach(), {name: p.grad.double() / factor for name, p in model.named_parameters()}
+
+
+SCANS = [("vim_3d_small_patch8", backend) for backend in ("chunked", "reference")]
+SCANS += [("vim2_3d_small_patch8", backend) for backend in ("chunked", "reference")]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [(name, {}) for name in ONE_EACH]
+    + [(name, {"scan_backend": backend}) for name, backend in SCANS]
+    + [(name, {"grad_checkpointing": True}) for name in ("vim_3d_small_patch8", "vim_mha_3d_small_patch8")],
+)
+def test_whole_models_in_another_precision(name, fields, dtype, volume):
+    """model.half() and its kind, everything in it, against float32 from the same weights and volume."""
+    model, single = small(name, **fields).to(dtype), small(name, **fields)
+    single.load_state_dict(model.state_dict())
+    volume, noise, (factor, tolerance) = volume.to(dtype), torch.rand(2, 24), PRECISIONS[dtype]
+    found, gradients = passes(model, volume, noise, factor)
+    expected, right = passes(single, volume.float(), noise, factor)
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    largest = max(gradient.norm() for gradient in right.values())
+    for key, gradient in right.items():
+        assert (gradients[key] - gradient).norm() <= tolerance * gradient.norm() + 1e-5 * largest, key
