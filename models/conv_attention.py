@@ -1,9 +1,8 @@
 """The attention of the hybrid: mamba_ssm's MHA as the paper's code configures it. (B, L, E) -> (B, L, E)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.mixers import output_projection
+from models.mixers import attend, output_projection
 from ops import Backend, causal_conv1d_fn
 
 
@@ -31,4 +30,4 @@ class ConvAttention(nn.Module):
             backend=self.backend,
         )  # fmt: skip
         q, k, v = qkv.transpose(1, 2).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out_proj(attend(q, k, v, False, self.backend).transpose(1, 2).flatten(2))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Directions
-from models.mixers import output_projection, step_size_bias
+from models.mixers import output_projection, precise, step_size_bias
 from ops import Backend, causal_conv1d_fn, ssd_scan_fn
 
 NORM_EPS = 1e-5
@@ -90,16 +90,15 @@ class Mamba2(nn.Module):
         y_BLHP = ssd_scan_fn(
             convolve(x_BLI, slice(inner)).unflatten(-1, (-1, self.head_dim)),
             dt_BLH,
-            -self.get_parameter(f"A{suffix}_log").float().exp(),
+            -precise(getattr(self, f"A{suffix}_log")).exp(),
             B_BLGN,
             C_BLGN,
-            self.get_parameter(f"D{suffix}").float(),
-            self.get_parameter(f"dt_bias{suffix}").float(),
+            precise(getattr(self, f"D{suffix}")),
+            precise(getattr(self, f"dt_bias{suffix}")),
             dt_softplus=True,
             reverse=reverse,
             backend=self.backend,
         )
         y_BLI = y_BLHP.flatten(2)
-        precision = torch.promote_types(y_BLI.dtype, torch.float32)
-        gated = y_BLI.to(precision) * F.silu(z_BLI.to(precision))
-        return F.rms_norm(gated, (inner,), cast(Tensor, norm.weight).to(precision), NORM_EPS)
+        gated = precise(y_BLI) * F.silu(precise(z_BLI))
+        return F.rms_norm(gated, (inner,), cast(Tensor, norm.weight).to(gated.dtype), NORM_EPS)

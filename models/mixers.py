@@ -1,12 +1,14 @@
 """Token mixers: the paper's bidirectional Mamba and softmax attention. Both map (B, L, E) -> (B, L, E)."""
 
 import math
+from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.config import Directions
 from ops import Backend, Direction, bimamba_fn, causal_conv1d_fn, selective_scan_fn
@@ -70,10 +72,15 @@ class BiMamba(nn.Module):
             conv_bias=cast(Tensor, conv.bias),
             x_proj=cast(Tensor, x_proj.weight),
             dt_proj=cast(Tensor, dt_proj.weight),
-            dt_bias=cast(Tensor, dt_proj.bias).float(),
-            A=-self.get_parameter(f"A{suffix}_log").float().exp(),
-            D=self.get_parameter(f"D{suffix}").float(),
+            dt_bias=precise(cast(Tensor, dt_proj.bias)),
+            A=-precise(getattr(self, f"A{suffix}_log")).exp(),  # no Parameter where torch.func.functional_call gives it
+            D=precise(getattr(self, f"D{suffix}")),
         )
+
+
+def precise(x: Tensor) -> Tensor:
+    """In float32 at least, which a scan's own parameters need."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def output_projection(inner: int, dim: int, depth: int) -> nn.Linear:
@@ -105,12 +112,20 @@ class Attention(nn.Module):
     """Multi-head softmax attention by scaled_dot_product_attention, so that every platform's fused kernel serves.
     causal: a token sees itself and those before it only."""
 
-    def __init__(self, dim: int, num_heads: int, causal: bool = False) -> None:
+    def __init__(self, dim: int, num_heads: int, causal: bool = False, backend: Backend = "auto") -> None:
         super().__init__()
         self.num_heads, self.causal = num_heads, causal
+        self.backend: Backend = backend
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, tokens_BLE: Tensor) -> Tensor:
         q, k, v = self.qkv(tokens_BLE).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v, self.causal, self.backend).transpose(1, 2).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, backend: Backend) -> Tensor:
+    """Softmax attention (B, heads, L, width); as plain products where the backend is the reference, because fused
+    kernels have no second derivative."""
+    with sdpa_kernel(SDPBackend.MATH) if backend == "reference" else nullcontext():
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)

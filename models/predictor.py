@@ -84,12 +84,17 @@ class PatchPredictor(VolumeEncoder):
 
     def error_of(self, pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor) -> Tensor:
         """The loss of predictions of the patches `ids_BK`, ()."""
-        return patch_error_fn(pred_BKP, volume_BCZYX, ids_BK, self.config.patch_size, self.config.norm_pix_loss)
+        config = self.config
+        return patch_error_fn(
+            pred_BKP, volume_BCZYX, ids_BK, config.patch_size, config.norm_pix_loss, backend=config.scan_backend
+        )
 
     def error_from(self, decoded_BKE: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor) -> Tensor:
         """`error_of` what decoder_pred makes of decoded tokens: as large as the volume, and need not be kept."""
-        layer = decoded_BKE, self.decoder_pred.weight, self.decoder_pred.bias
-        return linear_patch_error_fn(*layer, volume_BCZYX, ids_BK, self.config.patch_size, self.config.norm_pix_loss)
+        config, layer = self.config, (decoded_BKE, self.decoder_pred.weight, self.decoder_pred.bias)
+        return linear_patch_error_fn(
+            *layer, volume_BCZYX, ids_BK, config.patch_size, config.norm_pix_loss, backend=config.scan_backend
+        )
 
     def targets(self, patches_BLP: Tensor) -> Tensor:
         """What the decoder should predict: the patches, each normalised by its own moments if norm_pix_loss."""

@@ -16,7 +16,7 @@ from models.config import MixerName, ModelConfig
 from models.conv_attention import ConvAttention
 from models.mamba2 import Mamba2
 from models.mixers import Attention, BiMamba
-from ops import add_norm_fn, bimamba_block_fn
+from ops import Backend, add_norm_fn, bimamba_block_fn
 
 NORM_EPS = 1e-5
 Pair = tuple[Tensor, Tensor]
@@ -39,8 +39,11 @@ class Block(nn.Module):
     one, follows in the same form.
     """
 
-    def __init__(self, dim: int, mixer: nn.Module, drop_path: float, mlp_ratio: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, mixer: nn.Module, drop_path: float, mlp_ratio: float = 0.0, backend: Backend = "auto"
+    ) -> None:
         super().__init__()
+        self.backend: Backend = backend
         self.norm = RMSNorm(dim, eps=NORM_EPS)
         self.mixer = mixer
         self.drop_path = DropPath(drop_path)
@@ -69,10 +72,11 @@ class Block(nn.Module):
         mlp_scale: Tensor | None,
     ) -> Pair:
         """Nothing random is drawn here, so that it can be computed again without the generator's state."""
-        normed, total = add_norm_fn(hidden, residual, rotation, self.norm.weight, NORM_EPS, scale)
+        add_norm = partial(add_norm_fn, backend=self.backend)
+        normed, total = add_norm(hidden, residual, rotation, self.norm.weight, NORM_EPS, scale)
         hidden = self.mixer(normed)
         if self.mlp is not None and self.norm2 is not None:
-            normed, total = add_norm_fn(hidden, total, None, self.norm2.weight, NORM_EPS, mlp_scale)
+            normed, total = add_norm(hidden, total, None, self.norm2.weight, NORM_EPS, mlp_scale)
             hidden = self.mlp(normed)
         return hidden, total
 
@@ -125,12 +129,14 @@ def build_trunk(
         "mamba2": partial(
             Mamba2, dim, depth, head_dim=config.head_dim, directions=config.directions, **scans, **convolves
         ),
-        "attention": partial(Attention, dim, num_heads, causal=config.directions == "forward"),
+        "attention": partial(
+            Attention, dim, num_heads, causal=config.directions == "forward", backend=config.scan_backend
+        ),
     }
     make_attention = partial(
         ConvAttention, dim, depth, num_heads=config.attention_heads, head_dim=config.attention_head_dim, **convolves
     )
     mixers = [make_attention() if i in attention_layers else make_mixer[config.mixer]() for i in range(depth)]
     rates = [0.0, *torch.linspace(0, config.drop_path_rate, depth, device="cpu").tolist()]
-    blocks = [Block(dim, mixer, rate, config.mlp_ratio) for mixer, rate in zip(mixers, rates)]
+    blocks = [Block(dim, mixer, rate, config.mlp_ratio, config.scan_backend) for mixer, rate in zip(mixers, rates)]
     return Trunk(blocks, config.drop_path_rate, config.grad_checkpointing)

@@ -195,13 +195,15 @@ def add_norm_fn(
     weight: Tensor,
     eps: float,
     scale_B: Tensor | None = None,
+    *,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """(normed, total), each (B, L, E): total = rotate(scale * hidden + residual), in float32 at least, and its RMSNorm.
 
     rotation (B or 1, L, E/2): unit complex numbers that turn channel pairs, a constant; scale (B,): a constant factor
     of each sample's hidden. normed is in weight's precision, or in autocast's where that saves a copy.
     """
-    fused = not _only_portable and cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
+    fused = not _plain(backend) and cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
     run = cpu_add_norm.add_norm if fused else add_norm.add_norm
     return run(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B)
 
@@ -229,7 +231,7 @@ def bimamba_block_fn(
         return run(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, *weights)
 
     def parts() -> tuple[Tensor, Tensor]:
-        normed, total = add_norm_fn(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B)
+        normed, total = add_norm_fn(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, backend=backend)
         return bimamba_fn(F.linear(normed, in_weight), forward, backward, out_weight, backend=backend), total
 
     if _only_portable or torch._C._are_functorch_transforms_active():  # torch.func knows no checkpoints
@@ -249,14 +251,21 @@ def gather_patches_fn(
 
 
 def patch_error_fn(
-    pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor, patch_size: int, normalise: bool = False
+    pred_BKP: Tensor,
+    volume_BCZYX: Tensor,
+    ids_BK: Tensor,
+    patch_size: int,
+    normalise: bool = False,
+    *,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Mean of (pred - target)^2 over all values, (), in float32 at least; its gradient goes to pred_BKP only.
 
     The target of row (b, k) is patch ids_BK[b, k] of the volume, values ordered (pz, py, px, c); normalise: each patch
-    by its own mean and unbiased variance + 1e-6. Targets are never held all at once: they are as large as the volume.
+    by its own mean and unbiased variance + 1e-6. Targets are never held all at once: they are as large as the volume;
+    except by the reference, which is differentiable twice.
     """
-    run = patches.patch_error_plain if _only_portable else patches.patch_error
+    run = patches.patch_error_plain if _plain(backend) else patches.patch_error
     return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
 
 
@@ -268,6 +277,8 @@ def linear_patch_error_fn(
     ids_BK: Tensor,
     patch_size: int,
     normalise: bool = False,
+    *,
+    backend: Backend = "auto",
 ) -> Tensor:
     """`patch_error_fn` of what a linear layer predicts, (): hidden_BKE, weight_PE, bias_P.
 
@@ -275,9 +286,9 @@ def linear_patch_error_fn(
     layer's gradients are made from them at once: what autograd would keep is as large as the volume, three times.
     """
     layer = hidden_BKE, weight_PE, bias_P
-    if not _only_portable and cpu_patches.takes(volume_BCZYX, *layer):
+    if not _plain(backend) and cpu_patches.takes(volume_BCZYX, *layer):
         return cpu_patches.linear_patch_error(*layer, volume_BCZYX, ids_BK, patch_size, normalise)
-    return patch_error_fn(F.linear(*layer), volume_BCZYX, ids_BK, patch_size, normalise)
+    return patch_error_fn(F.linear(*layer), volume_BCZYX, ids_BK, patch_size, normalise, backend=backend)
 
 
 def resample_affine_fn(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
@@ -285,6 +296,11 @@ def resample_affine_fn(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     voxels, (z, y, x), trilinear between voxels and to 0 beyond them. Of data: without a gradient."""
     run = cpu_resample if not _only_portable and cpu_resample.takes(volume_BCZYX) else resample
     return run.resample_affine(volume_BCZYX, back_B34)
+
+
+def _plain(backend: str) -> bool:
+    """Whether nothing but operators that PyTorch ships is wanted; they are differentiable twice."""
+    return _only_portable or backend == "reference"
 
 
 def _fused_on_cpu(backend: str, weights: Direction) -> bool:

@@ -47,7 +47,7 @@ def patch_error_plain(
     pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor, patch_size: int, normalise: bool
 ) -> Tensor:
     """`patch_error` of all patches at once, in operators that every exporter knows."""
-    target = gather_patches(volume_BCZYX, ids_BK, patch_size)
+    target = gather_patches(volume_BCZYX.detach(), ids_BK, patch_size)
     if normalise:
         mean, std = patch_moments(target)
         target = (target - mean) / std

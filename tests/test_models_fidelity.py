@@ -120,8 +120,8 @@ def undivided_directions(monkeypatch):
 
 
 def forgotten_rotary(monkeypatch):
-    def unturned(hidden, residual, rotation, *rest):
-        return add_norm_fn(hidden, residual, None, *rest)
+    def unturned(hidden, residual, rotation, *rest, **options):
+        return add_norm_fn(hidden, residual, None, *rest, **options)
 
     monkeypatch.setattr(models.trunk, "add_norm_fn", unturned)
 

@@ -233,3 +233,46 @@ def test_whole_models_in_another_precision(name, fields, dtype, volume):
     largest = max(gradient.norm() for gradient in right.values())
     for key, gradient in right.items():
         assert (gradients[key] - gradient).norm() <= tolerance * gradient.norm() + 1e-5 * largest, key
+
+
+def loss_of(model, parameters, volume, noise):
+    """What torch.func differentiates: the model's loss with these parameters, or the sum of its squared logits."""
+    options = {"noise": noise} if hasattr(model, "mask_token") else {}
+    out = torch.func.functional_call(model, parameters, (volume,), options)
+    return out.square().sum() if torch.is_tensor(out) else out.loss
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_gradients_of_each_sample_by_torch_func(name, volume):
+    model = small(name, scan_backend="reference").eval()
+    parameters, noise = {key: p.detach() for key, p in model.named_parameters()}, torch.rand(2, 24)
+
+    def loss(parameters, volume, noise):
+        return loss_of(model, parameters, volume[None], noise[None])
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, volume, noise)
+    for sample in range(2):
+        model.zero_grad()
+        loss_of(model, {}, volume[[sample]], noise[[sample]]).backward()
+        for key, p in model.named_parameters():
+            torch.testing.assert_close(found[key][sample], p.grad, rtol=1e-3, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_second_derivatives_by_the_reference_backend(name, volume):
+    """How the gradient changes along a direction, against the difference of two gradients; in double precision."""
+    model = small(name, scan_backend="reference", depth=1 + ("mha" in name), decoder_depth=1).double().eval()
+    volume, noise = volume.double(), torch.rand(2, 24)
+    parameters = dict(model.named_parameters())
+    direction = {key: torch.randn_like(p) * p.detach().abs().mean() for key, p in parameters.items()}
+
+    def gradients(step, **options):
+        moved = {key: p + step * direction[key] for key, p in parameters.items()}
+        return torch.autograd.grad(loss_of(model, moved, volume, noise), list(parameters.values()), **options)
+
+    along = sum((g * d).sum() for g, d in zip(gradients(0.0, create_graph=True), direction.values()))
+    second = torch.autograd.grad(along, list(parameters.values()))
+    for key, exact, up, down in zip(parameters, second, gradients(1e-5), gradients(-1e-5)):
+        torch.testing.assert_close(
+            (up - down) / 2e-5, exact, rtol=1e-3, atol=1e-5 * float(exact.norm()) + 1e-7, msg=key
+        )
