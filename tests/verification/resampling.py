@@ -50,8 +50,8 @@ def _image(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, pl
     theirs, weight = (resample(part, matrix, grid, "linear") for part in smooth)
     within = (places >= 1).all(-1) & (places <= np.array(case["crop"]) - 2).all(-1)
     kept = within if case["peer"] == "torchio" else share > 0.5  # where a prepared volume has its brain
-    expected = theirs / weight if case["peer"] == "MONAI" else theirs / np.maximum(weight, 1e-3)
-    tally.near(named(case), {"image in standard deviations": (ours[kept] / 60, expected[kept] / 60)}, atol=1e-4)
+    expected = theirs[kept] / weight[kept]
+    tally.near(named(case), {"image in standard deviations": (ours[kept] / 60, expected / 60)}, atol=1e-4)
 
 
 def _labels(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, places: np.ndarray, case: Case) -> None:

@@ -41,7 +41,10 @@ def run(options: Options) -> Tally:
     problems = [_problem(case) for case in cases]
     theirs = _by_r(problems)
     for number, (case, (a, b)) in enumerate(zip(cases, problems), start=1):
-        for name, value in _ours(a, b).items():
+        ours = _ours(a, b)
+        if ours["error of the difference"] == 0:  # pROC then gives a point, we what so few patients allow
+            del ours["low end of the difference"], ours["high end of the difference"]
+        for name, value in ours.items():
             tally.near(f"{name}, {named(case)}", {name: (value, theirs[number, name].pop())}, atol=TOLERANCE)
     family = problems[0][0].probabilities_RS[0]
     tally.near("Holm", {"holm": (holm(family.tolist()), theirs[0, "holm"])}, atol=TOLERANCE)
