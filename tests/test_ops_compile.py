@@ -122,7 +122,11 @@ def moments(dtype: torch.dtype) -> Call:
 
 BY_BACKEND = [scan, grouped_scan, conv, ssd_scan, mixer]
 OTHERS = [add_norm, patches, embedded, patch_error, linear_error, resampled, moments]
-CALLS = {f"{make.__name__}-{name}": partial(make, backend=name) for make in BY_BACKEND for name in ("auto", *BACKENDS)}
+CALLS = {
+    f"{make.__name__}-{name}": partial(make, backend=name)
+    for make in BY_BACKEND
+    for name in ("auto", *BACKENDS, "portable")
+}
 CALLS |= {f"block-{name}": partial(block, backend=name) for name in BACKENDS if name != "reference"}  # of parts above
 CALLS |= {make.__name__: make for make in OTHERS}
 

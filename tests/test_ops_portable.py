@@ -48,17 +48,23 @@ def test_decays_of_zero_and_one():
     assert portable.recurrence(rate, b, reverse=True).tolist() == [[7, 6, 4, 24, 16]]
 
 
+def nodes(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
+    """Of the graph and of the parts that a change of autocast cuts out of it."""
+    graphs = [part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    return [node for part in graphs for node in part.graph.nodes]
+
+
 def operators(length: int) -> int:
     scan = functools.partial(portable.selective_scan, delta_softplus=True)
     tensors = {name: x.detach() for name, x in ScanCase(length=length).tensors(torch.float32).items()}
     module = torch.nn.Module()
     module.forward = lambda *inputs: scan(*inputs)
-    return len(torch.export.export(module, tuple(tensors.values())).graph.nodes)
+    return len(nodes(torch.export.export(module, tuple(tensors.values()))))
 
 
 def test_the_graph_grows_with_the_logarithm_of_the_length():
     few, many = operators(64), operators(1024)
-    assert many - few <= 4 * 25
+    assert 0 < many - few <= 4 * 25
     assert many < 300
     assert math.isclose((many - few) / 4, (operators(256) - few) / 2)
 
@@ -83,7 +89,7 @@ def test_inside_the_context_nothing_of_ours_is_called():
         expected = Everything()(*given)
         with ops.portable_operators():
             graph = torch.export.export(Everything(), given)
-        assert not [node for node in graph.graph.nodes if "mamba_mae" in str(node.target)]
+        assert not [node for node in nodes(graph) if "mamba_mae" in str(node.target)]
         for found, wanted in zip(graph.module()(*given), expected):
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
         assert "mamba_mae" in str(torch.export.export(Everything(), given).graph)
