@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ops.cpu import PRECISIONS
 from util import half
 from util.distributed import World
-from util.half import Precision, choose, instruction_set, precision_of_run, slowdown, this_cpu
+from util.half import OF_KERNELS, Precision, choose, instruction_set, precision_of_run, slowdown, this_cpu
+from util.optim import DTYPES
 from util.runs import write_json
 
 CPU, ALONE = torch.device("cpu"), World(0, 1, torch.device("cpu"))
@@ -40,6 +42,14 @@ def test_where_it_pays_it_is_used_and_nothing_is_said(caplog):
     assert choose("bf16", CPU, measure=fast) == Precision("bf16", "bf16", 0.4, this_cpu())
     assert choose("bf16", CPU, measure=lambda precision: 1.0).used == "fp32"  # nothing gained, accuracy lost
     assert len(caplog.records) == 1
+
+
+def test_float16_is_float32_on_every_cpu_since_the_kernels_do_not_know_it(caplog):
+    assert choose("fp16", CPU, measure=fast) == Precision("fp16", "fp32", 0.4, this_cpu())
+    (record,) = caplog.records
+    assert "fp16 products take 0.4 times as long as float32's" in record.message
+    assert "the scan's kernels know no fp16 there" in record.message
+    assert {torch.float32, *(DTYPES[name] for name in OF_KERNELS)} == set(PRECISIONS)  # of ops/cpu.py
 
 
 def test_float32_and_gpus_are_not_measured(caplog):

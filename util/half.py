@@ -2,8 +2,9 @@
 
 PyTorch computes bfloat16 and float16 products on every CPU. Where the CPU has no instructions for them they take some
 to some hundred times as long as float32's, and what the CPU says of itself is a hint only: so both are timed.
-Where half precision does not pay, everything is float32: storing sequences in bfloat16 around float32 products costs
-more in conversions than it saves.
+Where half precision does not pay, everything is float32, sequences too: on AVX2 the scan is no faster on bfloat16
+sequences, and every product would need conversions. float16 never pays on a CPU: the kernels of ops/cpu.py know float32
+and bfloat16, and the plain scan that float16 falls back to costs more than products can save.
 """
 
 import functools
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 ROWS, INNER, OUTER = 128, 384, 384  # a millisecond in float32 on one core
 REPEATS, ENOUGH_S = 6, 0.02  # timings of each product: two at least, and no more once so long is spent
+OF_KERNELS: tuple[PrecisionName, ...] = ("bf16",)  # what the mixers' CPU kernels take besides float32
 Measure = Callable[[PrecisionName], float]
 
 
@@ -49,7 +51,8 @@ class Precision:
     @property
     def reason(self) -> str:
         """Why `used` is not `asked`."""
-        return f"{self.asked} products take {self.factor:.2g} times as long as float32's on this CPU ({self.cpu})"
+        timed = f"{self.asked} products take {self.factor:.2g} times as long as float32's on this CPU ({self.cpu})"
+        return timed if self.asked in OF_KERNELS else f"{timed}, and the scan's kernels know no {self.asked} there"
 
 
 @functools.cache
@@ -115,7 +118,8 @@ def decide(
     if kept is not None and (kept.asked, kept.cpu) == (asked, cpu):
         return kept
     factor = measure(asked)
-    return Precision(asked, asked if factor < 1 else "fp32", round(factor, 3), cpu)
+    pays = factor < 1 and asked in OF_KERNELS
+    return Precision(asked, asked if pays else "fp32", round(factor, 3), cpu)
 
 
 def choose(
