@@ -15,16 +15,19 @@ from torch import Tensor
 INSTALL = "pip install --no-build-isolation -r requirements-cuda.txt"
 SCAN_MODULE = "mamba_ssm.ops.selective_scan_interface"
 CONV_MODULE = "causal_conv1d"
+EXTENSIONS = {SCAN_MODULE: "selective_scan_cuda", CONV_MODULE: "causal_conv1d_cuda"}  # compiled, beside the packages
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 CONV_WIDTHS = (2, 3, 4)
 
 
 @functools.cache
 def import_problem(module: str) -> str | None:
-    """Why `module` cannot be imported, or None. A kernel built for another torch fails like a missing one."""
+    """Why `module` or its compiled extension cannot be imported, or None. Newer packages import without the extension
+    and fail in the first call; one built for another torch fails in many ways."""
     try:
         importlib.import_module(module)
-    except (ImportError, OSError) as error:
+        importlib.import_module(EXTENSIONS.get(module, module))
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -38,7 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
         return stand_in
 
-    for name in ("mamba_ssm", "mamba_ssm.ops", cuda.SCAN_MODULE, cuda.CONV_MODULE):
+    for name in ("mamba_ssm", "mamba_ssm.ops", cuda.SCAN_MODULE, cuda.CONV_MODULE, *cuda.EXTENSIONS.values()):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules[cuda.SCAN_MODULE].selective_scan_fn = recording(scan_signature)  # pyright: ignore
     sys.modules[cuda.CONV_MODULE].causal_conv1d_fn = recording(conv_signature)  # pyright: ignore
@@ -130,6 +130,20 @@ def test_a_missing_package_names_the_install_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=r"causal_conv1d.*requirements-cuda\.txt"):
         cuda.causal_conv1d(torch.zeros(1, 2, 3), torch.zeros(2, 4))
     cuda.import_problem.cache_clear()
+
+
+@pytest.mark.parametrize("error", [ImportError("no selective_scan_cuda"), RuntimeError("built for another torch")])
+def test_a_package_without_its_extension_is_missing(error: Exception, calls: list, monkeypatch: pytest.MonkeyPatch):
+    import_module = cuda.importlib.import_module
+
+    def without(name: str) -> Any:
+        if name == "selective_scan_cuda":
+            raise error
+        return import_module(name)
+
+    monkeypatch.setattr(cuda.importlib, "import_module", without)
+    assert str(error) in str(cuda.import_problem(cuda.SCAN_MODULE))
+    assert cuda.import_problem(cuda.CONV_MODULE) is None
 
 
 def test_what_the_kernels_cannot_take():
