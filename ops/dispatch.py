@@ -23,6 +23,7 @@ from ops import (
     cpu_patches,
     cpu_resample,
     cuda,
+    gpu,
     patches,
     portable,
     reference,
@@ -36,12 +37,17 @@ from ops.checks import check_conv, check_scan, check_ssd
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "chunked", "cpu", "cuda", "portable"]
+Backend = Literal["auto", "reference", "chunked", "cpu", "triton", "cuda", "portable"]
+
+SLOW_ON_GPU = {  # without a kernel of ours or of mamba_ssm
+    "selective scan": "a training step launches some 90,000 small kernels and is about as slow as on a CPU"
+}
 
 _SCANS: dict[str, Callable[..., Any]] = {
     "reference": reference.selective_scan,
     "chunked": chunked.selective_scan,
     "cpu": cpu.selective_scan,
+    "triton": gpu.selective_scan,
     "cuda": cuda.selective_scan,
     "portable": portable.selective_scan,
 }
@@ -49,6 +55,7 @@ _CONVS: dict[str, Callable[..., Any]] = {
     "reference": reference.causal_conv1d,
     "chunked": conv.causal_conv1d,
     "cpu": cpu.causal_conv1d,
+    "triton": gpu.causal_conv1d,
     "cuda": cuda.causal_conv1d,
     "portable": reference.causal_conv1d,
 }
@@ -56,6 +63,7 @@ _SSDS: dict[str, Callable[..., Any]] = {
     "reference": ssd.ssd_scan,
     "chunked": ssd_chunked.ssd_scan,
     "cpu": ssd_chunked.ssd_scan,  # matrix products already: no kernel of its own
+    "triton": ssd_chunked.ssd_scan,
     "cuda": ssd_cuda.ssd_scan,
     "portable": portable.ssd_scan,
 }
@@ -79,7 +87,8 @@ def available_backends() -> list[str]:
     Compiles the CPU kernels if there are none yet."""
     compiled = ["cpu"] if cpu_library.problem() is None else []
     fused = torch.cuda.is_available() and not any(map(cuda.import_problem, (cuda.SCAN_MODULE, cuda.CONV_MODULE)))
-    return ["reference", "chunked", *compiled, *(["cuda"] if fused else [])]
+    ours = torch.cuda.is_available() and gpu.unavailable(torch.empty(0, device="cuda")) is None
+    return ["reference", "chunked", *compiled, *(["triton"] if ours else []), *(["cuda"] if fused else [])]
 
 
 def selective_scan_fn(
@@ -107,7 +116,11 @@ def selective_scan_fn(
     Raises ValueError for shapes that do not fit, complex A, and a backend that is unknown or cannot run here.
     """
     check_scan(u, delta, A, B, C, D, z, delta_bias)
-    run = _choose("selective scan", _SCANS, backend, u, lambda: cuda.unavailable(cuda.SCAN_MODULE, u))
+    obstacles = {
+        "triton": lambda: gpu.unavailable(u, states=A.shape[1]),
+        "cuda": lambda: cuda.unavailable(cuda.SCAN_MODULE, u),
+    }
+    run = _choose("selective scan", _SCANS, backend, u, obstacles)
     return run(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, reverse=reverse)
 
 
@@ -136,7 +149,11 @@ def causal_conv1d_fn(
     """
     check_conv(x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation)
     width = weight.shape[1]
-    run = _choose("causal convolution", _CONVS, backend, x, lambda: cuda.unavailable(cuda.CONV_MODULE, x, width))
+    obstacles = {
+        "triton": lambda: gpu.unavailable(x, width=width),
+        "cuda": lambda: cuda.unavailable(cuda.CONV_MODULE, x, width),
+    }
+    run = _choose("causal convolution", _CONVS, backend, x, obstacles)
     return run(
         x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
     )
@@ -164,7 +181,8 @@ def ssd_scan_fn(
     Raises ValueError for shapes that do not fit and a backend that is unknown or cannot run here.
     """
     check_ssd(x, dt, A, B, C, D, dt_bias)
-    run = _choose("Mamba2 scan", _SSDS, backend, x, lambda: ssd_cuda.unavailable(x, B))
+    obstacles = {"triton": lambda: gpu.unavailable(x), "cuda": lambda: ssd_cuda.unavailable(x, B)}
+    run = _choose("Mamba2 scan", _SSDS, backend, x, obstacles, on_gpu=("cuda",))
     return run(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse=reverse)
 
 
@@ -179,11 +197,14 @@ def bimamba_fn(
     if _fused_on_cpu(backend, forward) and cpu.unavailable(xz_BLx) is None:
         _log_once("bidirectional mixer", "cpu", xz_BLx.device.type, None)
         return cpu_bimamba.bimamba(xz_BLx, forward, backward, out_weight)
-    width = forward.conv_weight.shape[1]
+    device, width = xz_BLx.device.type, forward.conv_weight.shape[1]
     obstacles = cuda.unavailable(cuda.SCAN_MODULE, xz_BLx), cuda.unavailable(cuda.CONV_MODULE, xz_BLx, width)
     if not _only_portable and backend in ("auto", "cuda") and not any(obstacles):
-        _log_once("bidirectional mixer", "cuda", xz_BLx.device.type, None)
+        _log_once("bidirectional mixer", "cuda", device, None)
         return side_by_side(cuda.selective_scan, cuda.causal_conv1d, xz_BLx, forward, backward, out_weight)
+    if _ours_on_gpu(xz_BLx, backend) and gpu.takes_mixer(xz_BLx, forward):
+        _log_once("bidirectional mixer", "triton", device, None)
+        return gpu.bimamba(xz_BLx, forward, backward, out_weight)
     scan = functools.partial(selective_scan_fn, backend=backend)
     return one_by_one(scan, functools.partial(causal_conv1d_fn, backend=backend), xz_BLx, forward, backward, out_weight)
 
@@ -203,9 +224,12 @@ def add_norm_fn(
     rotation (B or 1, L, E/2): unit complex numbers that turn channel pairs, a constant; scale (B,): a constant factor
     of each sample's hidden. normed is in weight's precision, or in autocast's where that saves a copy.
     """
-    fused = not _plain(backend) and cpu_add_norm.takes(hidden_BLE, residual_BLE, rotation)
-    run = cpu_add_norm.add_norm if fused else add_norm.add_norm
-    return run(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B)
+    summands, run = (hidden_BLE, residual_BLE, rotation), add_norm.add_norm
+    if not _plain(backend) and cpu_add_norm.takes(*summands):
+        run = cpu_add_norm.add_norm
+    elif _ours_on_gpu(hidden_BLE, backend) and gpu.takes_sum(*summands):
+        run = gpu.add_norm
+    return run(*summands, weight, eps, scale_B)
 
 
 def bimamba_block_fn(
@@ -229,6 +253,11 @@ def bimamba_block_fn(
         run = cpu_block.bimamba_block
         weights = in_weight, forward, backward, out_weight
         return run(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, *weights)
+    summands = hidden_BLE, residual_BLE, rotation
+    if _ours_on_gpu(hidden_BLE, backend) and gpu.takes_block(*summands, in_weight, forward):
+        _log_once("bidirectional mixer", "triton", hidden_BLE.device.type, None)
+        weights = in_weight, forward, backward, out_weight
+        return gpu.bimamba_block(*summands, norm_weight, eps, scale_B, *weights)
 
     def parts() -> tuple[Tensor, Tensor]:
         normed, total = add_norm_fn(hidden_BLE, residual_BLE, rotation, norm_weight, eps, scale_B, backend=backend)
@@ -247,6 +276,8 @@ def gather_patches_fn(
     (pz, py, px, c), or contrasts_first (c, pz, py, px). In the autocast precision where that saves a copy."""
     if not _only_portable and cpu_patches.takes(volume_BCZYX):
         return cpu_patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
+    if _ours_on_gpu(volume_BCZYX, "auto") and gpu.takes_volume(volume_BCZYX):
+        return gpu.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
     return patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
 
 
@@ -265,6 +296,8 @@ def patch_error_fn(
     by its own mean and unbiased variance + 1e-6. Targets are never held all at once: they are as large as the volume;
     except by the reference, which is differentiable twice.
     """
+    if _ours_on_gpu(volume_BCZYX, backend) and gpu.takes_volume(volume_BCZYX, pred_BKP):
+        return gpu.patch_error(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
     run = patches.patch_error_plain if _plain(backend) else patches.patch_error
     return run(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
 
@@ -308,26 +341,35 @@ def _fused_on_cpu(backend: str, weights: Direction) -> bool:
     return not _only_portable and backend in ("auto", "cpu") and weights.conv_weight.shape[1] <= cpu.CONV_MAX_WIDTH
 
 
+def _ours_on_gpu(x: Tensor, backend: str) -> bool:
+    """Whether the Triton kernels are wanted: asked for, or where "auto" has no use for mamba_ssm's scan on this GPU."""
+    if _only_portable or backend not in ("auto", "triton"):
+        return False
+    return backend == "triton" or (x.is_cuda and cuda.unavailable(cuda.SCAN_MODULE, x) is not None)
+
+
 def _choose(
     operation: str,
     table: dict[str, Callable[..., Any]],
     backend: str,
     x: Tensor,
-    cuda_obstacle: Callable[[], str | None],
+    gpu_obstacles: dict[str, Callable[[], str | None]],
+    on_gpu: tuple[str, ...] = ("cuda", "triton"),
 ) -> Callable[..., Any]:
+    """`on_gpu`: the fused backends that "auto" tries there, in this order."""
     if _only_portable:
         return table["portable"]
+    obstacles = {"cpu": lambda: cpu.unavailable(x), **gpu_obstacles}
     if backend == "auto":
-        fused, obstacle = {
-            "cuda": lambda: ("cuda", cuda_obstacle()),
-            "cpu": lambda: ("cpu", cpu.unavailable(x)),
-        }.get(x.device.type, lambda: ("", f"no fused kernel for {x.device.type}"))()
-        name = "chunked" if obstacle else fused
-        _log_once(operation, name, x.device.type, obstacle)
+        fused = {"cpu": ("cpu",), "cuda": on_gpu}.get(x.device.type, ())
+        found = [(name, obstacles[name]()) for name in fused]
+        name = next((name for name, obstacle in found if obstacle is None), "chunked")
+        reasons = [obstacle for _, obstacle in found if obstacle] or [f"no fused kernel for {x.device.type}"]
+        _log_once(operation, name, x.device.type, "; ".join(reasons) if name == "chunked" else None)
         return table[name]
     if backend not in table:
         raise ValueError(f'unknown backend "{backend}", known are auto, {", ".join(table)}')
-    obstacle = {"cuda": cuda_obstacle, "cpu": lambda: cpu.unavailable(x)}.get(backend, lambda: None)()
+    obstacle = obstacles.get(backend, lambda: None)()
     if obstacle:
         raise ValueError(obstacle)
     return table[backend]
@@ -340,8 +382,17 @@ def _log_once(operation: str, name: str, device: str, obstacle: str | None) -> N
 
 @functools.cache
 def _log(operation: str, name: str, device: str, obstacle: str | None) -> None:
-    slow = obstacle is not None and device == "cpu" and cpu_library.problem() is not None
+    is_slow, cost = obstacle is not None and device == "cpu" and cpu_library.problem() is not None, ""
+    if obstacle is not None and device == "cuda" and operation in SLOW_ON_GPU:
+        is_slow, cost = True, f": {SLOW_ON_GPU[operation]}"
     logger.log(
-        logging.WARNING if slow else logging.INFO,
-        "%s on %s: backend %s%s", operation, device, name, f" ({obstacle})" if obstacle else "",
+        logging.WARNING if is_slow else logging.INFO,
+        "%s on %s: backend %s%s%s", operation, device, name, f" ({obstacle})" if obstacle else "", cost,
     )  # fmt: skip
+    if name == "triton":
+        _warn_of_triton()
+
+
+@functools.cache
+def _warn_of_triton() -> None:
+    logger.warning("%s", gpu.UNVERIFIED)

@@ -14,6 +14,7 @@ from tests.ssd_cases import SSDCase
 @pytest.fixture(autouse=True)
 def _forget_what_was_logged():
     dispatch._log.cache_clear()
+    dispatch._warn_of_triton.cache_clear()
 
 
 def test_names():
@@ -60,7 +61,7 @@ def test_positional_arguments_are_those_of_the_packages():
 
 
 def test_unknown_backend_names_the_known_ones():
-    with pytest.raises(ValueError, match=r'unknown backend "cud".*auto, reference, chunked, cpu, cuda'):
+    with pytest.raises(ValueError, match=r'unknown backend "cud".*auto, reference, chunked, cpu, triton, cuda'):
         selective_scan_fn(**ScanCase().tensors(), backend="cud")  # pyright: ignore
     with pytest.raises(ValueError, match="known are"):
         causal_conv1d_fn(torch.zeros(1, 2, 3), torch.zeros(2, 4), backend="fast")  # pyright: ignore
@@ -101,7 +102,7 @@ def test_other_devices_take_the_plain_path(caplog: pytest.LogCaptureFixture):
     class OnMps:
         device = torch.device("mps")
 
-    assert dispatch._choose("scan", {"chunked": "slow"}, "auto", OnMps(), lambda: None) == "slow"  # pyright: ignore
+    assert dispatch._choose("scan", {"chunked": "slow"}, "auto", OnMps(), {}) == "slow"  # pyright: ignore
     assert "no fused kernel for mps" in caplog.text
 
 
@@ -131,10 +132,27 @@ def test_importing_ops_imports_no_kernel_and_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_auto_on_a_gpu_uses_the_kernel_only_if_it_can():
+def test_auto_on_a_gpu_uses_the_first_kernel_that_can(caplog: pytest.LogCaptureFixture):
     class OnCuda:
         device = torch.device("cuda:0")
 
-    x, table = OnCuda(), {"chunked": "slow", "cuda": "fused"}
-    assert dispatch._choose("scan", table, "auto", x, lambda: None) == "fused"  # pyright: ignore
-    assert dispatch._choose("scan", table, "auto", x, lambda: "no package") == "slow"  # pyright: ignore
+    table = {"chunked": "slow", "triton": "ours", "cuda": "theirs"}
+
+    def chosen(ours: str | None, theirs: str | None, operation: str = "selective scan") -> Any:
+        obstacles = {"triton": lambda: ours, "cuda": lambda: theirs}
+        return dispatch._choose(operation, table, "auto", OnCuda(), obstacles)  # pyright: ignore
+
+    def warnings() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+    assert chosen(None, None) == "theirs"
+    assert not warnings()
+    assert chosen(None, "no package") == chosen(None, "no package", "causal convolution") == "ours"
+    (unverified,) = warnings()
+    assert "not yet on a GPU" in unverified
+    assert "MAMBA_MAE_TRITON=0" in unverified
+    assert chosen("too old", "no package", "causal convolution") == "slow"
+    assert chosen("too old", "no package") == "slow"
+    (_, slow) = warnings()
+    assert "no package; too old" in slow
+    assert "slow as on a CPU" in slow
