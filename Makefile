@@ -7,6 +7,7 @@ DEMO := demo_run
 MINUTES := 10
 KILLS := 100
 SOURCES := peers
+GPU_MINUTES := 6
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # `make test ISA=x86-64-v3` tests as on a CPU of that level: our kernels, and what PyTorch, oneDNN, OpenBLAS and MKL may use.
@@ -23,7 +24,7 @@ FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data 
     --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
 PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
-.PHONY: demo controls test torture verify bench clean-demo help
+.PHONY: demo controls test torture verify bench bench-gpu clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
@@ -33,6 +34,7 @@ help:
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
 	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
 	@echo "             (SOURCES=FOLDER: the folder of their source trees; QUICK=--quick: a few cases of each)"
+	@echo "make bench-gpu  on a GPU: are its kernels right, and how far from the least time (GPU_MINUTES=6)"
 	@echo "make bench  speed and memory beside the machine's limits -> benchmarks/results/ (QUICK=--quick: tiny sizes)"
 
 $(VENV)/.installed: requirements.txt
@@ -110,6 +112,9 @@ bench: $(VENV)/.installed-bench
 	$(PY) -m benchmarks.bench_step $(QUICK)
 	$(PY) -m benchmarks.bench_scaling $(QUICK)
 	$(PY) -m benchmarks.bench_data $(QUICK)
+
+bench-gpu: $(VENV)/.installed
+	$(PY) -u -m benchmarks.bench_gpu --out benchmarks/results/bench_gpu.txt --minutes $(GPU_MINUTES)
 
 clean-demo:
 	rm -rf $(DEMO)
