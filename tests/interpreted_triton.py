@@ -75,6 +75,33 @@ def test_replay_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     assert_close(forward_backward(gpu.selective_scan, tensors), at_once, rtol=0)
 
 
+def amid_nan(x: Tensor) -> Tensor:
+    """The same values as a view of memory that is NaN before, between and after them."""
+    surrounded = torch.full([side + 2 for side in x.shape], torch.nan, dtype=x.dtype)
+    inside = surrounded[tuple(slice(1, -1) for _ in x.shape)]
+    return inside.copy_(x).detach().requires_grad_()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nothing_beside_the_arguments_is_read(reverse: bool):
+    """Blocks of channels, times and states reach beyond what there is of them."""
+    tensors = replace(CASE, length=3, dim=5).tensors(torch.float32)
+    expected = forward_backward(gpu.selective_scan, tensors, delta_softplus=True, reverse=reverse)
+    sequences = {
+        name: amid_nan(tensors[name].transpose(1, 2)).transpose(1, 2) for name in ("u", "delta", "B", "C", "z")
+    }
+    with torch.no_grad():
+        out = gpu.selective_scan(**(tensors | sequences), delta_softplus=True, reverse=reverse)
+    assert torch.equal(out, expected["out"])
+    x, weight, bias = conv_tensors(5, 4, dim=7).values()
+    beside = amid_nan(x.transpose(1, 2)).transpose(1, 2)
+    of_x, of_beside = (
+        forward_backward(gpu.causal_conv1d, {"x": leaf, "weight": weight, "bias": bias}, reverse=reverse)
+        for leaf in (x, beside.detach().requires_grad_())
+    )
+    assert_close(of_beside, of_x, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("length", "width", "reverse", "silu"), [(20, 4, False, True), (1, 3, True, True), (5, 2, True, False)]
 )
