@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 Backend = Literal["auto", "reference", "chunked", "cpu", "triton", "cuda", "portable"]
 
 SLOW_ON_GPU = {  # without a kernel of ours or of mamba_ssm
-    "selective scan": "a training step launches some 90,000 small kernels and is about as slow as on a CPU"
+    "selective scan": "a training step launches tens of thousands of small kernels and may be no faster than on a CPU"
 }
 
 _SCANS: dict[str, Callable[..., Any]] = {
@@ -342,10 +342,13 @@ def _fused_on_cpu(backend: str, weights: Direction) -> bool:
 
 
 def _ours_on_gpu(x: Tensor, backend: str) -> bool:
-    """Whether the Triton kernels are wanted: asked for, or where "auto" has no use for mamba_ssm's scan on this GPU."""
+    """Whether the Triton kernels are wanted: by name, or by "auto" where the environment asks for them and mamba_ssm's
+    scan cannot run on this GPU."""
     if _only_portable or backend not in ("auto", "triton"):
         return False
-    return backend == "triton" or (x.is_cuda and cuda.unavailable(cuda.SCAN_MODULE, x) is not None)
+    if backend == "triton":
+        return True
+    return x.is_cuda and gpu.unasked() is None and cuda.unavailable(cuda.SCAN_MODULE, x) is not None
 
 
 def _choose(
@@ -362,7 +365,7 @@ def _choose(
     obstacles = {"cpu": lambda: cpu.unavailable(x), **gpu_obstacles}
     if backend == "auto":
         fused = {"cpu": ("cpu",), "cuda": on_gpu}.get(x.device.type, ())
-        found = [(name, obstacles[name]()) for name in fused]
+        found = [(name, obstacles[name]() or (gpu.unasked() if name == "triton" else None)) for name in fused]
         name = next((name for name, obstacle in found if obstacle is None), "chunked")
         reasons = [obstacle for _, obstacle in found if obstacle] or [f"no fused kernel for {x.device.type}"]
         _log_once(operation, name, x.device.type, "; ".join(reasons) if name == "chunked" else None)

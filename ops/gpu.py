@@ -1,6 +1,7 @@
 """The Triton kernels behind the signatures of ops: float32, bfloat16 and float16 in and out, the state in float32.
 
-Triton and the kernels are imported on the first call that could use them. MAMBA_MAE_TRITON=0 leaves them out.
+Triton and the kernels are imported on the first call that could use them. No GPU has run them yet, so that
+backend="auto" takes them only where MAMBA_MAE_TRITON=1.
 """
 
 import functools
@@ -22,22 +23,23 @@ CONV_MAX_WIDTH = 4  # of ops/triton/conv_kernels.py
 OLDEST = (7, 5)  # compute capability of NVIDIA GPUs that Triton compiles for
 SWITCH = "MAMBA_MAE_TRITON"
 # To go with the first results file of benchmarks/bench_gpu.py.
-UNVERIFIED = (
-    "Triton kernels are verified in the interpreter and by compilation only, not yet on a GPU; "
-    f"{SWITCH}=0 for plain PyTorch, or install mamba_ssm (requirements-cuda.txt)"
-)
+UNVERIFIED = "Triton kernels are verified in the interpreter and by compilation only, not yet on a GPU"
 INSTALL = "pip install -r requirements.txt on a Linux machine brings it with torch"
 
 
 @torch.compiler.assume_constant_result  # a compiled model asks while it is traced
 def problem(device: torch.device) -> str | None:
     """Why the kernels cannot run on `device`, with the fix; None if they can."""
-    if os.environ.get(SWITCH) == "0":
-        return f'backend "triton" is left out by {SWITCH}=0'
     if missing := import_problem():
         return f'backend "triton" needs Triton ({missing}): {INSTALL}'
     too_old = device_problem(device)
     return too_old and f'backend "triton": {too_old}; use backend="chunked"'
+
+
+@torch.compiler.assume_constant_result
+def unasked() -> str | None:
+    """Why "auto" leaves the kernels out although they may run; None where the environment asks for them."""
+    return None if os.environ.get(SWITCH) == "1" else f"Triton kernels that no GPU has run yet: {SWITCH}=1 tries them"
 
 
 @functools.cache

@@ -132,7 +132,9 @@ def test_importing_ops_imports_no_kernel_and_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_auto_on_a_gpu_uses_the_first_kernel_that_can(caplog: pytest.LogCaptureFixture):
+def test_auto_on_a_gpu_uses_the_first_kernel_that_can(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     class OnCuda:
         device = torch.device("cuda:0")
 
@@ -147,12 +149,15 @@ def test_auto_on_a_gpu_uses_the_first_kernel_that_can(caplog: pytest.LogCaptureF
 
     assert chosen(None, None) == "theirs"
     assert not warnings()
+    assert chosen(None, "no package") == "slow"  # not before a GPU has run them, unless asked for
+    (unasked,) = warnings()
+    assert "MAMBA_MAE_TRITON=1 tries them" in unasked
+    monkeypatch.setenv("MAMBA_MAE_TRITON", "1")
     assert chosen(None, "no package") == chosen(None, "no package", "causal convolution") == "ours"
-    (unverified,) = warnings()
+    (_, unverified) = warnings()
     assert "not yet on a GPU" in unverified
-    assert "MAMBA_MAE_TRITON=0" in unverified
     assert chosen("too old", "no package", "causal convolution") == "slow"
     assert chosen("too old", "no package") == "slow"
-    (_, slow) = warnings()
+    (*_, slow) = warnings()
     assert "no package; too old" in slow
-    assert "slow as on a CPU" in slow
+    assert "no faster than on a CPU" in slow

@@ -15,11 +15,6 @@ def test_tensors_elsewhere_are_refused_without_an_import_of_the_kernels():
     assert done.stdout.strip().endswith("False")
 
 
-def test_they_can_be_left_out(card: "OnCuda", monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(gpu.SWITCH, "0")
-    assert gpu.unavailable(card) == 'backend "triton" is left out by MAMBA_MAE_TRITON=0'  # pyright: ignore
-
-
 def test_an_asked_backend_that_cannot_run_raises():
     with pytest.raises(ValueError, match='"triton" takes CUDA tensors'):
         selective_scan_fn(**ScanCase().tensors(torch.float32), backend="triton")
