@@ -46,7 +46,7 @@ def scan_launches(target: GPUTarget, with_backward: bool) -> list[Compiled]:
 
 @pytest.mark.parametrize(
     ("target", "with_backward", "most_spilled"),
-    [(("cuda", 90, 32), True, 16), (("cuda", 80, 32), True, 128), (("hip", "gfx942", 64), False, 0)],
+    [(("cuda", 90, 32), True, 16), (("cuda", 80, 32), False, 0), (("hip", "gfx942", 64), False, 0)],
     ids=["sm_90", "sm_80", "gfx942"],
 )
 def test_the_scan_compiles_with_few_spills(target: tuple[str, int | str, int], with_backward: bool, most_spilled: int):
