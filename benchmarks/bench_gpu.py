@@ -127,7 +127,6 @@ def sections(log: Log) -> list[tuple[str, float, Callable[[], object]]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    os.environ[gpu.SWITCH] = "1"  # also of the processes that this one starts
     parser = cli.Parser(prog="python -m benchmarks.bench_gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.txt"), help="file that results are appended to")
     parser.add_argument("--minutes", type=float, default=6.0, help="no section begins that would end later")
@@ -175,4 +174,5 @@ def is_alive() -> bool:
 
 
 if __name__ == "__main__":
+    os.environ[gpu.SWITCH] = "1"  # "auto" takes the kernels, also in the processes that this one starts
     cli.run(main)

@@ -147,6 +147,7 @@ def test_auto_on_a_gpu_uses_the_first_kernel_that_can(
     def warnings() -> list[str]:
         return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
 
+    monkeypatch.delenv("MAMBA_MAE_TRITON", raising=False)
     assert chosen(None, None) == "theirs"
     assert not warnings()
     assert chosen(None, "no package") == "slow"  # not before a GPU has run them, unless asked for
