@@ -177,8 +177,12 @@ def check_volume(volume_BCZYX: Tensor, config: ModelConfig) -> None:
     if torch.jit.is_tracing() or isinstance(volume_BCZYX, torch.fx.Proxy):
         raise ValueError(NOT_TRACED)
     expected = (config.in_chans, *config.img_size)
-    if volume_BCZYX.dim() != 5 or tuple(volume_BCZYX.shape[1:]) != expected:
-        raise ValueError(
-            f"volume has shape {tuple(volume_BCZYX.shape)}, the model expects (batch, *{expected}): "
-            f"create the model with img_size={tuple(volume_BCZYX.shape[2:])} and in_chans={volume_BCZYX.shape[1:2]}"
-        )
+    shape = tuple(volume_BCZYX.shape)
+    if shape[1:] != expected or len(shape) != 5:
+        if len(shape) == 4:
+            fix = "add a batch axis, volume.unsqueeze(0)"
+        elif len(shape) == 5:
+            fix = f"create the model with img_size={shape[2:]} and in_chans={shape[1]}"
+        else:
+            fix = "give (batch, contrasts, Z, Y, X)"
+        raise ValueError(f"volume has shape {shape}, the model expects (batch, *{expected}): {fix}")

@@ -92,3 +92,17 @@ def test_orders_are_no_part_of_a_checkpoint_and_move_with_the_model():
     raster, hilbert = mae("mamba", "raster"), mae("mamba", "hilbert")
     assert raster.state_dict().keys() == hilbert.state_dict().keys()
     assert hilbert.to("meta").scan_places.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("shape", "fix"),
+    [
+        ((1, 3, 16, 16, 24), r"create the model with img_size=\(16, 16, 24\) and in_chans=3"),
+        ((4, 16, 16, 16), r"add a batch axis, volume\.unsqueeze\(0\)"),
+        ((16, 16, 16), r"give \(batch, contrasts, Z, Y, X\)"),
+    ],
+)
+def test_a_volume_of_another_shape_is_told_what_to_do(shape, fix):
+    model = create_model("vim_3d_tiny_patch8", img_size=16, embed_dim=24, depth=1)
+    with pytest.raises(ValueError, match=rf"the model expects \(batch, \*\(4, 16, 16, 16\)\): {fix}"):
+        model(torch.zeros(shape))
