@@ -98,8 +98,8 @@ test: $(VENV)/.installed-dev
 	$(if $(ISA),MAMBA_MAE_ISA=$(ISA)) $(IMITATE_$(ISA)) OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
 
 torture: $(VENV)/.installed-dev
-	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.torture --kills $(KILLS)
-	$(PY) -m tests.fuzz --minutes $(MINUTES)
+	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.robustness.torture --kills $(KILLS)
+	$(PY) -m tests.robustness.fuzz --minutes $(MINUTES)
 
 verify: $(VENV)/.installed-verify
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.verification all --sources $(SOURCES) --report $(QUICK)

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from util import cli
-from util.comparisons import compare, holm
-from util.evaluation import format_p, statistics_of
-from util.extremes import EXTREME_NOTE
-from util.results import aligned, format_cell, read_predictions, without_nan
+from util.evaluation.predictions import arrange, read_predictions
+from util.evaluation.results_file import statistics_of
+from util.evaluation.tables import aligned, format_cell, format_p, without_nan, write_workbook
 from util.runs import write_json
-from util.scores import Scores, arrange, check_paired
-from util.workbook import write_workbook
-from vis.evaluation_charts import comparison_chart
-from vis.style import save_png
+from util.statistics.comparisons import compare, holm
+from util.statistics.exact_intervals import EXTREME_NOTE
+from util.statistics.scores import Scores, check_paired
+from vis.drawing.evaluation_charts import comparison_chart
+from vis.drawing.style import save_png
 
 logger = logging.getLogger(__name__)
 SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity", "brier")

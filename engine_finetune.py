@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from util.data.dataset import PreparedVolumes
-from util.distributed import World
-from util.loader import eval_loader
-from util.loop import train_epoch
-from util.mixing import VolumeMixup
-from util.optim import PrecisionName, autocast
+from util.distributed.world import World
+from util.training.epoch import train_epoch
+from util.training.loader import eval_loader
+from util.training.mixup import VolumeMixup
+from util.training.optim import PrecisionName, autocast
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def finetune_epoch(
     to_input: Callable[[Tensor], Tensor] = lambda batch: batch,
     **loop,
 ) -> dict[str, float]:
-    """Classify every batch once; see util.loop.train_epoch for the rest and the result.
+    """Classify every batch once; see util.training.epoch.train_epoch for the rest and the result.
 
     to_input: turns a batch of the loader, on the device, into the model's input.
     """

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from util.distributed import World
-from util.loader import MASKS, seed_of
-from util.loop import train_epoch
+from util.distributed.world import World
+from util.training.epoch import train_epoch
+from util.training.loader import MASKS, seed_of
 
 
 def pretrain_epoch(
@@ -24,7 +24,7 @@ def pretrain_epoch(
     to_input: Callable[[Tensor], Tensor] = lambda batch: batch,
     **loop,
 ) -> dict[str, float]:
-    """Predict patches of every batch once; see util.loop.train_epoch for the rest and the result.
+    """Predict patches of every batch once; see util.training.epoch.train_epoch for the rest and the result.
 
     mask_ratio: part of the patches that is removed; None for a model that takes no mask (autoregressive).
     to_input: turns a batch of the loader, on the device, into the model's input.

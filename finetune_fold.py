@@ -15,27 +15,27 @@ from torch import nn
 from engine_finetune import finetune_epoch, predict
 from models import VolumeClassifier, create_model
 from ops import resample_affine_fn
-from util import arguments
-from util.calibration import Decision, fit_decision, scaled
-from util.checkpoint import load_pretrained, load_weights, read_checkpoint
-from util.data.bad_volumes import report_stand_ins
+from util.checkpoint.loading import load_pretrained, load_weights, read_checkpoint
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
-from util.distributed import World
-from util.fitting import Inside, fit
-from util.folds import Fold
-from util.loader import seed_all, train_loader
-from util.metrics import classification_metrics
-from util.mixing import VolumeMixup
-from util.optim import PrecisionName, Schedule, Stepper, build_optimizer, scaled_lr
-from util.protocol import Division
-from util.record import Record
-from util.results import Prediction
+from util.data.stand_ins import report_stand_ins
+from util.distributed.world import World
+from util.evaluation.predictions import Prediction
+from util.process.stopping import StopRequest
+from util.protocol.best_epoch import BestEpoch, selected_weights
+from util.protocol.decision import Decision, fit_decision, scaled
+from util.protocol.division import Division
+from util.protocol.folds import Fold
+from util.protocol.tta import FlipAveraged
 from util.runs import checkpoints, last_checkpoint
-from util.selection import BestEpoch, selected_weights
-from util.stopping import StopRequest
-from util.training import Training, average_of
-from util.tta import FlipAveraged
+from util.statistics.metrics import classification_metrics
+from util.training import arguments
+from util.training.fit import Inside, fit
+from util.training.loader import seed_all, train_loader
+from util.training.mixup import VolumeMixup
+from util.training.optim import PrecisionName, Schedule, Stepper, build_optimizer, scaled_lr
+from util.training.record import Record
+from util.training.state import Training, average_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ def train_fold(
     stop: StopRequest,
     precision: PrecisionName,
 ) -> States:
-    """A fresh model, trained on the fold's training part; precision: see util/half.py, not always what args say."""
+    """A fresh model, trained on the fold's training part; precision: see util/training/precision.py, not always what
+    args say."""
     folder = fold_folder(args, fold)
     if args.resume is None and checkpoints(folder):
         raise ValueError(f"fold {fold} in {folder} has checkpoints: continue it with --resume auto, or --overwrite all")

@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from finetune_fold import build_classifier, finished_fold, fold_folder, test_fold, train_fold
-from util import arguments, cli
+from util import cli
 from util.data.cohort import Cohort, load_cohort
 from util.data.controls import controlled
-from util.data.failures import surviving
 from util.data.folder import LABEL_SHEET
-from util.distributed import World
-from util.gathering import PREDICTIONS, RAW_PREDICTIONS, Rivals, gather_results
-from util.half import precision_of_run
-from util.hub import pinned
-from util.launch import launch
-from util.locks import locked, locked_by_main
-from util.protocol import FOLDS_FILE, Division, add_protocol_options, check_protocol, divide, protocol_facts
-from util.results import write_predictions
+from util.distributed.world import World
+from util.evaluation.cross_validation import PREDICTIONS, RAW_PREDICTIONS, Rivals, gather_results
+from util.evaluation.predictions import write_predictions
+from util.files.locks import locked, locked_by_main
+from util.hub.download import pinned
+from util.process.launch import launch
+from util.process.stopping import StopRequest
+from util.protocol.division import FOLDS_FILE, Division, add_protocol_options, check_protocol, divide, protocol_facts
 from util.runs import checkpoint_path, checkpoints, device_name, refuse_exported, start_run
-from util.stopping import StopRequest
+from util.training import arguments
+from util.training.data_failures import surviving
+from util.training.precision import precision_of_run
 
 logger = logging.getLogger(__name__)
 

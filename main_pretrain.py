@@ -13,25 +13,26 @@ from pathlib import Path
 
 from engine_pretrain import patch_mean_loss, pretrain_epoch
 from models import AutoregressiveModel3D, PatchPredictor, create_model
-from models.masking import count_kept
+from models.tokens.masking import count_kept
 from ops import resample_affine_fn
-from util import arguments, cli
-from util.data.bad_volumes import report_stand_ins
+from util import cli
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
-from util.data.failures import surviving
-from util.distributed import World
-from util.fitting import Inside, fit
-from util.half import precision_of_run
-from util.launch import launch
-from util.loader import eval_loader, seed_all, train_loader
-from util.locks import locked_by_main
-from util.optim import Schedule, Stepper, build_optimizer, scaled_lr
-from util.record import Record
+from util.data.stand_ins import report_stand_ins
+from util.distributed.world import World
+from util.files.locks import locked_by_main
+from util.process.launch import launch
+from util.process.stopping import StopRequest
 from util.runs import device_name, start_run
-from util.stopping import StopRequest
-from util.training import Training, average_of
-from vis.reconstruct import reconstruction_picture
+from util.training import arguments
+from util.training.data_failures import surviving
+from util.training.fit import Inside, fit
+from util.training.loader import eval_loader, seed_all, train_loader
+from util.training.optim import Schedule, Stepper, build_optimizer, scaled_lr
+from util.training.precision import precision_of_run
+from util.training.record import Record
+from util.training.state import Training, average_of
+from vis.drawing.reconstruction import reconstruction_picture
 
 logger = logging.getLogger(__name__)
 MASK_RATIO = 0.75

@@ -20,27 +20,28 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from util.arguments import RUN_FROM, positive
 from util.cli import Parser, run, setup_logging
 from util.data.folder import CONTRASTS, PHANTOM
-from util.data.layouts import Study as Files
-from util.data.new_patient import find_patient, missing_contrasts, patient_from_files
-from util.data.prepare import Prepared, Settings, prepare_study
-from util.distributed import choose_device
-from util.novelty import SMALLEST, Novelty, Reference, judge
+from util.data.prepare.study import Prepared, Settings, prepare_study
+from util.data.raw.layouts import Study as Files
+from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files
+from util.distributed.world import choose_device
+from util.inference.ensemble import FoldEnsemble, Opinion, check_together, open_ensemble
+from util.inference.open_run import is_phantom
+from util.inference.study import Study
+from util.patient.novelty import SMALLEST, Novelty, Reference, judge
+from util.patient.reference_features import references
 from util.runs import environment
-from vis.display import Study
-from vis.ensemble import FoldEnsemble, MeanMap, Opinion, check_together, open_ensemble
-from vis.figures import map_figure
-from vis.maps import MAPS, Upsampling, upsample
-from vis.methods import CLASS_SPECIFIC, method
-from vis.nifti import write_nifti
-from vis.patient_report import patient_facts, run_facts, write_patient_report, write_table
-from vis.patient_space import PatientSpace
-from vis.reference import references
-from vis.session import is_phantom
-from vis.terms import CLASS_NAMES
-from vis.viewer import write_viewer
+from util.training.arguments import RUN_FROM, positive
+from vis.drawing.figures import map_figure
+from vis.drawing.wording import CLASS_NAMES
+from vis.export.nifti import write_nifti
+from vis.export.patient_space import PatientSpace
+from vis.export.viewer import write_viewer
+from vis.maps.fold_mean import MeanMap, mean_maps
+from vis.maps.latent import MAPS, Upsampling, upsample
+from vis.maps.registry import CLASS_SPECIFIC, method
+from vis.reporting.patient import patient_facts, run_facts, write_patient_report, write_table
 
 logger = logging.getLogger(__name__)
 # A principal component's sign and direction differ from fold to fold: no mean over folds.
@@ -216,7 +217,7 @@ def predict_patient(
         with watch.stage("maps"):
             shown = picture_study(study.subject, ready, ensemble, volume_BCZYX)
             called = ensemble.called(opinion)
-            maps = ensemble.maps(volume_BCZYX, args.map, called) if args.map else {}
+            maps = mean_maps(ensemble.models.values(), volume_BCZYX, args.map, called) if args.map else {}
             files, viewer, drawn = write_maps(folder, shown, ready, ensemble, maps, called, args.upsample)
         pictures += drawn
         complete = {name: found.completeness.facts() for name, found in maps.items() if found.completeness is not None}

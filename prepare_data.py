@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from util.atomic import atomic_write
 from util.cli import Parser, run, setup_logging
-from util.data.batch import prepare_cohort
 from util.data.folder import LABEL_SHEET
 from util.data.labels import LabelType, read_labels
-from util.data.layouts import EXAMPLE_PATTERN, Study, find_brats, find_by_pattern, find_egd
-from util.data.prepare import Settings
+from util.data.prepare.cohort import prepare_cohort
+from util.data.prepare.study import Settings
+from util.data.raw.layouts import EXAMPLE_PATTERN, Study, find_brats, find_by_pattern, find_egd
+from util.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging()
     if args.command == "phantom":
         # simulation needs torch and nilearn, which every worker of a preparation would otherwise import too
-        from util.data.phantom_cohort import write_phantoms
+        from util.data.phantom.cohort import write_phantoms
 
         layouts = ("brats", "egd") if args.layout == "both" else (args.layout,)
         write_phantoms(

@@ -18,23 +18,24 @@ import torch
 
 from models import create_model
 from models.encoder import VolumeEncoder
-from util import arguments, cli
-from util.checkpoint import load_pretrained, read_checkpoint
-from util.checkpoint_facts import fidelity_of, is_published, recorded, registry_name
-from util.checkpoint_files import checkpoint_file
+from util import cli
+from util.checkpoint.facts import fidelity_of, is_published, recorded, registry_name
+from util.checkpoint.files import checkpoint_file
+from util.checkpoint.loading import load_pretrained, read_checkpoint
 from util.data.cohort import Cohort, load_cohort
 from util.data.dataset import PreparedVolumes
 from util.data.folder import CONTRASTS, LABEL_SHEET
 from util.data.normalize import Normalize
-from util.distributed import choose_device
-from util.features import POOLS, cached, extract_features, file_hash, state_of_volumes
-from util.folds import Fold, fold_hash, load_folds, make_folds, save_folds
-from util.hub import pinned
-from util.loader import seed_all
-from util.probe_results import ProbeRow, write_probe_results
-from util.probes import PROBES, fit_and_score
-from util.results import Prediction
+from util.distributed.world import choose_device
+from util.evaluation.predictions import Prediction
+from util.hub.download import pinned
+from util.probing.features import POOLS, cached, extract_features, file_hash, state_of_volumes
+from util.probing.probes import PROBES, fit_and_score
+from util.probing.results import ProbeRow, write_probe_results
+from util.protocol.folds import Fold, fold_hash, load_folds, make_folds, save_folds
 from util.runs import read_config, start_run
+from util.training import arguments
+from util.training.loader import seed_all
 
 logger = logging.getLogger(__name__)
 RANDOM = "random"

@@ -15,18 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.ceilings import add_ceilings
-from benchmarks.commandline import begin, parse
-from benchmarks.step import CPU, Case, make_step
-from benchmarks.timing import measure
+from benchmarks.measuring.commandline import begin, parse
+from benchmarks.measuring.machine_limits import add_ceilings
+from benchmarks.measuring.timing import measure
+from benchmarks.measuring.training_step import CPU, Case, make_step
 from ops import resample_affine_fn
-from util import arguments, cli
+from util import cli
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import AugmentWhere, training_input
 from util.data.folder import CONTRASTS, volume_path
-from util.distributed import World
-from util.half import choose
-from util.loader import start_epoch, train_loader
+from util.distributed.world import World
+from util.training import arguments
+from util.training.loader import start_epoch, train_loader
+from util.training.precision import choose
 
 logger = logging.getLogger(__name__)
 

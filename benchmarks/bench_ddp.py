@@ -20,10 +20,10 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.commandline import begin, parse
+from benchmarks.measuring.commandline import begin, parse
 from models import create_model
-from util.arguments import positive
-from util.distributed import World
+from util.distributed.world import World
+from util.training.arguments import positive
 
 TITLE = "Two gloo ranks on one CPU: the step and what it broadcasts"
 CPU = torch.device("cpu")

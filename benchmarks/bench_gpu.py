@@ -32,9 +32,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_checks, gpu_kernels, gpu_steps
-from benchmarks.gpu_log import Log
-from ops import gpu
+from benchmarks.gpu import checks as gpu_checks
+from benchmarks.gpu import kernels as gpu_kernels
+from benchmarks.gpu import steps as gpu_steps
+from benchmarks.gpu.log import Log
+from ops.triton import backend as gpu
 from util import cli
 
 CHECK_SECONDS = 150

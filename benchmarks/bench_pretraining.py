@@ -20,12 +20,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.commandline import begin, parse
+from benchmarks.measuring.commandline import begin, parse
 from models import MaskedAutoencoder3D, create_model
-from util import arguments, cli
-from util.checkpoint import load_weights
+from util import cli
+from util.checkpoint.loading import load_weights
 from util.data.dataset import PreparedVolumes
 from util.runs import last_checkpoint, read_config
+from util.training import arguments
 
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import matplotlib
 
-from benchmarks.ceilings import add_ceilings
-from benchmarks.commandline import begin, parse
-from benchmarks.isolated import Failed, available_gib, call_isolated
-from benchmarks.step import CPU, Case, measure_step, step_arguments, timing_of
-from benchmarks.timing import Timing
+from benchmarks.measuring.commandline import begin, parse
+from benchmarks.measuring.machine_limits import add_ceilings
+from benchmarks.measuring.own_process import Failed, available_gib, call_isolated
+from benchmarks.measuring.timing import Timing
+from benchmarks.measuring.training_step import CPU, Case, measure_step, step_arguments, timing_of
 from util import cli
-from util.half import choose
+from util.training.precision import choose
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import add_ceilings, exp_rate
-from benchmarks.commandline import begin, parse
-from benchmarks.peers import mambapy_problem, pscan_scan
-from benchmarks.timing import measure
+from benchmarks.measuring.commandline import begin, parse
+from benchmarks.measuring.machine_limits import add_ceilings, exp_rate
+from benchmarks.measuring.peers import mambapy_problem, pscan_scan
+from benchmarks.measuring.timing import measure
 from ops import available_backends, selective_scan_fn
 from util import cli
-from util.allocator import keep_memory
+from util.process.allocator import keep_memory
 
 logger = logging.getLogger(__name__)
 

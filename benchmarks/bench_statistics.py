@@ -11,14 +11,14 @@ import numpy as np
 from scipy.stats import binom, mannwhitneyu, norm, ttest_1samp
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from benchmarks.commandline import begin, parse
+from benchmarks.measuring.commandline import begin, parse
 from util import cli
-from util.bootstrap import bootstrap_intervals, point_metrics, resampled_metrics, stratified_weights
-from util.comparisons import corrected_t_test, mcnemar, permutation_p
-from util.delong import Z95, delong_difference, delong_interval
-from util.metrics import METRICS, classification_metrics
-from util.results import Prediction
-from util.scores import Scores, arrange
+from util.evaluation.predictions import Prediction, arrange
+from util.statistics.bootstrap import bootstrap_intervals, point_metrics, resampled_metrics, stratified_weights
+from util.statistics.comparisons import corrected_t_test, mcnemar, permutation_p
+from util.statistics.delong import Z95, delong_difference, delong_interval
+from util.statistics.metrics import METRICS, classification_metrics
+from util.statistics.scores import Scores
 
 logger = logging.getLogger(__name__)
 NOTE = (

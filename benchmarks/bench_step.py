@@ -12,14 +12,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.ceilings import add_ceilings
-from benchmarks.commandline import Options, begin, parse
-from benchmarks.isolated import Failed, available_gib, call_isolated
-from benchmarks.peers import mambapy_problem
-from benchmarks.step import CPU, Case, measure_step, step_arguments, timing_of
+from benchmarks.measuring.commandline import Options, begin, parse
+from benchmarks.measuring.machine_limits import add_ceilings
+from benchmarks.measuring.own_process import Failed, available_gib, call_isolated
+from benchmarks.measuring.peers import mambapy_problem
+from benchmarks.measuring.training_step import CPU, Case, measure_step, step_arguments, timing_of
 from models import list_models
-from util import arguments, cli, half
-from util.half import Precision
+from util import cli
+from util.training import arguments
+from util.training import precision as half
+from util.training.precision import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +63,13 @@ NOTE = (
     "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field says otherwise; forward and backward pass, no "
     "optimiser; median (lowest-highest, repetitions) after three warm-ups, or one of a step that takes long. A "
     "process of its own per case: peak MiB is its highest resident memory. The floor is computed from the products "
-    "timed alone at the model's shapes, exponentials and memory rate (benchmarks/floor.py). All are measured anew in "
-    "the same process after every repetition, as means, because a shared host's speed changes: each repetition is "
+    "timed alone at the model's shapes, exponentials and memory rate (benchmarks/measuring/step_floor.py). "
+    "All are measured anew in the same process after every repetition, as means, because a shared host's speed "
+    "changes: each repetition is "
     "divided by the floor of its own moment. Parts: seconds of one profiled step; the fused mixer's own time, "
     "convolution included, is in scan; a peer's scan is made of products and elementwise operations and counts as "
     "those. Default allocator: glibc's as it comes, which a peer's users have; otherwise it keeps memory between "
-    "steps, as our trainings set it (util/allocator.py)."
+    "steps, as our trainings set it (util/process/allocator.py)."
 )
 
 

@@ -1,4 +1,4 @@
-"""VolumeClassifier: the trunk on all tokens, their mean, a linear head; timm's contract (METHOD.md section 4)."""
+"""VolumeClassifier: the trunk on all tokens, their mean, a linear head; timm's contract (docs/method.md section 4)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,9 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.config import GLOBAL_POOLS, Grid, ModelConfig, Pool
-from models.encoder import VolumeEncoder
-from models.state import (
+from models.adapt import (
     CLASS_TOKEN,
     DECODER_ONLY,
     ENCODER_FIELDS,
@@ -21,6 +19,8 @@ from models.state import (
     fit_missing_contrasts,
     fit_positions,
 )
+from models.config import GLOBAL_POOLS, Grid, ModelConfig, Pool
+from models.encoder import VolumeEncoder
 
 _POOLS: dict[Pool, Callable[[Tensor, Tensor | int], Tensor]] = {  # (tokens (B, L, E), the last one's place)
     "mean": lambda tokens, last: tokens.mean(dim=1),

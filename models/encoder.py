@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.adapt import MISSING_CONTRAST, AdaptedState, fit_positions
+from models.blocks.fidelity import PARTS
+from models.blocks.trunk import NORM_EPS, Collect, RMSNorm, Trunk, build_trunk
 from models.config import Grid, ModelConfig, ScanOrder, volume_size
-from models.fidelity import PARTS
 from models.intermediates import Intermediates
-from models.orders import RASTER, SHUFFLE, scan_places
-from models.patches import PatchEmbed3D, take_tokens
-from models.state import MISSING_CONTRAST, AdaptedState, fit_positions
-from models.trunk import NORM_EPS, Collect, RMSNorm, Trunk, build_trunk
+from models.tokens.patches import PatchEmbed3D, take_tokens
+from models.tokens.scan_orders import RASTER, SHUFFLE, scan_places
 
 UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
 NOT_TRACED = (

@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from models.blocks.trunk import Collect, Trunk
 from models.config import ModelConfig
-from models.trunk import Collect, Trunk
 
 OutputFormat = Literal["NLC", "NCDHW", "NCHW"]  # NCHW is what timm's helpers ask for where they mean maps
 

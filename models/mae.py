@@ -1,12 +1,12 @@
-"""MaskedAutoencoder3D (METHOD.md section 4)."""
+"""MaskedAutoencoder3D (docs/method.md section 4)."""
 
 import torch
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.masking import make_mask
-from models.patches import take_tokens
 from models.predictor import MAEOutput, PatchPredictor
+from models.tokens.masking import make_mask
+from models.tokens.patches import take_tokens
 
 
 class MaskedAutoencoder3D(PatchPredictor):

@@ -5,11 +5,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import Grid, ModelConfig
-from models.encoder import VolumeEncoder, check_volume
-from models.patches import patchify, unpatchify
-from models.positions import sincos_position_embedding
-from models.state import (
+from models.adapt import (
     CLASS_TOKEN,
     DECODER_ONLY,
     ENCODER_FIELDS,
@@ -22,7 +18,11 @@ from models.state import (
     fit_missing_contrasts,
     fit_positions,
 )
-from models.trunk import NORM_EPS, RMSNorm, build_trunk
+from models.blocks.trunk import NORM_EPS, RMSNorm, build_trunk
+from models.config import Grid, ModelConfig
+from models.encoder import VolumeEncoder, check_volume
+from models.tokens.patches import patchify, unpatchify
+from models.tokens.positions import sincos_position_embedding
 from ops import linear_patch_error_fn, patch_error_fn, patch_moments
 
 

@@ -1,7 +1,6 @@
 """The scans of Mamba and Mamba2 and causal convolution on any device, with the signatures of mamba_ssm and
 causal_conv1d, and what a bidirectional mixer makes of them."""
 
-from ops.bimamba import Direction
 from ops.dispatch import (
     Backend,
     add_norm_fn,
@@ -17,7 +16,8 @@ from ops.dispatch import (
     selective_scan_fn,
     ssd_scan_fn,
 )
-from ops.patches import patch_moments
+from ops.reference.bimamba import Direction
+from ops.reference.patches import patch_moments
 
 __all__ = [
     "Backend",

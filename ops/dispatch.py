@@ -11,29 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ops import (
-    add_norm,
-    chunked,
-    conv,
-    cpu,
-    cpu_add_norm,
-    cpu_bimamba,
-    cpu_block,
-    cpu_library,
-    cpu_patches,
-    cpu_resample,
-    cuda,
-    gpu,
-    patches,
-    portable,
-    reference,
-    resample,
-    ssd,
-    ssd_chunked,
-    ssd_cuda,
-)
-from ops.bimamba import Direction, one_by_one, side_by_side
-from ops.checks import check_conv, check_scan, check_ssd
+from ops import portable
+from ops.arguments import check_conv, check_scan, check_ssd
+from ops.chunked import conv
+from ops.chunked import scan as chunked
+from ops.chunked import ssd as ssd_chunked
+from ops.cpu import add_norm as cpu_add_norm
+from ops.cpu import backend as cpu
+from ops.cpu import bimamba as cpu_bimamba
+from ops.cpu import block as cpu_block
+from ops.cpu import library as cpu_library
+from ops.cpu import patches as cpu_patches
+from ops.cpu import resample as cpu_resample
+from ops.cuda import scan as cuda
+from ops.cuda import ssd as ssd_cuda
+from ops.reference import add_norm, patches, resample, ssd
+from ops.reference import scan as reference
+from ops.reference.bimamba import Direction, one_by_one, side_by_side
+from ops.triton import backend as gpu
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd.function import _SingleLevelFunction
 
-from ops.reference import without_autocast
+from ops.reference.scan import without_autocast
 
 KEEP = "keep"  # last argument of operators that can keep what their backward pass needs; callers pass False
 ANY_DEVICE = "CompositeExplicitAutograd"

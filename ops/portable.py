@@ -5,7 +5,7 @@ log2(L) halvings solve it (Blelloch 1990) with twice the arithmetic of a loop. D
 negative numbers: nothing overflows, what underflows has been forgotten, and products of thousands of rounded decays,
 which would drift, are not formed. The state of all positions stands in memory,
 (B, L, I, N): 50 MB per sample at 1,000 tokens of the small model, 400 MB at 8,000.
-Convolution, norm and patches are the plain ones of the other files. The specification is ops/reference.py.
+Convolution, norm and patches are the plain ones of the other files. The specification is ops/reference/scan.py.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.checks import scan_groups
-from ops.reference import compute_dtype, without_autocast
-from ops.ssd_chunked import scan_chunks
+from ops.arguments import scan_groups
+from ops.chunked.ssd import scan_chunks
+from ops.reference.scan import compute_dtype, without_autocast
 
 
 def selective_scan(

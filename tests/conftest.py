@@ -30,7 +30,7 @@ def volume():
 
 @pytest.fixture(scope="session")
 def hub_runs(tmp_path_factory):
-    """A folder with the runs of tests/hub_runs.py; do not change what is in it."""
-    from tests.hub_runs import make_runs
+    """A folder with the runs of tests/helpers/hub_runs.py; do not change what is in it."""
+    from tests.helpers.hub_runs import make_runs
 
     return make_runs(tmp_path_factory.mktemp("hub_runs"))

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import torch
 
-from util.atomic import atomic_write
-from util.hub import located
-from util.hub_form import as_run, is_exported, read_form, weights_of
+from util.files.atomic import atomic_write
+from util.hub.download import located
+from util.hub.exported_folder import as_run, is_exported, read_form, weights_of
 
 RunKind = Literal["pretrain", "finetune"]
 PROJECT = Path(__file__).resolve().parents[1]

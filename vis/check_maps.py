@@ -20,18 +20,19 @@ if __package__ in (None, ""):  # started as a script, from any folder
 from tqdm import tqdm
 
 from util import cli
-from util.arguments import positive
+from util.evaluation.predictions import recorded
+from util.inference.fold_models import FoldModels, repeated_run, shuffled_run
+from util.inference.open_run import Session, open_run
+from util.protocol.held_out import held_out, read_folds
 from util.runs import checkpoints, newest_run, read_config, write_json
-from vis.fold_models import FoldModels, repeated_run, shuffled_run
-from vis.groups import Groups
-from vis.heldout import held_out, read_folds, recorded
-from vis.methods import CLASS_SPECIFIC, MapOptions, map_name
-from vis.session import Session, open_run
-from vis.style import save_png
-from vis.terms import CLASS_NAMES
-from vis.truth_charts import truth_chart
-from vis.truth_subject import Check, Others, score_subject
-from vis.truth_table import LEVEL, RESAMPLES, Scored, summarise, write_scores, write_table
+from util.training.arguments import positive
+from vis.drawing.style import save_png
+from vis.drawing.wording import CLASS_NAMES
+from vis.map_checks.charts import truth_chart
+from vis.map_checks.class_means import Groups
+from vis.map_checks.subject import Check, Others, score_subject
+from vis.map_checks.table import LEVEL, RESAMPLES, Scored, summarise, write_scores, write_table
+from vis.maps.registry import CLASS_SPECIFIC, MapOptions, map_name
 
 logger = logging.getLogger(__name__)
 DEFAULT = ("max", "norm", "pca", *CLASS_SPECIFIC)

@@ -18,18 +18,18 @@ import numpy as np
 import torch
 
 from util import cli
-from util.atomic import atomic_write
 from util.data.dataset import PreparedVolumes
 from util.data.labels import UNKNOWN, read_labels
-from util.distributed import choose_device
-from util.metrics import classification_metrics
-from util.results import without_nan
+from util.distributed.world import choose_device
+from util.evaluation.tables import without_nan
+from util.files.atomic import atomic_write
+from util.inference.ensemble import FoldEnsemble, open_ensemble
+from util.inference.open_run import is_phantom
+from util.inference.probabilities import probabilities
+from util.protocol.held_out import held_out, read_folds
 from util.runs import newest_run, write_json
-from vis.ensemble import FoldEnsemble, open_ensemble
-from vis.heldout import held_out, read_folds
-from vis.inference import probabilities
-from vis.session import is_phantom
-from vis.style import NOTICE, PHANTOM_NOTICE
+from util.statistics.metrics import classification_metrics
+from vis.drawing.style import NOTICE, PHANTOM_NOTICE
 
 logger = logging.getLogger(__name__)
 METRICS = ("auc", "accuracy")

@@ -21,14 +21,14 @@ if __package__ in (None, ""):  # started as a script, from any folder
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from util import cli
-from util.atomic import atomic_write
-from vis.report_examples import Example, map_examples, reconstruction_examples
-from vis.report_facts import find_runs, finetune_facts, pretrain_facts
-from vis.report_sections import drawn, finetune_section, phantom_text, pretrain_section, tiles
-from vis.report_truth import truth_section
+from util.files.atomic import atomic_write
+from vis.reporting.examples import Example, map_examples, reconstruction_examples
+from vis.reporting.facts import find_runs, finetune_facts, pretrain_facts
+from vis.reporting.map_checks import truth_section
+from vis.reporting.sections import drawn, finetune_section, phantom_text, pretrain_section, tiles
 
 logger = logging.getLogger(__name__)
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATES = Path(__file__).resolve().parent / "reporting" / "templates"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -22,20 +22,20 @@ from tqdm import tqdm
 
 from models import MaskedAutoencoder3D, PatchPredictor
 from util import cli
+from util.inference.open_run import Session, choose_subjects, open_run
+from util.inference.study import Study
 from util.runs import newest_run
-from vis.coverage import visible_tokens
-from vis.display import Study
-from vis.figures import reconstruction_figure
-from vis.maps import latent_map
-from vis.methods import MapOptions, compute_maps
-from vis.mosaics import ratio_figure
-from vis.nifti import write_nifti
-from vis.outputs import add_options, file_stem, output_folder, say_written, spaces, write_array, write_map
-from vis.reconstruct import reconstruct
-from vis.session import Session, choose_subjects, open_run
-from vis.style import save_png
-from vis.terms import task_words
-from vis.viewer import write_viewer
+from vis.drawing.figures import reconstruction_figure
+from vis.drawing.mosaics import ratio_figure
+from vis.drawing.reconstruction import reconstruct
+from vis.drawing.style import save_png
+from vis.drawing.wording import task_words
+from vis.export.map_files import add_options, file_stem, output_folder, say_written, spaces, write_array, write_map
+from vis.export.nifti import write_nifti
+from vis.export.viewer import write_viewer
+from vis.maps.latent import latent_map
+from vis.maps.masked_encoder import visible_tokens
+from vis.maps.registry import MapOptions, compute_maps
 
 logger = logging.getLogger(__name__)
 RATIOS = (0.25, 0.5, 0.75, 0.9)

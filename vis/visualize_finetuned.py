@@ -18,12 +18,14 @@ from tqdm import tqdm
 
 from models import VolumeClassifier
 from util import cli
+from util.evaluation.predictions import recorded
+from util.inference.open_run import choose_subjects, open_run
+from util.protocol.held_out import check_held_out, held_out, read_folds
 from util.runs import newest_run
-from vis.heldout import check_held_out, held_out, read_folds, recorded, verdict
-from vis.methods import MapOptions, compute_maps
-from vis.outputs import add_options, file_stem, output_folder, say_written, spaces, write_map
-from vis.session import choose_subjects, open_run
-from vis.viewer import write_viewer
+from vis.drawing.wording import verdict
+from vis.export.map_files import add_options, file_stem, output_folder, say_written, spaces, write_map
+from vis.export.viewer import write_viewer
+from vis.maps.registry import MapOptions, compute_maps
 
 logger = logging.getLogger(__name__)
 

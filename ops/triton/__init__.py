@@ -1,1 +1,2 @@
-"""The kernels of ops in Triton, for NVIDIA and AMD GPUs; imported only where one is asked for (ops/gpu.py)."""
+"""The kernels of ops in Triton, for NVIDIA and AMD GPUs; imported only where one is asked for
+(ops/triton/backend.py)."""

@@ -1,4 +1,4 @@
-"""torch.ops.mamba_mae.triton_add_norm: the fused sum, rotation and norm of ops/triton/norm_kernels.py, its gradient.
+"""torch.ops.mamba_mae.triton_add_norm: the fused sum, rotation and norm of ops/triton/kernels/norm.py, its gradient.
 
 The sum is float32 and all that is kept for the backward pass; the normalised rows come in the precision asked for.
 """
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.cpu_add_norm import backward_shapes, of_summands
+from ops.cpu.add_norm import backward_shapes, of_summands
 from ops.operators import differentiate, register
 from ops.triton.host import DEVICE, cores, launch, next_power
-from ops.triton.norm_kernels import add_norm_backward, add_norm_forward
+from ops.triton.kernels.norm import add_norm_backward, add_norm_forward
 
 PROGRAMS_PER_CORE = 8  # of the backward pass, each with a part of the weight's gradient
 

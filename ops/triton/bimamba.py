@@ -1,8 +1,9 @@
-"""torch.ops.mamba_mae.triton_bimamba: ops/bimamba.py with the kernels of this folder, little memory, its gradient.
+"""torch.ops.mamba_mae.triton_bimamba: ops/reference/bimamba.py with the kernels of this folder, little memory, its
+gradient.
 
 As on a CPU: kept for the backward pass are the input, the small projections (P = R + 2N numbers per token and
 direction) and the states at segment borders; convolution, step sizes and gated output are computed again.
-Both directions go through every product and kernel together. Shapes as in ops/bimamba.py; D directions, 2.
+Both directions go through every product and kernel together. Shapes as in ops/reference/bimamba.py; D directions, 2.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.bimamba import Direction
-from ops.cpu_bimamba import WEIGHTS
+from ops.cpu.bimamba import WEIGHTS
 from ops.operators import below_autocast, differentiate, register
+from ops.reference.bimamba import Direction
 from ops.triton import conv, scan
 from ops.triton.host import DEVICE, steps_per_segment
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.bimamba import Direction
-from ops.cpu_bimamba import WEIGHTS
+from ops.cpu.bimamba import WEIGHTS
 from ops.operators import below_autocast, differentiate, register
+from ops.reference.bimamba import Direction
 from ops.triton import add_norm
 from ops.triton.bimamba import kept_shapes, mix, mix_backward
 from ops.triton.host import DEVICE

@@ -1,4 +1,4 @@
-"""torch.ops.mamba_mae.triton_conv: the causal convolution with SiLU of ops/triton/conv_kernels.py and its gradient."""
+"""torch.ops.mamba_mae.triton_conv: the causal convolution with SiLU of ops/triton/kernels/conv.py and its gradient."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ops.operators import differentiate, empty_or_nothing, empty_rows, register
-from ops.triton.conv_kernels import TAPS, conv_backward, conv_forward
 from ops.triton.host import DEVICE, cores, dense, launch, next_power, tile
+from ops.triton.kernels.conv import TAPS, conv_backward, conv_forward
 
 ROWS, CHANNELS = 16, 128  # of a program of the forward pass
 WALK = (64, 32, 16)  # positions of a program of the backward pass; the first that gives every core something to do

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+import os
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ops.gpu import DEVICE_TYPE
-
+# Triton's interpreter runs kernels on CPU tensors, without a GPU: tests set it.
+DEVICE_TYPE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 DEVICE: Literal["CPU", "CUDA"] = "CPU" if DEVICE_TYPE == "cpu" else "CUDA"  # that operators are registered for
 PROGRAMS_PER_CORE = 8  # of one warp with 255 registers
 MIN_STEPS = 16  # of a segment: shorter ones cost more in what is carried between them

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ops.operators import differentiate, register
 from ops.triton.host import DEVICE, launch, next_power
-from ops.triton.patch_kernels import compare_rows, gather_rows, scale_rows
+from ops.triton.kernels.patches import compare_rows, gather_rows, scale_rows
 
 VALUES = 1024  # of a patch that a program takes at a time
 

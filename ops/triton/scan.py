@@ -1,7 +1,7 @@
 """The selective scan of one direction or two by the kernels of this folder, and its gradient.
 
 Kept for the backward pass are the states at segment borders (at 64,000 tokens of 768 channels 9 MB). Every sum has one
-order, so that results do not change between calls. Glossary as in ops/views.py; S segments, D directions.
+order, so that results do not change between calls. Glossary as in ops/chunked/views.py; S segments, D directions.
 """
 
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ops.triton import scan_backward, scan_forward
 from ops.triton.host import BLOCK, launch, next_power, steps_per_segment, tile
+from ops.triton.kernels import scan_backward, scan_forward
 
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 128  # of a program: two and four per thread
 STATES_AT_ONCE = 2  # in the main pass of the backward kernels

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.checks import scan_groups
+from ops.arguments import scan_groups
 from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 from ops.triton.host import DEVICE, dense, steps_per_segment
 from ops.triton.scan import BACKWARD_CHANNELS, Scan, backward, blocks, forward

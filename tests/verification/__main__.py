@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report import RESULTS, Report
+from benchmarks.measuring.report import RESULTS, Report
 from tests.verification.checks import CHECKS, Check
 from tests.verification.options import Options
 from tests.verification.tally import Skipped, Tally, quoted

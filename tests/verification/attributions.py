@@ -12,9 +12,9 @@ from models import VolumeClassifier, create_model
 from tests.verification.options import Case, Options
 from tests.verification.peers import installed, named
 from tests.verification.tally import Tally
-from vis.explaining import empty_volume, explaining, log_odds
-from vis.gradients import gradient_activation, integrated_gradients
-from vis.occlusion import occlusion
+from vis.maps.explained_class import empty_volume, explaining, log_odds
+from vis.maps.gradients import gradient_activation, integrated_gradients
+from vis.maps.occlusion import occlusion
 
 MODELS = {"model": ["vim_3d_tiny_patch8", "vit_3d_tiny_patch8", "vim2_3d_tiny_patch8"], "seed": [0, 1]}
 GRIDS = {

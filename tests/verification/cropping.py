@@ -6,7 +6,7 @@ from tests.verification import volumes
 from tests.verification.options import Options
 from tests.verification.peers import installed, named
 from tests.verification.tally import Tally
-from util.data.resample import brain_box, crop_affine
+from util.data.prepare.resample import brain_box, crop_affine
 
 GRID = {"number": list(range(100)), "margin": [0, 1, 4]}
 

@@ -1,15 +1,15 @@
 """A frozen scan against its hidden attention written out, a matrix of tokens by tokens for every channel, in float64.
 
 What the scan carries from token j to place t is C_t exp(A (sum of the steps after j, up to t)) delta_j B_j, and D where
-t = j; models/influence.py computes products with it in linear time and never writes it.
+t = j; models/frozen_scan.py computes products with it in linear time and never writes it.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import influence
-from models.mixers import BiMamba
+from models import frozen_scan
+from models.blocks.mixers import BiMamba
 from tests.verification.options import Case, Options
 from tests.verification.peers import named
 from tests.verification.tally import Tally
@@ -32,7 +32,7 @@ def _same_influence(tally: Tally, case: Case) -> None:
         parameter.data += 0.1 * torch.randn_like(parameter)
     tokens = torch.randn(2, case["seqlen"], case["width"])
     weight = torch.randn_like(tokens)
-    scan = influence.frozen_scan(mixer, tokens)
+    scan = frozen_scan.frozen_scan(mixer, tokens)
     for suffix, values, output in zip(mixer.suffixes, scan.values, scan.outputs, strict=True):
         (gradient,) = torch.autograd.grad((output * weight).sum(), values)
         with torch.no_grad():

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from models.masking import make_mask
-from models.patches import patchify, unpatchify
+from models.tokens.masking import make_mask
+from models.tokens.patches import patchify, unpatchify
 from ops import patch_error_fn
 from tests.verification.options import Case, Options
 from tests.verification.peers import importable, load, named, stand_in

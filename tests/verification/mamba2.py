@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.mamba2 import NORM_EPS, Mamba2
+from models.blocks.mamba2 import NORM_EPS, Mamba2
 from ops import ssd_scan_fn
 from tests.verification.options import Case, Options
 from tests.verification.peers import importable, load, named, stand_in

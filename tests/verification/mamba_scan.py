@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ops import selective_scan_fn
-from ops.reference import selective_scan as specification
+from ops.reference.scan import selective_scan as specification
 from tests.verification.errors import Errors
 from tests.verification.options import Case, Options
 from tests.verification.peers import importable, load, named, run_test, stand_in

@@ -12,7 +12,7 @@ from tests.verification import volumes
 from tests.verification.options import Case, Options
 from tests.verification.peers import installed
 from tests.verification.tally import Tally
-from util.data.nifti import read_image
+from util.data.raw.nifti import read_image
 
 GRID = {
     "axes": list(itertools.permutations(range(3))),

@@ -9,10 +9,9 @@ import numpy as np
 
 from tests.verification.options import Options
 from tests.verification.tally import Skipped, Tally
-from util.delong import delong_interval
-from util.metrics import classification_metrics
-from util.results import Prediction
-from util.scores import arrange
+from util.evaluation.predictions import Prediction, arrange
+from util.statistics.delong import delong_interval
+from util.statistics.metrics import classification_metrics
 
 PUBLISHED = {
     "IDH_mutated": ("Prediction_score_IDH_mutated", 0.90),

@@ -15,7 +15,7 @@ from tests.verification import volumes
 from tests.verification.options import Case, Options
 from tests.verification.peers import installed, named
 from tests.verification.tally import Tally
-from util.data.resample import Grid, fit_grid, resample_brain, resample_image, resample_labels
+from util.data.prepare.resample import Grid, fit_grid, resample_brain, resample_image, resample_labels
 
 GRID = {
     "crop": [(20, 24, 16), (30, 18, 22), (12, 12, 28)],

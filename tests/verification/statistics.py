@@ -15,12 +15,12 @@ import numpy as np
 from tests.verification.options import Case, Options
 from tests.verification.peers import named
 from tests.verification.tally import Skipped, Tally
-from util.comparisons import holm, mcnemar
-from util.curves import reliability
-from util.delong import delong_difference, delong_interval
-from util.metrics import classification_metrics
-from util.results import Prediction
-from util.scores import Scores, arrange
+from util.evaluation.predictions import Prediction, arrange
+from util.statistics.comparisons import holm, mcnemar
+from util.statistics.curves import reliability
+from util.statistics.delong import delong_difference, delong_interval
+from util.statistics.metrics import classification_metrics
+from util.statistics.scores import Scores
 
 SCRIPT = Path(__file__).with_suffix(".R")
 GRID = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.mixers import BiMamba
+from models.blocks.mixers import BiMamba
 from tests.verification.options import Case, Options
 from tests.verification.peers import importable, load, named, stand_in
 from tests.verification.tally import Skipped, Tally

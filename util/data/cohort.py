@@ -4,11 +4,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.data.bad_volumes import OnBadVolume
 from util.data.dataset import PreparedVolumes
 from util.data.folder import LABEL_SHEET
 from util.data.labels import UNKNOWN, LabelType, read_labels
 from util.data.normalize import Normalize
+from util.data.stand_ins import OnBadVolume
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from util.data.bad_volumes import OnBadVolume, StandIns, candidates
 from util.data.folder import (
     CONTRASTS,
     PHANTOM,
@@ -27,6 +26,7 @@ from util.data.folder import (
 )
 from util.data.manifest import read_manifest
 from util.data.normalize import Normalize, normalize_volume
+from util.data.stand_ins import OnBadVolume, StandIns, candidates
 
 logger = logging.getLogger(__name__)
 Transform = Callable[[Tensor], Tensor]

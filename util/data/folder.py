@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.names import name_problem
+from util.data.subject_names import name_problem
 
 CONTRASTS = ("t1", "t2", "t1ce", "flair")  # the order of the channels
 LABEL_SHEET = "Genetic_and_Histological_labels.xlsx"

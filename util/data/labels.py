@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from util.cli import nearest
-from util.data.names import name_problem
 from util.data.sheet import MAX_COLUMNS, read_rows, text_of
+from util.data.subject_names import name_problem
 
 LabelType = Literal["IDH", "1p19q", "Grade"]
 UNKNOWN = -1

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from util.atomic import atomic_write
 from util.data.folder import CONTRASTS, segmentation_path, volume_path
-from util.data.names import name_problem
+from util.data.subject_names import name_problem
+from util.files.atomic import atomic_write
 
 NAME = "manifest.csv"
 MAX_BYTES = 64 * 2**20  # a row takes about 2 KB, so this is 30,000 subjects

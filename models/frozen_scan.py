@@ -1,0 +1,58 @@
+"""What each token contributes to a bidirectional Mamba mixer's output, with what decides the reading held constant."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.blocks.mixers import BiMamba
+from ops import causal_conv1d_fn, selective_scan_fn
+
+
+class FrozenScan(NamedTuple):
+    """One entry per direction, forward first; the outputs' sum is the mixer's output."""
+
+    values: list[Tensor]
+    """(B, I, L) leaves u that require grad: what enters the scan."""
+    outputs: list[Tensor]
+    """(B, L, E), linear in the values."""
+
+
+def frozen_scan(mixer: BiMamba, tokens_BLE: Tensor) -> FrozenScan:
+    """The mixer on tokens (B, L, E) as a linear map of its values u, by the scan's own linear-time kernels.
+
+    The selective scan is y_t = sum over j <= t of C_t exp(A (delta_{j+1} + ... + delta_t)) delta_j B_j u_j, plus D u_t,
+    times the gate silu(z_t) (docs/method.md section 2). Step sizes delta, B, C and z are computed from the tokens and
+    then held constant, so a gradient with respect to u_j sees only how much of token j the scan carries to every
+    place t: the hidden attention of a scan (Ali et al. 2024, arXiv 2403.01590), never written out as an L x L matrix.
+    """
+    suffixes = getattr(mixer, "suffixes", mixer.SUFFIXES)
+    with torch.no_grad():
+        x_BIL, z_BIL = mixer.in_proj(tokens_BLE).transpose(1, 2).chunk(2, dim=1)
+    values, outputs = [], []
+    for suffix, reverse in zip(suffixes, (False, True)):
+        with torch.no_grad():
+            weights = mixer.direction(suffix)
+            u_BIL = causal_conv1d_fn(
+                x_BIL, weights.conv_weight, weights.conv_bias, activation="silu", reverse=reverse, backend=mixer.backend
+            )
+            dt_BLR, B_BLN, C_BLN = weights.parts(F.linear(u_BIL.transpose(1, 2), weights.x_proj))
+            delta_BIL = F.linear(dt_BLR, weights.dt_proj).transpose(1, 2)
+        u_BIL = u_BIL.detach().requires_grad_()
+        y_BIL = selective_scan_fn(
+            u_BIL,
+            delta_BIL,
+            weights.A,
+            B_BLN.transpose(1, 2),
+            C_BLN.transpose(1, 2),
+            weights.D,
+            z=z_BIL,
+            delta_bias=weights.dt_bias,
+            delta_softplus=True,
+            reverse=reverse,
+            backend=mixer.backend,
+        )
+        values.append(u_BIL)
+        outputs.append(F.linear(y_BIL.transpose(1, 2) / len(suffixes), mixer.out_proj.weight.detach()))
+    return FrozenScan(values, outputs)

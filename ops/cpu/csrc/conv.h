@@ -1,0 +1,14 @@
+// The causal convolution's arguments as Python passes them (ops/cpu/library.py mirrors this struct field by field).
+#pragma once
+
+#include "layout.h"
+
+struct Conv {
+    int64_t directions, batch, length, channels, width;
+    int64_t bfloat16_io, silu, reverse, accumulate, threads, splits;  // splits: ranges of time per batch item
+    Sequence x, out;
+    const float *weight, *bias;  // (direction, channel, tap), (direction, channel); bias may be null
+    // the backward pass only; accumulate: dx is added to
+    Sequence dout, dx;
+    float *dweight, *dbias;
+};

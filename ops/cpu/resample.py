@@ -1,0 +1,41 @@
+"""torch.ops.mamba_mae.resample_affine: ops/cpu/csrc/resample.cpp; of data, so without a gradient."""
+
+from ctypes import byref
+
+import torch
+from torch import Tensor
+
+from ops.cpu import backend as cpu
+from ops.cpu import library as cpu_library
+from ops.cpu.library import Resample, pointer
+from ops.operators import register
+
+
+def takes(volume: Tensor) -> bool:
+    """Whether the kernel reads this volume: constant, float32, small enough for 32-bit places."""
+    readable = volume.dtype == torch.float32 and not volume.requires_grad and volume.shape[2:].numel() < 2**31
+    return readable and cpu.unavailable(volume) is None
+
+
+def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
+    """`ops.resample_affine_fn` for what `takes` accepts."""
+    return torch.ops.mamba_mae.resample_affine(volume_BCZYX, back_B34.to("cpu", torch.float64))
+
+
+def _resample(volume: Tensor, back: Tensor) -> Tensor:
+    volume, back = volume.contiguous(), back.contiguous()
+    out = torch.empty_like(volume)
+    batch, channels, z, y, x = volume.shape
+    arguments = Resample(
+        batch=batch, channels=channels, z=z, y=y, x=x, threads=torch.get_num_threads(),
+        back=pointer(back), volume=pointer(volume), out=pointer(out),
+    )  # fmt: skip
+    cpu_library.library().resample_affine(byref(arguments))
+    return out
+
+
+register(
+    "resample_affine(Tensor volume, Tensor back) -> Tensor",
+    _resample,
+    lambda volume, back: volume.new_empty(volume.shape),
+)

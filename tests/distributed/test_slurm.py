@@ -1,0 +1,86 @@
+"""The README's SLURM script with stand-ins for SLURM: two nodes, one rank each, all on this host."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.helpers.prepared import ROOT, make_prepared
+from tests.robustness import torture
+from util.runs import STOPPED_FILE, checkpoints
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README, re.DOTALL)
+JOB = torture.JOBS[1]
+PATIENCE_S = 600
+STAND_INS = {
+    # SLURM sends --signal to the tasks of a step, not to the batch script: their ids are written down
+    "srun": 'for node in 0 1; do "$@" & echo $! >> tasks; done; wait',
+    "scontrol": 'if [ "$1" = show ]; then echo localhost; echo localhost; else echo "$@" >> scontrol_calls; fi',
+    "torchrun": 'exec "$PYTHON" -m torch.distributed.run "$@" $TEST_OPTIONS',
+}
+
+
+def test_scripts_are_shell():
+    for script in SCRIPTS:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.slow
+def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued_again(tmp_path):
+    (script,) = [script for script in SCRIPTS if "scontrol requeue" in script]
+    (tmp_path / "main_pretrain.py").symlink_to(ROOT / "main_pretrain.py")
+    for name, body in STAND_INS.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = script.replace("29500", str(port)).replace("--nproc_per_node=4", "--nproc_per_node=1")
+    folder, log = tmp_path / "runs" / "pretrain", tmp_path / "log"
+    words = JOB.words(make_prepared(tmp_path / "data"), folder)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable,
+        "TEST_OPTIONS": " ".join([*words, "--epochs", "2000", "--keep_last", "3"]), "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE", "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_JOB_ID": "7",
+    }  # fmt: skip
+
+    def wait_for(condition):
+        stop = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert job.poll() is None, log.read_text()
+            assert time.monotonic() < stop, log.read_text()
+            time.sleep(0.02)
+
+    with log.open("w") as output:
+        job = subprocess.Popen(["bash"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stderr=output, text=True)
+    try:
+        job.stdin.write(script)
+        job.stdin.close()
+        wait_for(lambda: checkpoints(folder))
+        tasks = [int(line) for line in (tmp_path / "tasks").read_text().split()]
+        os.kill(torture.children(tasks[1])[0], signal.SIGKILL)
+        wait_for(lambda: "resumed " in log.read_text())
+        before = checkpoints(folder)[-1]
+        wait_for(lambda: checkpoints(folder)[-1] != before)
+        for task in tasks:
+            os.kill(task, signal.SIGUSR1)
+        assert job.wait(PATIENCE_S) == 0, log.read_text()
+    finally:
+        with contextlib.suppress(OSError):
+            for task in map(int, (tmp_path / "tasks").read_text().split()):
+                for process in (*torture.children(task), task):
+                    os.kill(process, signal.SIGKILL)
+        job.kill()
+        job.wait()
+    assert '"reason": "SIGUSR1"' in (folder / STOPPED_FILE).read_text()
+    assert (tmp_path / "scontrol_calls").read_text() == "requeue 7\n"
+    assert log.read_text().count("2 rank(s)") == 2  # before and after the kill

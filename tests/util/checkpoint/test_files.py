@@ -1,0 +1,133 @@
+"""Checkpoint files: what is written is read; what is damaged, foreign or dangerous is refused in words."""
+
+import argparse
+import json
+import os
+
+import pytest
+import safetensors.torch
+import torch
+
+from util.checkpoint.files import METADATA, read_checkpoint, save_checkpoint, save_safetensors
+
+CONTENT = {
+    "model": {"a.weight": torch.arange(12.0).view(3, 4), "b": torch.tensor([1, 2], dtype=torch.int64)},
+    "epoch": 7,
+    "config": {"model": {"name": "mae", "fields": {"img_size": [16, 24, 32]}}},
+    "args": argparse.Namespace(input_size=160, model="mae", blr=2.5e-4, resume=""),
+}
+WRITERS = [(save_checkpoint, "m.pth"), (save_safetensors, "m.safetensors")]
+
+
+@pytest.mark.parametrize(("save", "name"), WRITERS)
+def test_both_formats_keep_tensors_config_epoch_and_published_options(tmp_path, save, name):
+    save(tmp_path / name, CONTENT)
+    found = read_checkpoint(tmp_path / name)
+    for key, value in CONTENT["model"].items():
+        assert torch.equal(found["model"].pop(key), value)
+    assert found == {**CONTENT, "model": {}}
+
+
+def test_safetensors_take_views_tied_and_transposed_weights(tmp_path):
+    whole = torch.randn(4, 6)
+    model = {"whole": whole, "tied": whole, "view": whole[1:], "turned": whole.T}
+    save_safetensors(tmp_path / "m.safetensors", {"model": model})
+    found = read_checkpoint(tmp_path / "m.safetensors")["model"]
+    assert all(torch.equal(found[key], value) for key, value in model.items())
+
+
+def test_what_json_does_not_know_is_kept_as_text(tmp_path):
+    save_safetensors(tmp_path / "m.safetensors", {"model": {}, "config": {"device": torch.device("cpu")}})
+    assert read_checkpoint(tmp_path / "m.safetensors")["config"] == {"device": "cpu"}
+
+
+def test_safetensors_of_others_are_weights_and_nothing_else(tmp_path):
+    safetensors.torch.save_file(CONTENT["model"], tmp_path / "m.safetensors", {"format": "pt"})
+    assert read_checkpoint(tmp_path / "m.safetensors").keys() == {"model"}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [("{", "no safetensors file with JSON"), ("[" * 100_000, "no safetensors file with JSON"), ("[1]", "hold a list")],
+    ids=["cut", "deep", "list"],
+)
+def test_metadata_of_ours_that_were_damaged_are_named(tmp_path, said, message):
+    safetensors.torch.save_file(CONTENT["model"], tmp_path / "m.safetensors", {METADATA: said})
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(("save", "name"), WRITERS)
+def test_truncated_and_damaged_files_are_refused_in_words(tmp_path, save, name):
+    """Cut anywhere: an error that names the file. One byte changed anywhere: that error, or other numbers."""
+    save(tmp_path / name, CONTENT)
+    whole = (tmp_path / name).read_bytes()
+    for length in range(0, len(whole) - 1, max(1, len(whole) // 40)):
+        (tmp_path / name).write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=rf"{name} cannot be read: it is truncated"):
+            read_checkpoint(tmp_path / name)
+    for position in range(0, len(whole), max(1, len(whole) // 150)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x15
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            read_checkpoint(tmp_path / name)
+        except ValueError as error:
+            assert name in str(error)  # noqa: PT017  nothing but ValueError may leave
+
+
+def test_a_header_that_promises_too_much_is_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
+    with pytest.raises(ValueError, match="truncated"):
+        read_checkpoint(tmp_path / "m.safetensors")
+
+
+class Code:
+    """Pickled, it makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_explained_and_not_run(tmp_path, zipped):
+    trap = tmp_path / "trap"
+    content = {"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(inside=Code(trap))}
+    torch.save(content, tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"asks for \w+\.mkdir, which is code that we refuse to run"):
+        read_checkpoint(tmp_path / "m.pth")
+    assert not trap.exists()
+    with pytest.raises(ValueError, match="refuse to run"):  # the name of the file changes nothing
+        read_checkpoint((tmp_path / "m.pth").rename(tmp_path / "m.bin"))
+    torch.load(tmp_path / "m.bin", weights_only=False)
+    assert trap.exists()  # the trap was a real one
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [([1, 2], "holds a list"), ({"model": {"a": 1}}, "holds no weights.*has model"),
+     ({"state_dict": {"a": torch.zeros(1)}}, "holds no weights.*has state_dict"), ({"model": None}, "no weights")],
+    ids=["list", "numbers", "other nesting", "nothing"],
+)  # fmt: skip
+def test_dictionaries_without_weights_say_what_they_hold(tmp_path, content, message):
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "m.pth")
+
+
+def test_bare_weights_load(tmp_path):
+    torch.save(CONTENT["model"], tmp_path / "m.pth")
+    assert read_checkpoint(tmp_path / "m.pth")["model"].keys() == CONTENT["model"].keys()
+
+
+@pytest.mark.parametrize(("save", "name"), WRITERS)
+def test_a_failed_save_keeps_the_old_file(tmp_path, save, name):
+    save(tmp_path / name, {"model": {}, "epoch": 1})
+    with pytest.raises(Exception, match=r"pickle|local|attribute"):
+        save(tmp_path / name, {"model": {"a": lambda: None}})
+    assert read_checkpoint(tmp_path / name)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == [name]

@@ -1,0 +1,109 @@
+"""Odd scans are doubted by name, good ones are not."""
+
+import nibabel
+import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt
+
+from tests.helpers.raw_studies import AFFINE, brain_volume, write_nifti, write_study
+from util.data.phantom.study import make_phantom
+from util.data.prepare.study import Settings, prepare_study
+from util.data.raw.nifti import read_image
+from util.data.raw.scan_warnings import cut_ends, form_doubt, scan_doubts, share_outside
+
+ISOTROPIC = np.ones(3) * 2.0
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """(images, brain) at 2 mm, (X, Y, Z)."""
+    images = list(make_phantom("egd", 0, seed=3, spacing=2.0).images.values())
+    return images, np.any([image != 0 for image in images], axis=0)
+
+
+def with_head(images, brain):
+    """The same brain within dark bone (6 mm) and a bright scalp (6 mm)."""
+    away_mm = distance_transform_edt(~brain, sampling=ISOTROPIC)
+    bone, scalp = (away_mm > 0) & (away_mm <= 6), (away_mm > 6) & (away_mm <= 12)
+    heads = [image + np.where(bone, 0.05, 0) * image.max() + np.where(scalp, 0.7, 0) * image.max() for image in images]
+    return heads, np.any([head != 0 for head in heads], axis=0)
+
+
+def test_a_stripped_brain_raises_no_doubt(phantom):
+    images, brain = phantom
+    assert scan_doubts(brain, images, ISOTROPIC) == []
+
+
+def test_scalp_around_the_brain_is_measured_and_told(phantom):
+    images, brain = phantom
+    heads, head = with_head(images, brain)
+    measured = share_outside(head, heads, ISOTROPIC)
+    scalp = (heads[0] > 0.6 * images[0].max()) & ~brain
+    assert measured == pytest.approx(scalp.sum() / (scalp | brain).sum(), abs=0.08)
+    assert any("outside the brain: the skull may not have been removed" in doubt
+               for doubt in scan_doubts(head, heads, ISOTROPIC))  # fmt: skip
+    assert share_outside(brain, heads, ISOTROPIC) < 0.01  # a brain mask removes it
+
+
+def test_a_volume_too_thin_to_judge_is_not_judged():
+    brain = np.zeros((8, 8, 8), bool)
+    brain[4, 4, :] = True
+    assert share_outside(brain, [brain * 1.0], ISOTROPIC) == 0
+    assert share_outside(np.zeros_like(brain), [brain * 1.0], ISOTROPIC) == 0
+
+
+@pytest.mark.parametrize(
+    ("axis", "keep", "end"),
+    [(0, slice(30, None), "left"), (0, slice(None, -30), "right"), (1, slice(30, None), "back"),
+     (1, slice(None, -40), "front"), (2, slice(25, None), "lower"), (2, slice(None, -30), "upper")],
+)  # fmt: skip
+def test_a_cut_brain_names_the_end(phantom, axis, keep, end):
+    _, brain = phantom
+    cut = brain[tuple(keep if other == axis else slice(None) for other in range(3))]
+    assert list(cut_ends(cut)) == [end]
+
+
+def test_thick_slices(phantom):
+    images, brain = phantom
+    thick = [image[:, :, ::3] for image in images]
+    doubts = scan_doubts(brain[:, :, ::3], thick, np.array([1.0, 1.0, 6.5]))
+    assert doubts == ["voxels of 1 x 1 x 6.5 mm: slices are thick, what lies between them is interpolated"]
+    assert not [d for d in scan_doubts(brain, images, np.array([1.0, 1.0, 2.0])) if "thick" in d]
+
+
+def image_with(qform, sform):
+    image = nibabel.Nifti1Image(brain_volume(), AFFINE)
+    image.set_qform(qform, code=1)
+    image.set_sform(sform, code=1)
+    return image
+
+
+def test_qform_and_sform_that_disagree_say_by_how_much_and_which_is_used(tmp_path):
+    moved, sheared = AFFINE.copy(), AFFINE.copy()
+    moved[0, 3] += 7
+    sheared[0, 1] = 0.4  # not orthogonal, which a qform cannot hold: 0.4 mm in x along 23 voxels in y
+    assert form_doubt(image_with(AFFINE, AFFINE)) == []
+    assert "up to 7.0 mm apart; the sform is used" in form_doubt(image_with(AFFINE, moved))[0]
+    assert "mm apart; the sform is used" in form_doubt(image_with(sheared, sheared))[0]
+    nibabel.save(image_with(AFFINE, moved), tmp_path / "a.nii.gz")
+    volume = read_image(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(volume.stored_affine, moved, atol=1e-5)
+    assert "up to 7.0 mm" in volume.warnings[0]
+
+
+def test_doubts_reach_the_preparation_by_contrast(tmp_path):
+    study = write_study(tmp_path, "A", seg=False)
+    moved = AFFINE.copy()
+    moved[1, 3] += 3
+    nibabel.save(image_with(moved, AFFINE), study.files["t2"])
+    for contrast in ("t1", "t1ce", "flair"):
+        write_nifti(study.files[contrast], brain_volume(), AFFINE)
+    assert prepare_study(study, Settings(size=(16, 16, 16))).warnings == [
+        "t2: qform and sform of its header put voxels up to 3.0 mm apart; the sform is used"
+    ]
+
+
+def test_a_qform_without_a_rotation_does_not_hide_the_sform():
+    image = image_with(AFFINE, AFFINE)
+    image.header["quatern_b"] = 5.0  # no unit quaternion
+    assert form_doubt(image) == []

@@ -1,0 +1,165 @@
+"""Round trips through the real preparation: what is marked in the prepared grid lies where the patient has it."""
+
+import itertools
+
+import nibabel
+import numpy as np
+import pytest
+
+from tests.helpers.raw_studies import write_nifti
+from util.data.folder import CONTRASTS
+from util.data.manifest import ManifestRow, write_manifest
+from util.data.prepare.study import Settings, prepare_study
+from util.data.raw.layouts import Study
+from vis.export.patient_space import PatientSpace, patient_spaces
+
+SHAPE = (40, 48, 30)  # x, y, z as stored
+LESION = (slice(12, 20), slice(14, 26), slice(9, 17))  # asymmetric in every axis and off the middle
+
+
+def rotation(degrees, axis):
+    angle = np.radians(degrees)
+    turned = np.eye(3)
+    i, j = [k for k in range(3) if k != axis]
+    turned[i, i] = turned[j, j] = np.cos(angle)
+    turned[i, j], turned[j, i] = -np.sin(angle), np.sin(angle)
+    return turned
+
+
+def affine(directions, voxel_mm):
+    result = np.eye(4)
+    result[:3, :3] = directions @ np.diag(voxel_mm)
+    result[:3, 3] = (-37, 21, 11)
+    return result
+
+
+AFFINES = {
+    "LPS": affine(np.diag([-1, -1, 1]), (1, 1, 1)),
+    "RAS, uneven voxels": affine(np.eye(3), (0.9, 1.1, 2.5)),
+    "left-right flip, uneven": affine(np.diag([-1, 1, 1]), (1.0, 0.7, 1.6)),
+    "axes exchanged (PIR)": affine(np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), (1.2, 0.8, 1.0)),
+    "oblique": affine(rotation(14, 0) @ rotation(-9, 2) @ np.diag([-1, 1, 1]), (1.0, 1.3, 2.0)),
+}
+
+
+def prepared(folder, matrix, size):
+    """The study's preparation, and its row as prepare_data.py writes it."""
+    index = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE), indexing="ij"))
+    brain = (index**2).sum(0) < 0.75
+    values = np.where(brain, np.random.default_rng(0).integers(100, 900, SHAPE), 0).astype(np.int16)
+    lesion = np.zeros(SHAPE, np.uint8)
+    lesion[LESION] = 1
+    files = {name: write_nifti(folder / f"{name}.nii.gz", values, matrix) for name in CONTRASTS}
+    files["seg"] = write_nifti(folder / "seg.nii.gz", lesion, matrix)
+    found = prepare_study(Study("A", files), Settings(size=size))
+    row = ManifestRow(
+        subject="A", sources={}, original_shape=list(found.source.stored_shape),
+        original_affine=found.source.stored_affine.tolist(), orientation=found.source.orientation,
+        crop=[list(pair) for pair in found.crop], affine=found.affine.tolist(), window={}, contrasts=list(CONTRASTS),
+        checksum={}, warnings=[], settings={},
+    )  # fmt: skip
+    return found, row, lesion
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_lesion_corners_land_within_half_a_voxel(tmp_path, name):
+    """Both corners of a box drawn in the patient's grid, after preparation and back as a float map, on every axis.
+
+    The prepared grid is finer than the file's, so half a voxel of the file is all that the mask's rounding may cost.
+    """
+    found, row, _ = prepared(tmp_path, AFFINES[name], (112, 112, 112))
+    back = PatientSpace.of(row).to_patient(found.segmentation.astype(np.float32))
+    assert back.shape == SHAPE
+    assert back.dtype == np.float32
+    for axis, part in enumerate(LESION):
+        first, last = _edges(_through(back, axis))
+        assert abs(first - (part.start - 0.5)) < 0.5
+        assert abs(last - (part.stop - 0.5)) < 0.5
+
+
+def _through(volume, axis):
+    """The mean profile along `axis` through the lesion's core."""
+    core = [slice(part.start + 3, part.stop - 3) for part in LESION]
+    core[axis] = slice(None)
+    return volume[tuple(core)].mean(axis=tuple(other for other in range(3) if other != axis))
+
+
+def _edges(line):
+    """Where a box profile crosses a half, in voxels, by linear interpolation."""
+    above = np.flatnonzero(line > 0.5)
+    first, last = above[0], above[-1]
+    rise = first - (line[first] - 0.5) / (line[first] - line[first - 1])
+    fall = last + (line[last] - 0.5) / (line[last] - line[last + 1])
+    return rise, fall
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_world_coordinates_survive(tmp_path, name):
+    """A ramp that is linear in world mm comes back as the same ramp on the stored grid, inside the crop."""
+    found, row, _ = prepared(tmp_path, AFFINES[name], (48, 48, 48))
+    direction = np.array([0.3, -1.1, 0.7])
+
+    def ramp(matrix, shape_xyz):
+        index = np.stack(np.meshgrid(*map(np.arange, shape_xyz), indexing="ij"), axis=-1)
+        return (index @ matrix[:3, :3].T + matrix[:3, 3]) @ direction
+
+    sent = ramp(found.affine, (48, 48, 48)).transpose(2, 1, 0)
+    back = PatientSpace.of(row).to_patient(sent)
+    expected = ramp(AFFINES[name], SHAPE)
+    core = back != 0
+    inside = _shrunk(core)
+    assert inside.mean() > 0.3
+    np.testing.assert_allclose(back[inside], expected[inside], atol=1e-3)
+
+
+def _shrunk(core):
+    """Without the two outermost voxels on every side, where the prepared grid may end first."""
+    places = np.argwhere(core)
+    low, high = places.min(0) + 2, places.max(0) - 1
+    shrunk = np.zeros_like(core)
+    shrunk[tuple(slice(a, b) for a, b in zip(low, high))] = True
+    return shrunk
+
+
+def test_map_is_zero_outside_the_crop_and_nowhere_inside(tmp_path):
+    found, row, _ = prepared(tmp_path, AFFINES["oblique"], (32, 32, 32))
+    back = PatientSpace.of(row).to_patient(np.ones((32, 32, 32)))
+    assert set(np.unique(back)) == {0.0, 1.0}
+    assert (back == 1).sum() == np.prod([stop - start for start, stop in found.crop])
+    brain = nibabel.load(tmp_path / "t1.nii.gz").get_fdata() != 0
+    assert (back[brain] == 1).all()
+
+
+def test_labels_keep_their_values(tmp_path):
+    found, row, lesion = prepared(tmp_path, AFFINES["LPS"], (64, 64, 64))
+    back = PatientSpace.of(row).to_patient(found.segmentation * 4, order=0)
+    assert back.dtype == np.uint8
+    assert set(np.unique(back)) == {0, 4}
+    assert 2 * ((back > 0) & (lesion > 0)).sum() / ((back > 0).sum() + lesion.sum()) > 0.9
+
+
+def test_left_stays_left(tmp_path):
+    """The halves of a map that is 1 in the patient's left half: world x < middle, whatever the file's orientation."""
+    for name, size in itertools.product(("LPS", "left-right flip, uneven"), [(32, 32, 32)]):
+        found, row, _ = prepared(tmp_path / name, AFFINES[name], size)
+        left = np.zeros(size)
+        left[:, :, :16] = 1  # prepared volumes are RAS+: small x is the patient's left
+        back = PatientSpace.of(row).to_patient(left)
+        (start, stop), flipped = found.crop[0], AFFINES[name][0, 0] < 0
+        middle = (start + stop) / 2
+        left_columns = np.arange(SHAPE[0]) > SHAPE[0] - 1 - middle if flipped else np.arange(SHAPE[0]) < middle
+        assert back[left_columns].mean() > 5 * back[~left_columns].mean()
+
+
+def test_manifest_that_does_not_know_the_way_is_an_error(tmp_path):
+    _, row, _ = prepared(tmp_path, AFFINES["LPS"], (32, 32, 32))
+    lost = ManifestRow(**{**row.__dict__, "crop": []})
+    with pytest.raises(ValueError, match="where A came from; prepare the subject again"):
+        PatientSpace.of(lost)
+
+
+def test_spaces_of_a_prepared_folder(tmp_path):
+    assert patient_spaces(tmp_path) == {}
+    _, row, _ = prepared(tmp_path, AFFINES["oblique"], (32, 32, 32))
+    write_manifest(tmp_path, {"A": row})
+    np.testing.assert_allclose(patient_spaces(tmp_path)["A"].affine, AFFINES["oblique"], atol=1e-5)

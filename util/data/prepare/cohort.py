@@ -1,0 +1,164 @@
+"""Preparing a whole cohort: in parallel, again without repeating what is done, one bad subject at a time."""
+
+import hashlib
+import io
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from util.data.folder import open_volume, segmentation_path, volume_path
+from util.data.manifest import ManifestRow, read_manifest, write_manifest
+from util.data.prepare.quality_control import qc_picture
+from util.data.prepare.study import Prepared, Settings, prepare_study
+from util.data.processes import run_tasks
+from util.data.raw.layouts import Study
+from util.data.subject_names import name_problem
+from util.files.atomic import atomic_write
+
+logger = logging.getLogger(__name__)
+MANIFEST_EVERY_S = 5.0  # what a killed run has to repeat; rewriting it after each of 1,000 subjects would be slow
+
+
+def prepare_cohort(
+    studies: Sequence[Study], destination: Path, settings: Settings, *, workers: int = 1, overwrite: bool = False
+) -> dict[str, str]:
+    """Prepare every study into `destination`; returns the reason per subject that failed (empty: all went well).
+
+    Subjects whose files, settings and sources are as the manifest says are skipped, unless `overwrite`. ValueError if
+    subjects that would stay in `destination` were prepared with other settings: one folder holds one kind of volume.
+    """
+    rows = read_manifest(destination)
+    replaced = {study.subject for study in studies} if overwrite else set()
+    _check_settings((row for subject, row in rows.items() if subject not in replaced), settings, destination)
+    todo = [study for study in studies if overwrite or not _is_done(study, rows, destination)]
+    if len(todo) < len(studies):
+        logger.info("%d of %d subjects are already prepared in %s", len(studies) - len(todo), len(studies), destination)
+    failures: dict[str, str] = {}
+    written = time.monotonic()
+    for study in todo:
+        if not overwrite and study.problem is None and study.subject in rows:
+            study.problem = _name_taken(study, rows[study.subject], destination)
+    tasks = [partial(prepare_one, study, destination, settings) for study in todo]
+    try:
+        with logging_redirect_tqdm():
+            for position, outcome in tqdm(run_tasks(tasks, workers), total=len(tasks), unit="subject", disable=None):
+                subject = todo[position].subject
+                if isinstance(outcome, ManifestRow):
+                    rows[subject] = outcome
+                else:
+                    failures[subject] = str(outcome)
+                    logger.warning("%s: %s", subject, outcome)
+                    if overwrite and (stale := rows.pop(subject, None)):  # it may be of another size than the new ones
+                        _remove(stale, destination)
+                if time.monotonic() - written > MANIFEST_EVERY_S:
+                    write_manifest(destination, rows)
+                    written = time.monotonic()
+    finally:
+        if rows:
+            write_manifest(destination, rows)
+    return failures
+
+
+def prepare_one(study: Study, destination: Path, settings: Settings) -> ManifestRow:
+    """Prepare one study and write its files, all of them or, if anything is wrong with it, none."""
+    if problem := name_problem(study.subject):
+        raise ValueError(problem)
+    prepared = prepare_study(study, settings)
+    files = {
+        volume_path(destination, study.subject, contrast): _npy(volume) for contrast, volume in prepared.volumes.items()
+    }
+    if prepared.segmentation is not None:
+        files[segmentation_path(destination, study.subject)] = _npy(prepared.segmentation)
+    spacing = np.linalg.norm(prepared.affine[:3, 0])
+    picture = qc_picture(
+        study.subject, prepared.volumes, prepared.segmentation, "; ".join([f"{spacing:.2f} mm", *prepared.warnings])
+    )
+    for path, content in {**files, destination / "qc" / f"{study.subject}.png": picture}.items():
+        with atomic_write(path) as file:
+            file.write(content)
+    if prepared.segmentation is None:  # none is left of an earlier preparation either
+        segmentation_path(destination, study.subject).unlink(missing_ok=True)
+    checksum = {
+        path.relative_to(destination).as_posix(): hashlib.sha256(content).hexdigest() for path, content in files.items()
+    }
+    return _manifest_row(study, prepared, settings, checksum)
+
+
+def _remove(row: ManifestRow, destination: Path) -> None:
+    for name in row.checksum:
+        (destination / name).unlink(missing_ok=True)
+
+
+def _check_settings(rows: Iterable[ManifestRow], settings: Settings, destination: Path) -> None:
+    for row in rows:
+        if row.settings != settings.as_json():
+            changed = ", ".join(
+                f"--{name} {row.settings.get(name)} then, {value} now"
+                for name, value in settings.as_json().items()
+                if row.settings.get(name) != value
+            )
+            raise ValueError(
+                f'{destination} holds "{row.subject}", prepared with other settings ({changed}); '
+                "use --overwrite to prepare all its subjects anew, or another folder"
+            )
+
+
+def _is_done(study: Study, rows: dict[str, ManifestRow], destination: Path) -> bool:
+    """The manifest has it from the same sources, and its files are whole and newer than them."""
+    row = rows.get(study.subject)
+    if row is None or study.problem is not None or row.sources != _sources(study):
+        return False
+    try:
+        newest_source = max(path.stat().st_mtime for path in study.files.values())
+        for name in row.checksum:
+            open_volume(destination / name)
+            if (destination / name).stat().st_mtime < newest_source:
+                return False
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _name_taken(study: Study, row: ManifestRow, destination: Path) -> str | None:
+    """Another patient of the same name is in `destination`: the files it came from still exist and are others."""
+    for role, path in _sources(study).items():
+        earlier = row.sources.get(role, path)
+        if earlier != path and Path(earlier).exists():
+            return (
+                f"{destination} holds a subject of this name prepared from {earlier}, not {path}; rename one of "
+                "them, use another folder, or --overwrite to replace it"
+            )
+    return None
+
+
+def _sources(study: Study) -> dict[str, str]:
+    return {role: str(path.resolve()) for role, path in sorted(study.files.items())}
+
+
+def _manifest_row(study: Study, prepared: Prepared, settings: Settings, checksum: dict[str, str]) -> ManifestRow:
+    return ManifestRow(
+        subject=study.subject,
+        sources=_sources(study),
+        original_shape=list(prepared.source.stored_shape),
+        original_affine=prepared.source.stored_affine.tolist(),
+        orientation=prepared.source.orientation,
+        crop=[list(side) for side in prepared.crop],
+        affine=prepared.affine.tolist(),
+        window={contrast: list(window) for contrast, window in prepared.window.items()},
+        contrasts=list(prepared.volumes),
+        checksum=checksum,
+        warnings=prepared.warnings,
+        settings=settings.as_json(),
+    )
+
+
+def _npy(volume: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, volume, allow_pickle=False)
+    return buffer.getvalue()

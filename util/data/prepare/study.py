@@ -1,0 +1,138 @@
+"""One study from raw NIfTI to prepared volumes in memory; nothing is written here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from util.data.folder import CONTRASTS
+from util.data.prepare.resample import (
+    brain_box,
+    crop_affine,
+    fit_grid,
+    resample_brain,
+    resample_image,
+    resample_labels,
+    window_to_uint8,
+)
+from util.data.raw.layouts import Study
+from util.data.raw.nifti import Volume, check_same_grid, read_image, read_mask
+from util.data.raw.scan_warnings import scan_doubts
+
+MAX_FILL = 0.9  # a head with its skull removed leaves more air than this in any scan's box
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the prepared values; stored with every subject."""
+
+    size: tuple[int, int, int] = (160, 160, 160)
+    """(Z, Y, X) voxels."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Of the brain's intensities; they become 1 and 255."""
+    margin: int = 1
+    """Voxels of the original kept around the brain."""
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 3 or min(self.size) < 8:
+            raise ValueError(f"--size is {self.size}; give one number or three (Z Y X), each at least 8")
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"--percentiles are {low} {high}; give two numbers with 0 <= low < high <= 100")
+        if self.margin < 0:
+            raise ValueError(f"--margin is {self.margin}; give 0 or more voxels")
+
+    def as_json(self) -> dict[str, Any]:
+        """As read back from the manifest."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Settings":
+        """From what as_json gave, read back from a manifest or a run's config.json."""
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Volumes uint8 (Z, Y, X) on one grid, and how they came about."""
+
+    volumes: dict[str, np.ndarray]
+    segmentation: np.ndarray | None
+    affine: np.ndarray
+    """(4, 4) from index (x, y, z) to world mm."""
+    crop: list[tuple[int, int]]
+    window: dict[str, tuple[float, float]]
+    source: Volume
+    """The first contrast, for its original shape, affine and orientation."""
+    warnings: list[str]
+
+
+def prepare_study(study: Study, settings: Settings, contrasts: Sequence[str] = CONTRASTS) -> Prepared:
+    """Read, check, crop, resample and window the contrasts (and segmentation) of `study`.
+
+    ValueError names the file at fault and the fix.
+    """
+    if study.problem is not None:
+        raise ValueError(study.problem)
+    images = {contrast: read_image(study.files[contrast]) for contrast in contrasts}
+    masks = {role: read_mask(study.files[role]) for role in ("seg", "brain") if role in study.files}
+    check_same_grid({**images, **masks})
+    brain = _brain(images, masks)
+    first = images[contrasts[0]]
+    warnings = _warnings(brain, images, masks.get("seg"))
+    box = brain_box(brain, settings.margin)
+    inside = tuple(slice(start, stop) for start, stop in box)
+    brain = brain[inside]
+    size_z, size_y, size_x = settings.size
+    grid = fit_grid(brain.shape, np.linalg.norm(first.affine[:3, :3], axis=0), (size_x, size_y, size_z))
+    share, prepared_brain = resample_brain(brain, grid)
+    if not prepared_brain.any():
+        raise ValueError(f"{first.path}: the brain vanishes at size {settings.size}; give a larger --size")
+    volumes, window = {}, {}
+    for contrast, image in images.items():
+        resampled = resample_image(image.data[inside], brain, share, grid)
+        try:
+            volume, window[contrast] = window_to_uint8(resampled, prepared_brain, settings.percentiles)
+        except ValueError as error:
+            raise ValueError(f"{image.path} {error}; convert it again from the original scan") from error
+        volumes[contrast] = _to_zyx(volume)
+    segmentation = _to_zyx(resample_labels(masks["seg"].data[inside], grid)) if "seg" in masks else None
+    return Prepared(
+        volumes=volumes,
+        segmentation=segmentation,
+        affine=grid.affine(crop_affine(first.affine, box)),
+        crop=box,
+        window=window,
+        source=first,
+        warnings=warnings,
+    )
+
+
+def _brain(images: Mapping[str, Volume], masks: Mapping[str, Volume]) -> np.ndarray:
+    """bool (X, Y, Z): non-zero in any contrast, and inside the brain mask if there is one."""
+    brain = np.any([image.data != 0 for image in images.values()], axis=0)
+    if "brain" in masks:
+        brain &= masks["brain"].data > 0
+        if not brain.any():
+            raise ValueError(f"{masks['brain'].path} leaves nothing of the images; remove it or export it again")
+    return brain
+
+
+def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Volume | None) -> list[str]:
+    found = [f"{contrast}: {doubt}" for contrast, image in images.items() for doubt in image.warnings]
+    if brain.mean() > MAX_FILL:
+        found.append("almost no voxel is 0: the skull may not have been removed, or air is not 0")
+    if segmentation is not None and not segmentation.data.any():
+        found.append("the segmentation is empty")
+    for contrast, image in images.items():
+        empty = float((image.data[brain] == 0).mean())
+        if empty > 0.05:
+            found.append(f"{contrast} is 0 in {empty:.0%} of the brain: it may be cut off")
+    voxel_mm = np.linalg.norm(next(iter(images.values())).affine[:3, :3], axis=0)
+    return found + scan_doubts(brain, [image.data for image in images.values()], voxel_mm)
+
+
+def _to_zyx(volume: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(volume.transpose(2, 1, 0))

@@ -1,0 +1,118 @@
+"""Reading NIfTI files in canonical orientation, and refusing what cannot be trusted."""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import OrientationError
+from nibabel.spatialimages import HeaderDataError
+
+from util.data.raw.nifti_file import open_nifti
+from util.data.raw.scan_warnings import form_doubt
+
+MIN_SIDE_MM, MAX_SIDE_MM, MAX_SHIFT_MM = 1e-3, 1e3, 1e6  # of a voxel, and of the first one from the scanner's centre
+GRID_TOLERANCE = 0.1  # voxels by which corners of two contrasts of one study may differ
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume in canonical (RAS) orientation, axes (X, Y, Z), and how the file stored it."""
+
+    path: Path
+    data: np.ndarray
+    affine: np.ndarray
+    """(4, 4) from canonical index (x, y, z) to world mm."""
+    stored_shape: tuple[int, ...]
+    stored_affine: np.ndarray
+    orientation: str
+    """Axis codes as stored, for instance "LPS"."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about the header."""
+
+
+def read_image(path: Path) -> Volume:
+    """A contrast, float32. ValueError for a file that is damaged, not 3-D, not finite, empty or constant."""
+    volume = _read(path)
+    if not np.isfinite(volume.data).all():
+        count = int((~np.isfinite(volume.data)).sum())
+        raise ValueError(f"{path} has {count} NaN or Inf voxels; repair it, for instance by setting them to 0")
+    if volume.data.min() == volume.data.max():
+        kind = "empty (all 0)" if volume.data.flat[0] == 0 else f"constant (all {volume.data.flat[0]:g})"
+        raise ValueError(f"{path} is {kind}; convert it again from the original scan")
+    return volume
+
+
+def read_mask(path: Path) -> Volume:
+    """A segmentation or brain mask, uint8. ValueError unless it holds whole numbers from 0 to 255."""
+    volume = _read(path)
+    data = volume.data
+    if not (np.isfinite(data) & (data >= 0) & (data <= 255) & (data == np.rint(data))).all():
+        raise ValueError(f"{path} should hold whole labels from 0 to 255 and does not; export the mask again")
+    return dataclasses.replace(volume, data=data.astype(np.uint8))
+
+
+def check_same_grid(volumes: Mapping[str, Volume]) -> None:
+    """ValueError unless all volumes share one shape and place in space, within a tenth of a voxel."""
+    (first_name, first), *others = volumes.items()
+    voxel_mm = np.linalg.norm(first.affine[:3, :3], axis=0).min()
+    for name, other in others:
+        if other.data.shape != first.data.shape:
+            difference = f"{other.data.shape} and {first.data.shape} voxels"
+        else:
+            corners = np.array(np.meshgrid(*((0, side - 1) for side in first.data.shape))).reshape(3, -1)
+            shifts_mm = (other.affine - first.affine)[:3] @ np.vstack([corners, np.ones(8)])
+            shift_mm = np.linalg.norm(shifts_mm, axis=0).max()
+            if shift_mm <= GRID_TOLERANCE * voxel_mm:
+                continue
+            difference = f"corners {shift_mm:.2f} mm apart"
+        raise ValueError(
+            f"{name} and {first_name} are on different grids ({difference}): {other.path}, {first.path}; "
+            "register and resample them to one grid first"
+        )
+
+
+def _read(path: Path) -> Volume:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        image = open_nifti(path)
+        shape = image.shape
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes Inf, and is refused as such
+            data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
+    except ImageFileError as error:
+        raise ValueError(f"{path} is not a NIfTI file; convert it, for instance with dcm2niix") from error
+    except (EOFError, OSError, zlib.error, HeaderDataError) as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}); copy or convert it again") from error
+    stored_affine = np.asarray(image.affine, dtype=np.float64)
+    try:
+        canonical = _canonical(data, stored_affine)
+    except (np.linalg.LinAlgError, OrientationError, HeaderDataError):
+        canonical = None
+    if canonical is None:
+        raise ValueError(f"{path} has no usable affine in its header; convert it again from the original scan")
+    return Volume(
+        path=path,
+        data=np.asarray(canonical.dataobj),
+        affine=np.asarray(canonical.affine, dtype=np.float64),
+        stored_shape=tuple(int(side) for side in shape),
+        stored_affine=stored_affine,
+        orientation="".join(nibabel.aff2axcodes(stored_affine)),
+        warnings=tuple(form_doubt(image)),
+    )
+
+
+def _canonical(data: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image | None:
+    """The image with axes to the right, front and top; None if `affine` cannot place voxels in millimetres."""
+    if not np.isfinite(affine).all():
+        return None
+    sides_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    if (sides_mm < MIN_SIDE_MM).any() or (sides_mm > MAX_SIDE_MM).any() or abs(affine[:3, 3]).max() > MAX_SHIFT_MM:
+        return None
+    if abs(np.linalg.det(affine[:3, :3] / sides_mm)) < 1e-3:  # axes in one plane
+        return None
+    return nibabel.as_closest_canonical(nibabel.Nifti1Image(data, affine))

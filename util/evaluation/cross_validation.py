@@ -1,0 +1,87 @@
+"""The end of a cross-validation: predictions of all folds that exist, baselines beside them, files and tables."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from util.data.dataset import PreparedVolumes
+from util.data.labels import column_names, read_columns
+from util.evaluation.baselines import (
+    Baseline,
+    confounder_columns,
+    image_tables,
+    logistic_baseline,
+    majority_baseline,
+    sheet_tables,
+)
+from util.evaluation.predictions import Prediction, read_predictions
+from util.evaluation.results_file import evaluate, format_statistics, write_results
+from util.evaluation.summary import format_table, summarise
+from util.protocol.division import Division
+
+logger = logging.getLogger(__name__)
+PREDICTIONS, RAW_PREDICTIONS = "predictions.csv", "predictions_raw.csv"  # of a fold; raw: beside an average (--ema)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """What baselines are made from. volumes: as the model saw them; images: without a control's mask."""
+
+    images: PreparedVolumes
+    volumes: PreparedVolumes
+    sheet: Path
+    division: Division
+    extent: Literal["all", "sheet", "none"]
+
+
+def gather_results(
+    folder: Path, rivals: Rivals, label_type: str, n_unknown: int, protocol: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Evaluate the predictions of all folds of a run folder, whichever job made them; results.json's content."""
+    predictions = of_all_folds(folder, PREDICTIONS)
+    raw = of_all_folds(folder, RAW_PREDICTIONS)
+    division = rivals.division
+    summary = summarise(
+        predictions, label_type=label_type, n_unknown=n_unknown, k_fold=division.k_fold, repeats=division.repeats
+    )
+    results = evaluate(
+        summary,
+        predictions,
+        baselines=[Baseline("its raw weights, not averaged", [], raw), *baselines_beside(predictions, rivals)],
+        subgroups=subgroups(rivals.sheet, label_type),
+        protocol=protocol,
+    )
+    write_results(folder, predictions, results)
+    logger.info("%s", format_table(summary))
+    logger.info("%s", format_statistics(results))
+    logger.info("results: %s", folder / "results.json")
+    return results
+
+
+def of_all_folds(folder: Path, name: str) -> list[Prediction]:
+    """From the files of that name, of whichever folds have one."""
+    return [prediction for file in sorted(folder.glob(f"fold_*/{name}")) for prediction in read_predictions(file)]
+
+
+def baselines_beside(predictions: Sequence[Prediction], rivals: Rivals) -> list[Baseline]:
+    """Majority class, columns of the label sheet, tumour volume and location, intensities: in the model's folds."""
+    if rivals.extent == "none":
+        return []
+    labels = {subject: rivals.volumes.label(subject) for subject in rivals.volumes.subjects}
+    tables = sheet_tables(confounder_columns(rivals.sheet))
+    if rivals.extent == "all":
+        tables |= image_tables(rivals.images)
+    folds = rivals.division.folds
+    beside = [majority_baseline(labels, predictions)]
+    return beside + [logistic_baseline(name, table, labels, predictions, folds) for name, table in tables.items()]
+
+
+def subgroups(sheet: Path, label_type: str) -> dict[str, list[str]]:
+    """Parts of the cohort in which the task has no shortcut: 1p/19q within IDH mutants, as every co-deleted tumour is
+    IDH mutant."""
+    if label_type != "1p19q" or "IDH" not in column_names(sheet):
+        return {}
+    idh = read_columns(sheet, ["IDH"])["IDH"]
+    return {"within IDH mutant": [subject for subject, text in idh.items() if text == "1"]}

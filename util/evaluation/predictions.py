@@ -1,0 +1,112 @@
+"""Held-out predictions of a cross-validation: predictions.csv, and the arrays that statistics take.
+
+predictions.csv, a row per subject and repeat: subject, fold, label (0 or 1), probability of class 1, repeat, threshold
+of the decision, patient. The last three may be absent: repeat 0, 0.5, and every subject a patient of its own.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from util.files.atomic import atomic_write
+from util.statistics.metrics import THRESHOLD
+from util.statistics.scores import Scores, quoted
+
+COLUMNS = ("subject", "fold", "label", "probability", "repeat", "threshold", "patient")
+REQUIRED = COLUMNS[:4]
+
+
+@dataclass(frozen=True, order=True)
+class Prediction:
+    """Held-out probability of class 1 for one subject. fold: counted through all repeats. patient: "" = the subject."""
+
+    subject: str
+    fold: int
+    label: int
+    probability: float
+    repeat: int = 0
+    threshold: float = THRESHOLD
+    patient: str = ""
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for p in sorted(predictions):
+            numbers = {"probability": f"{p.probability:.8f}", "threshold": f"{p.threshold:.8g}"}
+            writer.writerow({**asdict(p), **numbers}.values())
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """ValueError names the file, the line, and what is wrong with it."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: no fold of that run has finished, or it is no "
+                         "fine-tuning run, or one that was exported without predictions")  # fmt: skip
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if lacking := [name for name in REQUIRED if name not in (reader.fieldnames or [])]:
+            raise ValueError(f"{path} has no column {', '.join(lacking)}; its first line must name them")
+        found = []
+        for row in reader:
+            try:
+                found.append(
+                    Prediction(
+                        row["subject"],
+                        int(row["fold"]),
+                        int(row["label"]),
+                        float(row["probability"]),
+                        int(row.get("repeat") or 0),
+                        float(row.get("threshold") or THRESHOLD),
+                        row.get("patient") or "",
+                    )
+                )
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}; correct or remove that line") from error
+    return found
+
+
+def recorded(run: Path) -> dict[str, Prediction]:
+    """Held-out predictions by subject; empty while no fold has finished."""
+    path = run / "predictions.csv"
+    return {p.subject: p for p in read_predictions(path)} if path.exists() else {}
+
+
+def arrange(predictions: Sequence[Prediction], source: str = "predictions.csv") -> Scores:
+    """Predictions in any order -> arrays. Of a run whose repeats are not all finished, those with the most subjects.
+
+    ValueError, beginning with `source`, for no predictions, a subject twice in a repeat or with two labels or patients,
+    a label other than 0 or 1, a probability that is not a number from 0 to 1.
+    """
+    if not predictions:
+        raise ValueError(f"{source} holds no predictions: no fold has finished")
+    for p in predictions:
+        if p.label not in (0, 1):
+            raise ValueError(f'{source}: subject "{p.subject}" has label {p.label}; labels are 0 and 1')
+        if not 0 <= p.probability <= 1:  # NaN is neither
+            raise ValueError(f'{source}: subject "{p.subject}" has probability {p.probability}, not within 0 and 1')
+    twice = [key for key, count in Counter((p.subject, p.repeat) for p in predictions).items() if count > 1]
+    if twice:
+        raise ValueError(f"{source} lists {quoted([name for name, _ in twice])} twice in one repeat; keep one row")
+    facts = {(p.subject, p.label, p.patient) for p in predictions}
+    torn = [name for name, count in Counter(name for name, _, _ in facts).items() if count > 1]
+    if torn:
+        raise ValueError(f"{source} gives {quoted(torn)} different labels or patients in different repeats")
+    members: dict[int, dict[str, Prediction]] = {}
+    for p in sorted(predictions):
+        members.setdefault(p.repeat, {})[p.subject] = p
+    fullest = max(members.values(), key=len)
+    subjects = sorted(fullest)
+    repeats = [members[repeat] for repeat in sorted(members) if members[repeat].keys() == fullest.keys()]
+    return Scores(
+        subjects,
+        np.array([fullest[name].label for name in subjects]),
+        np.array([fullest[name].patient or name for name in subjects]),
+        np.array([[repeat[name].probability for name in subjects] for repeat in repeats]),
+        np.array([[repeat[name].threshold for name in subjects] for repeat in repeats]),
+        np.array([[repeat[name].fold for name in subjects] for repeat in repeats]),
+    )

@@ -1,0 +1,86 @@
+"""The trained model of a run or a checkpoint, opened for export."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from models import create_model
+from models.config import ModelConfig
+from util.checkpoint.facts import recorded
+from util.checkpoint.files import Content, read_checkpoint
+from util.checkpoint.loading import load_weights
+from util.protocol.best_epoch import selected_weights
+from util.protocol.decision import DECISION_FILE, Decision, read_decision
+from util.runs import checkpoints, last_checkpoint, read_config
+
+
+class Trained(NamedTuple):
+    """A model with weights, in evaluation mode on the CPU, and what is known of it. content: of its checkpoint file;
+    decision: how its fold comes to probabilities and calls; None for an epoch that its fold was not tested with, and
+    for a model without folds."""
+
+    checkpoint: Path
+    content: Content
+    model: nn.Module
+    config: ModelConfig
+    decision: Decision | None
+
+
+def open_trained(source: Path, fold: int | None = None) -> Trained:
+    """The model of a checkpoint file, of a pre-training run at its end, or of one fold of a fine-tuning run, at the
+    epoch that the fold was tested with."""
+    checkpoint, decision = _chosen(source, fold)
+    content = read_checkpoint(checkpoint)
+    name, fields = (recorded(content, "model", part) for part in ("name", "fields"))
+    if name is None or fields is None:
+        raise ValueError(f"checkpoint {checkpoint} does not say which model it is of: give one that our programs saved")
+    model = create_model(name, **fields)
+    load_weights(model, checkpoint)
+    config = model.config
+    assert isinstance(config, ModelConfig)
+    return Trained(checkpoint, content, model.eval(), config, decision)
+
+
+def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
+    """The checkpoint that is meant, and how its fold decides."""
+    if source.is_file():
+        if fold is not None:
+            raise ValueError(f"--fold {fold} names a fold of a run folder, and {source} is a file: leave it out")
+        return source, _decision_beside(source)
+    config = read_config(source)
+    if config.get("kind") != "finetune":
+        if fold is not None:
+            raise ValueError(f"--fold {fold}: {source} is not a fine-tuning run and has no folds: leave it out")
+        return last_checkpoint(source), None
+    folds = trained_folds(source)
+    if fold is None and len(folds) > 1:
+        raise ValueError(f"{source} holds a model for each of its folds: choose one with --fold, of {_listed(folds)}")
+    chosen = folds[0] if fold is None else fold
+    if chosen not in folds:
+        raise ValueError(f"--fold {chosen}: {source} has checkpoints of folds {_listed(folds)}")
+    folder = source / f"fold_{chosen}"
+    decision = read_decision(folder, config.get("args", {}))
+    return selected_weights(folder, decision.select), decision
+
+
+def trained_folds(run: Path) -> list[int]:
+    """The folds of a fine-tuning run that have a checkpoint. ValueError where none has."""
+    parts = [part.name.removeprefix("fold_") for part in run.glob("fold_*") if checkpoints(part)]
+    folds = sorted(int(part) for part in parts if part.isdecimal())
+    if not folds:
+        raise ValueError(f"{run} has no fold with a checkpoint: let main_cr_finetune.py finish one")
+    return folds
+
+
+def _decision_beside(checkpoint: Path) -> Decision | None:
+    """How the fold decides whose folder a checkpoint lies in, if it is the one that the fold was tested with."""
+    folder = checkpoint.parent
+    if not (folder / DECISION_FILE).is_file():
+        return None
+    decision = read_decision(folder, {})
+    return decision if selected_weights(folder, decision.select).resolve() == checkpoint.resolve() else None
+
+
+def _listed(folds: list[int]) -> str:
+    return ", ".join(map(str, folds))

@@ -1,0 +1,60 @@
+"""Held-out predictions as checked arrays, the form in which the statistics take them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SHOWN = 3  # names that an error quotes
+
+
+@dataclass(frozen=True)
+class Scores:
+    """R repeats of a cross-validation over S subjects in sorted order. Of each subject: label 0 or 1, the patient it
+    belongs to, and per repeat the probability of class 1, the threshold of the decision and the fold."""
+
+    subjects: list[str]
+    labels_S: np.ndarray
+    patients_S: np.ndarray
+    probabilities_RS: np.ndarray
+    thresholds_RS: np.ndarray
+    folds_RS: np.ndarray
+
+    @property
+    def decisions_S(self) -> np.ndarray:
+        """(S,) bool, class 1: by the mean over repeats of probability and threshold."""
+        return self.probabilities_RS.mean(0) >= self.thresholds_RS.mean(0)
+
+    @property
+    def is_independent(self) -> bool:
+        """No patient has two subjects."""
+        return len(set(self.patients_S.tolist())) == len(self.subjects)
+
+    def restricted(self, wanted: Sequence[str]) -> "Scores":
+        """The same for some of the subjects."""
+        kept = np.isin(self.subjects, sorted(wanted))
+        return Scores(
+            [name for name, keep in zip(self.subjects, kept) if keep],
+            self.labels_S[kept],
+            self.patients_S[kept],
+            self.probabilities_RS[:, kept],
+            self.thresholds_RS[:, kept],
+            self.folds_RS[:, kept],
+        )
+
+
+def check_paired(a: Scores, b: Scores, names: tuple[str, str]) -> None:
+    """ValueError that says which subjects are in only one of two runs, or have different labels in them."""
+    for one, other, name in ((a, b, names[0]), (b, a, names[1])):
+        if only := sorted(set(one.subjects) - set(other.subjects)):
+            raise ValueError(
+                f"{len(only)} subject(s) are only in {name}: {quoted(only)}; compare runs of the same subjects, "
+                "or pass --common to use those that all runs share"
+            )
+    if differ := [name for name, x, y in zip(a.subjects, a.labels_S, b.labels_S) if x != y]:
+        raise ValueError(f"{names[0]} and {names[1]} disagree on the label of {quoted(differ)}: not the same task")
+
+
+def quoted(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f'"{name}"' for name in names[:SHOWN]) + more

@@ -1,0 +1,103 @@
+"""What goes wrong with data while training, said as what it is, and continued once where that may help."""
+
+import argparse
+import functools
+import logging
+import re
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
+
+from util.data.folder import BadVolume
+from util.distributed.world import World
+from util.process.stopping import StopRequest
+
+logger = logging.getLogger(__name__)
+Work = Callable[[argparse.Namespace, World, StopRequest], None]
+SHARED_MEMORY = Path("/dev/shm")
+GRACE_CHECKS = 10  # twentieths of a second in which the system says that a process ended
+_KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal: [^.]*|exited unexpectedly)")
+_IN_WORKER = re.compile(rf"^(?:\S+\.)?{BadVolume.__name__}: ", re.MULTILINE)
+
+
+class WorkerKilled(ValueError):
+    """A data-loading process ended without an exception of its own; the message says what to look at."""
+
+
+def surviving(work: Work) -> Callable[[argparse.Namespace, World], None]:
+    """`work` with plain words for failures of its data. Where a data-loading process is killed, a single-process run
+    continues by itself, once, from its last checkpoint; several ranks end, and torchrun --max-restarts continues.
+
+    Both attempts get the same stop request, for `work` to enter: what the first one was asked holds for the second,
+    and --max_minutes counts from the start of the first."""
+
+    @functools.wraps(work)
+    def survived(args: argparse.Namespace, world: World) -> None:
+        stop = StopRequest(args.max_minutes)
+        try:
+            with plain_words(args.num_workers):
+                return work(args, world, stop)
+        except WorkerKilled as error:
+            if world.size > 1:
+                raise
+            logger.warning("%s\ncontinuing from the last checkpoint; the next time the run ends", error)
+        with plain_words(args.num_workers):  # outside of the handler, which keeps the old model and loaders in memory
+            return work(_continued(args), world, stop)
+
+    return survived
+
+
+@contextmanager
+def plain_words(num_workers: int) -> Iterator[None]:
+    """Raise BadVolume with the message that a data-loading process wrapped in its traceback, and WorkerKilled for
+    whatever the main process meets when one of them is gone."""
+    try:
+        yield
+    except BadVolume as error:
+        message = _IN_WORKER.split(str(error))[-1].strip()
+        raise BadVolume(f"{message}; or let others stand in for such subjects: --on_bad_volume skip") from error
+    except (RuntimeError, OSError, EOFError) as error:  # the last two from a pipe whose other end is gone
+        if (how := _death(error)) is None:
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the model and the loaders of a run that is over
+        raise WorkerKilled(
+            f"a data-loading process {how}: most likely memory ran out ({_memory()}); "
+            f"use fewer than --num_workers {num_workers}, or give {SHARED_MEMORY} more room (docker: --shm-size)"
+        ) from error
+
+
+def _death(error: BaseException) -> str | None:
+    """How a data-loading process ended that should not have; None if `error` has another cause. PyTorch looks whenever
+    the system says that a child ended, so that its word, and a second one, can come late and anywhere: wait for it."""
+    words = [str(error.__cause__), str(error)]
+    try:
+        for _ in range(GRACE_CHECKS):
+            _error_if_any_worker_fails()
+            time.sleep(0.05)
+    except RuntimeError as late:
+        words.insert(0, str(late))
+    found = [match[1] for text in words if (match := _KILLED.search(text))]
+    return found[0] if found else None
+
+
+def _continued(args: argparse.Namespace) -> argparse.Namespace:
+    """The same run, continued; from the checkpoint that --resume names as long as the run has none of its own."""
+    named = args.resume is not None and not any(args.output_dir.rglob("checkpoint-*.pth"))
+    return argparse.Namespace(**{**vars(args), "resume": args.resume if named else "auto", "overwrite": False})
+
+
+def _memory() -> str:
+    """What is free now, as far as the system tells."""
+    known = []
+    if SHARED_MEMORY.is_dir():
+        usage = shutil.disk_usage(SHARED_MEMORY)
+        known.append(f"{usage.free >> 20} of {usage.total >> 20} MiB of {SHARED_MEMORY}")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists() and (found := re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)):
+        known.append(f"{int(found[1]) >> 10} MiB of memory")
+    return f"free now: {', '.join(known)}" if known else "what is free is not known here"

@@ -1,0 +1,151 @@
+"""The state of a training, how it is saved and restored, and the loop over epochs."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+
+from util.checkpoint.loading import load_weights, read_checkpoint, save_checkpoint
+from util.distributed.world import World
+from util.files.atomic import remove_leftovers
+from util.runs import checkpoint_path, checkpoints
+from util.training.epoch_sums import Tally
+from util.training.optim import Stepper
+from util.training.saving import SaveOptions, prune
+
+logger = logging.getLogger(__name__)
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+@dataclass
+class Training(Generic[ModelT]):
+    """Everything that changes while training. config: what rebuilds the model, stored in every checkpoint.
+
+    next_epoch and tally: where it stands; a tally that is not None says how far that epoch has come already.
+    """
+
+    model: ModelT
+    stepper: Stepper
+    folder: Path
+    config: dict[str, Any]
+    world: World
+    ema: ModelEmaV3 | None = None
+    saving: SaveOptions = field(default_factory=SaveOptions)
+    next_epoch: int = 0
+    tally: Tally | None = None
+
+    @property
+    def best_known(self) -> ModelT:
+        """The model to evaluate: the averaged weights where there are any."""
+        return self.model if self.ema is None else cast(ModelT, self.ema.module)
+
+    def save(self) -> None:
+        """A checkpoint of where the training stands; every rank must call it, the main one writes.
+
+        "model" holds the weights to use (averaged ones where there are any), "epoch" the last finished one, "tallies"
+        of every rank how far the next one has come. Raises OSError, on every rank, where it cannot be written and
+        --on_save_error is stop. The checkpoints before it stay until it is written and read back.
+        """
+        epoch, tally = self.next_epoch - 1, self.tally
+        content = {
+            "model": self.best_known.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "epoch": epoch,
+            "tallies": None if tally is None else self.world.gather([tally.plain()]),
+            "config": self.config,
+        }
+        if self.ema is not None:
+            content["raw_model"] = self.model.state_dict()
+        path = checkpoint_path(self.folder, *((epoch,) if tally is None else (epoch + 1, tally.step)))
+        self.world.together(lambda: self._write(path, content))
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        try:
+            save_checkpoint(path, content)
+        except OSError as error:
+            kept = checkpoints(self.folder)
+            newest = f"the newest checkpoint is {kept[-1].name}" if kept else "there is no checkpoint yet"
+            problem = f"{path} cannot be written ({error.strerror or error}); {newest}"
+            if self.saving.on_error == "stop":
+                raise OSError(f"{problem}. Make room, then continue with --resume auto") from error
+            logger.error("%s; the training goes on, as --on_save_error continue says", problem)
+            return
+        prune(path, self.saving.keep_last)
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of this training."""
+        content = load_weights(self.best_known, path)
+        if "optimizer" not in content or "epoch" not in content:
+            raise ValueError(f"checkpoint {path} holds weights only and cannot be resumed; use it with --finetune")
+        if (self.ema is not None) != ("raw_model" in content):
+            raise ValueError(
+                f"checkpoint {path} was trained {'without' if self.ema else 'with'} --ema: resume it likewise"
+            )
+        tallies = content.get("tallies")
+        if tallies is not None and len(tallies) != self.world.size:
+            raise ValueError(
+                f"checkpoint {path} was saved within an epoch by {len(tallies)} rank(s), now there are "
+                f"{self.world.size}: use as many, or --resume the checkpoint of a finished epoch"
+            )
+        if self.ema is not None:
+            self.model.load_state_dict(content["raw_model"])
+        self.stepper.optimizer.load_state_dict(content["optimizer"])
+        if content["scaler"]:  # empty where no loss was scaled, as in float32 or, in place of fp16, on a CPU
+            self.stepper.scaler.load_state_dict(content["scaler"])
+        self.next_epoch = content["epoch"] + 1
+        if tallies is not None:
+            self.tally = Tally.from_plain(tallies[self.world.rank], self.world.device)
+        logger.info("resumed %s, next: epoch %d, step %d", path, self.next_epoch, self.tally.step if self.tally else 0)
+
+    def resume(self, option: str | None) -> None:
+        """What --resume asks for: None starts at epoch 0, "auto" takes the newest readable checkpoint if there is one.
+
+        The main rank chooses for all of them, so that a slow shared folder cannot make them differ.
+        """
+        if option not in (None, "auto"):
+            self.restore(Path(option))
+        elif option == "auto":
+            chosen: list[Path | None] = [None]
+
+            def choose() -> None:
+                remove_leftovers(self.folder)
+                chosen[0] = newest_readable(self.folder)
+
+            self.world.together(choose)
+            path = self.world.gather(chosen)[0]
+            if path is not None:
+                self.restore(path)
+
+
+def newest_readable(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder whose checksum is right and that can be read; None if the folder has none.
+
+    Damaged ones on the way are reported and put aside as NAME.damaged. Raises ValueError where all of them are.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            read_checkpoint(path)
+            return path
+        except ValueError as error:
+            logger.warning("%s; put aside as %s.damaged, trying the one before it", error, path.name)
+            path.replace(path.with_name(path.name + ".damaged"))
+    if found:
+        raise ValueError(
+            f"none of the {len(found)} checkpoints in {folder} can be read; they are kept as *.damaged. Start over "
+            f"with --overwrite or in another --output_dir"
+        )
+    return None
+
+
+def average_of(model: nn.Module, decay: float | None) -> ModelEmaV3 | None:
+    """The exponential average that --ema asks for; it follows closely at first (timm's warm-up)."""
+    if decay is None:
+        return None
+    if not 0 < decay < 1:
+        raise ValueError(f"--ema {decay} must lie between 0 and 1, e.g. 0.999")
+    return ModelEmaV3(model, decay=decay, use_warmup=True)

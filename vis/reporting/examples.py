@@ -1,0 +1,86 @@
+"""Pictures for a report: a few reconstructions and latent maps, each with a line on what its subject was used for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from models import PatchPredictor, VolumeClassifier
+from util.data.dataset import PreparedVolumes
+from util.evaluation.predictions import Prediction, recorded
+from util.inference.open_run import open_run
+from util.protocol.held_out import held_out, read_folds
+from util.runs import checkpoints, read_config
+from vis.drawing.figures import map_figure, reconstruction_figure
+from vis.drawing.reconstruction import reconstruct
+from vis.drawing.wording import task_words, verdict
+from vis.maps.latent import latent_maps, upsample
+
+
+@dataclass(frozen=True)
+class Example:
+    figure: Figure
+    caption: str
+
+
+def held_out_examples(run: Path, count: int) -> tuple[int, list[str]]:
+    """A fold with a checkpoint, and `count` subjects that it did not train on, classes taking turns."""
+    folds, labels = read_folds(run), recorded(run)
+    for fold in range(len(folds)):
+        if checkpoints(run / f"fold_{fold}"):
+            return fold, alternate(held_out(folds, fold), labels)[:count]
+    raise ValueError(f"no fold of {run} has a checkpoint")
+
+
+def alternate(subjects: Sequence[str], labels: dict[str, Prediction]) -> list[str]:
+    """The subjects reordered so that classes take turns; those without a recorded label come last."""
+    place: dict[str, tuple[int, int]] = {}
+    seen: dict[int, int] = {}
+    for subject in subjects:
+        label = labels[subject].label if subject in labels else -1
+        seen[label] = seen.get(label, 0) + 1
+        place[subject] = (seen[label] if label >= 0 else len(subjects) + 1, label)
+    return sorted(subjects, key=lambda subject: place[subject])
+
+
+def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
+    """The paper's map (maximum over features) of a fine-tuned fold, on subjects that it did not train on."""
+    fold, subjects = held_out_examples(run, count)
+    session, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
+    model = session.model
+    assert isinstance(model, VolumeClassifier)
+    examples = []
+    for subject in subjects:
+        study = session.study(subject)
+        batch = session.batch(study)
+        map_Bzyx = latent_maps(model, batch, ["max"])["max"]
+        map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
+        line = verdict(session.config["label_type"], labels.get(subject), session.probability(batch), fold)
+        examples.append(Example(map_figure(study, map_ZYX, "max", subtitle=line), f"{subject}: {line}."))
+    return examples
+
+
+def reconstruction_examples(run: Path, finetune: Path | None, count: int, device: str = "auto") -> list[Example]:
+    """Reconstructions of subjects that pre-training never saw, where the fine-tuning data have some, else of others."""
+    session = open_run(run, "pretrain", device=device)
+    trained_on = set(session.data.subjects)
+    subjects = session.data.subjects[:count]
+    if finetune is not None:
+        root, (_, others) = Path(read_config(finetune)["data"]["root"]), held_out_examples(finetune, count)
+        if not trained_on & set(others) and root.is_dir() and PreparedVolumes(root).size == session.data.size:
+            session, subjects = open_run(run, "pretrain", data=root, device=device), others
+    model, mask_ratio = session.model, session.config["mask_ratio"]
+    assert isinstance(model, PatchPredictor)
+    examples = []
+    for subject in subjects:
+        study = session.study(subject)
+        result = reconstruct(model, session.batch(study), mask_ratio=mask_ratio)
+        use = "seen in pre-training" if subject in trained_on else "not among the pre-training subjects"
+        line = f"{use} · {task_words(mask_ratio)} · loss {result.loss:.3f}"
+        figure = reconstruction_figure(
+            study, result.prediction[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), subtitle=line,
+            planes=("axial",), panel=1.75,
+        )  # fmt: skip
+        examples.append(Example(figure, f"{subject}: {line}."))
+    return examples
