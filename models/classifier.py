@@ -1,4 +1,4 @@
-"""VolumeClassifier: the trunk on all tokens, their mean, a linear head; timm's contract (docs/method.md section 4)."""
+"""VolumeClassifier: the trunk on all tokens, their mean, a linear head; timm's contract (docs/method.md#classifier)."""
 
 import dataclasses
 from collections.abc import Callable

@@ -23,9 +23,10 @@ def frozen_scan(mixer: BiMamba, tokens_BLE: Tensor) -> FrozenScan:
     """The mixer on tokens (B, L, E) as a linear map of its values u, by the scan's own linear-time kernels.
 
     The selective scan is y_t = sum over j <= t of C_t exp(A (delta_{j+1} + ... + delta_t)) delta_j B_j u_j, plus D u_t,
-    times the gate silu(z_t) (docs/method.md section 2). Step sizes delta, B, C and z are computed from the tokens and
-    then held constant, so a gradient with respect to u_j sees only how much of token j the scan carries to every
-    place t: the hidden attention of a scan (Ali et al. 2024, arXiv 2403.01590), never written out as an L x L matrix.
+    times the gate silu(z_t) (docs/method.md#bidirectional-mamba). Step sizes delta, B, C and z are computed from the
+    tokens and then held constant, so a gradient with respect to u_j sees only how much of token j the scan carries to
+    every place t: the hidden attention of a scan (Ali et al. 2024, arXiv 2403.01590), never written out as an L x L
+    matrix.
     """
     suffixes = getattr(mixer, "suffixes", mixer.SUFFIXES)
     with torch.no_grad():

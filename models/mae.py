@@ -1,4 +1,4 @@
-"""MaskedAutoencoder3D (docs/method.md section 4)."""
+"""MaskedAutoencoder3D (docs/method.md#masked-autoencoder)."""
 
 import torch
 from torch import Tensor, nn

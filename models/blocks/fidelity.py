@@ -1,4 +1,4 @@
-"""The two fidelities as parts: what `corrected` does and what the published code does (docs/method.md section 5).
+"""The two fidelities as parts: what `corrected` does and what the published code does (docs/method.md#two-fidelities).
 
 Models take these parts and ask no further; nothing else in the package looks at the name of the fidelity.
 """

@@ -16,8 +16,9 @@ from ops.reference.bimamba import one_direction
 
 
 class BiMamba(nn.Module):
-    """Two selective scans over the same tokens, one from each end, averaged (docs/method.md section 2, the paper's
-    "v2").
+    """Two selective scans over the same tokens, one from each end, averaged: the paper's "v2".
+
+    See docs/method.md#bidirectional-mamba.
 
     Every direction owns a conv1d, x_proj, dt_proj, A_log and D (suffix _b: backward); in_proj and out_proj are shared.
     Both directions run the same code over their parameters, so no backend can lose one of them. With

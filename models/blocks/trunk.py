@@ -1,4 +1,4 @@
-"""Block and Trunk: the residual stream that encoder, decoder and classifier share (docs/method.md section 3)."""
+"""Block and Trunk: the residual stream that encoder, decoder and classifier share (docs/method.md#block-and-trunk)."""
 
 from collections.abc import Callable, Container
 from functools import partial

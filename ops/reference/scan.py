@@ -5,7 +5,7 @@ Glossary: b batch, i channel of I (mamba_ssm's "dim"), l position of L, n state 
     delta_t = softplus(delta_t + bias)                                  (Mamba, arXiv 2312.00752, section 3.2)
     h_t     = exp(delta_t A) h_{t-1} + (delta_t B_t) u_t                (equations 2a and 4, B_t simplified)
     y_t     = <C_t, h_t> + D u_t                                        (equation 2b, with the skip D)
-    out_t   = y_t silu(z_t)                                             (docs/method.md section 2)
+    out_t   = y_t silu(z_t)                                             (docs/method.md#bidirectional-mamba)
 
 Everything is computed in float32, or in float64 when the input is float64, and returned in the input's precision.
 """

@@ -36,7 +36,7 @@ from util.hub.download import push
 
 logger = logging.getLogger(__name__)
 KEPT = ("model", "epoch", "config", "args")  # what loading needs; the state of a training is not converted
-LEFT_OUT = {  # what a model leaves out of any checkpoint (docs/method.md section 4)
+LEFT_OUT = {  # what a model leaves out of any checkpoint (docs/method.md#loading-weights)
     "classifier": re.compile(r"^((decoder_)?rope\.|decoder_|mask_token$|cls_token$)"),
     "autoencoder": re.compile(r"^((decoder_)?rope\.|cls_token$|head\.)"),
 }

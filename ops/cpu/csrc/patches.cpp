@@ -64,7 +64,7 @@ template <class Work> inline void each_register(int64_t count, Work work) {
     if (i < count) work(i, int(count - i));
 }
 
-// Of all values of a patch: mean, and the inverse root of unbiased variance + 1e-6 (docs/method.md section 4).
+// Of all values of a patch: mean, and the inverse root of unbiased variance + 1e-6 (docs/method.md#masked-autoencoder).
 void measure(const Patches& a, int64_t index, float* line) {
     const double count = double(values(a, a.patch));
     const auto total = [&](auto of) {

@@ -152,7 +152,7 @@ def decoder_keys(keys):
 def test_published_keys_at_160_load_with_exactly_the_report_of_the_method(
     tmp_path, fidelity, file, name, missing, ignored
 ):
-    """docs/method.md section 5: missing exactly the head, ignored exactly the decoder's parameters, cls_token,
+    """docs/method.md#loading-weights: missing exactly the head, ignored exactly the decoder's parameters, cls_token,
     mask_token and rope buffers, at either fidelity."""
     shapes = json.loads((FIXTURES / file).read_text())
     state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}  # one number each on disk

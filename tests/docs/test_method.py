@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from models import create_model
+from models.blocks.mixers import BiMamba
 from models.classifier import ENCODER_FIELDS
 from models.config import MaskingName, ModelConfig, ScanOrder
-from models.masking import count_kept
-from models.mixers import BiMamba
 from models.registry import FAMILIES, PATCH_SIZES, SIZES, WIDER, WIDTHS
+from models.tokens.masking import count_kept
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
