@@ -1,6 +1,7 @@
 """Run folders: a run's config.json, its checkpoints, and where the newest run is."""
 
 import json
+import logging
 import math
 import os
 import platform
@@ -19,6 +20,7 @@ from util.files.atomic import atomic_write
 from util.hub.download import located
 from util.hub.exported_folder import as_run, is_exported, read_form, weights_of
 
+logger = logging.getLogger(__name__)
 RunKind = Literal["pretrain", "finetune"]
 PROJECT = Path(__file__).resolve().parents[1]
 RUN_ROOTS = (PROJECT / "runs", PROJECT / "demo_run")
@@ -106,6 +108,23 @@ def read_config(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{run} is not a run folder: it has no config.json")
     return as_run(read_form(run)) if is_exported(run) else json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a folder's metrics.jsonl; empty if there is none yet. A last line that was cut off is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is damaged: remove the line, or restore the file") from None
+            logger.warning("%s: the last line was cut off and is left out", path)
+    return rows
 
 
 def data_root(config: Mapping[str, Any]) -> Path | None:

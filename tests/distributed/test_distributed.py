@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.prepared import TINY, make_prepared
 from util.evaluation.predictions import read_predictions
-from util.training.record import read_metrics
+from util.runs import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 SAME = ["--no_augment", "--drop_path", "0", "--epochs", "2", "--lr", "1e-3", "--warmup_epochs", "1", "--threads", "1"]

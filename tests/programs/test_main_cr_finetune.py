@@ -17,9 +17,8 @@ from tests.helpers.prepared import ROOT, TINY, make_prepared
 from util.checkpoint.loading import read_checkpoint
 from util.evaluation.predictions import read_predictions
 from util.protocol.decision import Decision, read_decision
-from util.runs import read_config
+from util.runs import read_config, read_metrics
 from util.training.precision import precision_of_run
-from util.training.record import read_metrics
 
 NAME = "vim_3d_tiny_patch8"
 HOLD = """

@@ -15,9 +15,8 @@ from tests.helpers.prepared import SIDE, TINY, make_prepared
 from util.checkpoint.loading import load_weights
 from util.data.dataset import PreparedVolumes
 from util.process.stopping import STOPPED
-from util.runs import checkpoints, read_config
+from util.runs import checkpoints, read_config, read_metrics
 from util.training.precision import precision_of_run
-from util.training.record import read_metrics
 
 NAME = "mae_3d_vim_tiny_patch8"
 

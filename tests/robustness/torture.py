@@ -21,8 +21,7 @@ from pathlib import Path
 import torch
 
 from tests.helpers.prepared import TINY
-from util.runs import checkpoints
-from util.training.record import read_metrics
+from util.runs import checkpoints, read_metrics
 from util.training.state import newest_readable
 
 CLOCKS = {"seconds", "samples_per_s", "peak_memory_mb"}  # what differs between two runs of the same training

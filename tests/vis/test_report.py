@@ -1,6 +1,8 @@
 """The report: one offline file that says what was run, and in which nobody's text becomes markup."""
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from util import cli
 from util.runs import read_config
 from vis.report import main, write_report
 
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<img src=x onerror="alert(1)">&amp;{{7*7}}'
 SUBJECTS = ["E", "F", "G", HOSTILE]
 
@@ -140,3 +143,8 @@ def test_data_that_moved_away_cost_the_pictures_only(runs, tmp_path):
     text = Tags((tmp_path / "r.html").read_text(encoding="utf-8")).text
     assert "No example pictures" in text
     assert "After 2 epochs" in text
+
+
+def test_a_report_starts_without_tensorboard():
+    code = "import sys, vis.report; sys.exit('tensorboard' in sys.modules or 'torch.utils.tensorboard' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -21,8 +21,7 @@ from util.files.atomic import atomic_write
 from util.hub.download import is_hub_name
 from util.hub.exported_folder import CARD, CONFIG, DIGEST, OURS, RESULTS, WEIGHTS, as_run, digest_of, is_exported
 from util.patient.who_2021 import CLASS_NAMES
-from util.runs import read_config, write_json
-from util.training.record import read_metrics
+from util.runs import read_config, read_metrics, write_json
 
 if TYPE_CHECKING:
     from util.export.trained import Trained

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from util.files.atomic import atomic_write
+from util.runs import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +68,6 @@ class Record:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a folder's metrics.jsonl; empty if there is none yet. A last line that was cut off is left out."""
-    path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number} is damaged: remove the line, or restore the file") from None
-            logger.warning("%s: the last line was cut off and is left out", path)
-    return rows
 
 
 class Progress:

@@ -12,8 +12,7 @@ from util.evaluation.predictions import Prediction, read_predictions
 from util.hub.download import located
 from util.hub.exported_folder import is_exported
 from util.inference.open_run import is_phantom
-from util.runs import newest_run, read_config
-from util.training.record import read_metrics
+from util.runs import newest_run, read_config, read_metrics
 from vis.drawing.wording import METRIC_NAMES, task_words
 
 NOTHING = "–"  # noqa: RUF001  what a table shows for a value that is not defined

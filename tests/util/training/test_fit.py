@@ -10,9 +10,9 @@ import torch
 import util.process.stopping
 from tests.util.training.test_state import training, update
 from util.process.stopping import Stopped, StopRequest
-from util.runs import STOPPED_FILE, checkpoints
+from util.runs import STOPPED_FILE, checkpoints, read_metrics
 from util.training.fit import fit
-from util.training.record import Record, read_metrics
+from util.training.record import Record
 
 STEPS = 3
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from util.training.record import Progress, Record, peak_memory_mb, read_metrics
+from util.runs import read_metrics
+from util.training.record import Progress, Record, peak_memory_mb
 
 
 def test_epochs_reach_the_file_tensorboard_and_the_console(tmp_path, caplog):
