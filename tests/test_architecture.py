@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("ops", "models", "util", "vis")  # each may import what lies below it
 ENGINES = ("engine_pretrain", "engine_finetune")
-PROGRAMS = ("main_pretrain", "main_cr_finetune", "prepare_data", "probe", "compare", "predict")
+PROGRAMS = ("commands", "main_pretrain", "main_cr_finetune", "prepare_data", "probe", "compare", "predict")
 # The parts of util that build models; all others work on any torch module, and start without importing ours.
 BUILDS_MODELS = ("util/inference/", "util/export/", "util/checkpoint/__main__.py")
 MOST_MODULES = 15  # of one folder

@@ -8,7 +8,15 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from util.project import IS_INSTALLED
+
 logger = logging.getLogger(__name__)
+IN_A_CHECKOUT = (
+    "util", "models", "ops", "vis", "benchmarks", "engine_pretrain", "engine_finetune", "main_pretrain",
+    "main_cr_finetune", "prepare_data", "probe", "compare", "predict",
+)  # fmt: skip
+OURS = (__name__.split(".")[0],) if IS_INSTALLED else IN_A_CHECKOUT
+"""The loggers of this project."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -42,22 +50,7 @@ class Parser(argparse.ArgumentParser):
 def setup_logging(level: int = logging.INFO) -> None:
     """Plain lines on standard error; libraries only from WARNING up."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    for ours in (
-        "__main__",
-        "util",
-        "models",
-        "ops",
-        "vis",
-        "benchmarks",
-        "engine_pretrain",
-        "engine_finetune",
-        "main_pretrain",
-        "main_cr_finetune",
-        "prepare_data",
-        "probe",
-        "compare",
-        "predict",
-    ):
+    for ours in ("__main__", *OURS):
         logging.getLogger(ours).setLevel(level)
 
 

@@ -16,15 +16,15 @@ from typing import Any, Literal
 
 import torch
 
+from util import project
 from util.files.atomic import atomic_write
 from util.hub.download import located
 from util.hub.exported_folder import as_run, is_exported, read_form, weights_of
 
 logger = logging.getLogger(__name__)
 RunKind = Literal["pretrain", "finetune"]
-PROJECT = Path(__file__).resolve().parents[1]
-RUN_ROOTS = (PROJECT / "runs", PROJECT / "demo_run")
-RECORDED_PACKAGES = ("torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
+RUN_ROOTS = (project.FOLDER / "runs", project.FOLDER / "demo_run")
+RECORDED_PACKAGES = ("mamba-mae-3d", "torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
 STOPPED_FILE = "stopped.json"  # in the folder of a training that stopped when asked and waits to be continued
 # What trainings and the programs that show them write into a run folder, besides config.json.
 OF_A_RUN = (
@@ -68,19 +68,18 @@ def environment() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "command": sys.argv,
-        "git": git.stdout.strip() or None,
+        "git": None if project.IS_INSTALLED else _git_revision(),
         "versions": {"python": platform.python_version(), **versions},
         "machine": f"{cpu_name()}, {os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
     }
+
+
+def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    git = subprocess.run(command, cwd=project.FOLDER, capture_output=True, text=True, check=False)
+    return git.stdout.strip() or None
 
 
 def device_name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, get_args
 
+from util import project
 from util.cli import Parser
 from util.config import read_base_path
 from util.data.device_input import AugmentWhere
@@ -57,9 +58,7 @@ def add_model_options(parser: Parser, default_model: str) -> None:
 def add_data_options(parser: Parser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--name_dataset", default="brats-160", help="section of config.ini, with - for _")
-    group.add_argument(
-        "--config", type=Path, default=Path(__file__).resolve().parents[2] / "config.ini", help="paths file"
-    )
+    group.add_argument("--config", type=Path, default=project.FOLDER / "config.ini", help="paths file")
     group.add_argument("--data", type=Path, help="prepared folder, instead of the one that config.ini names")
     group.add_argument("--normalize", choices=NORMALIZATIONS, help="intensity normalisation; default zscore")
     group.add_argument("--use_z_score", action="store_true", help="the paper's flag for --normalize zscore")
