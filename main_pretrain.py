@@ -5,7 +5,6 @@ python main_pretrain.py --model mae_3d_vim_small_patch16 --objective ar --scan_o
 torchrun --nproc_per_node=4 main_pretrain.py ...        the same on several GPUs, or CPU processes
 """
 
-import argparse
 import logging
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,139 +20,113 @@ from util.data.device_input import training_input
 from util.data.stand_ins import report_stand_ins
 from util.distributed.world import World
 from util.files.locks import locked_by_main
+from util.options.build import as_json
+from util.options.build import parse as parse_options
+from util.options.pretrain import PretrainOptions
 from util.process.launch import launch
 from util.process.stopping import StopRequest
 from util.runs import device_name, start_run
-from util.training import arguments
 from util.training.data_failures import surviving
 from util.training.fit import Inside, fit
 from util.training.loader import eval_loader, seed_all, train_loader
 from util.training.optim import Schedule, Stepper, build_optimizer, scaled_lr
 from util.training.precision import precision_of_run
 from util.training.record import Record
+from util.training.saving import SaveOptions
 from util.training.state import Training, average_of
 from vis.drawing.reconstruction import reconstruction_picture
 
 logger = logging.getLogger(__name__)
-MASK_RATIO = 0.75
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Pre-train a 3D masked autoencoder, or an autoregressive model.")
-    arguments.add_model_options(parser, "mae_3d_vim_small_patch16")
-    parser.add_argument(
-        "--objective",
-        choices=("mae", "ar"),
-        default="mae",
-        help="mae: predict removed patches; ar: predict every patch from those before it in scan order",
-    )
-    parser.add_argument(
-        "--mask_ratio", type=float, help=f"part of the patches that --objective mae removes; default {MASK_RATIO}"
-    )
-    parser.add_argument(
-        "--masking",
-        metavar="WAY",
-        help="which patches --objective mae removes: random (default), block (cubes of neighbours) or grid (all but a "
-        "regular lattice)",
-    )
-    parser.add_argument("--norm_pix_loss", action="store_true", help="reconstruct patches normalised one by one")
-    arguments.add_data_options(parser)
-    arguments.add_training_options(parser, epochs=1000, blr=2.5e-4, warmup_epochs=40, weight_decay=0.05)
-    arguments.add_run_options(parser, "runs/pretrain")
-    parser.add_argument(
-        "--picture_freq", type=int, default=20, help="epochs between pictures in TensorBoard, 0 for none"
-    )
-    return parser.parse_args(argv)
+def parse(argv: list[str] | None = None) -> PretrainOptions:
+    return parse_options(PretrainOptions, argv, "Pre-train a 3D masked autoencoder, or an autoregressive model.")
 
 
-def model_name(args: argparse.Namespace) -> str:
-    """The registered name that --model and --objective mean together: for ar mae_3d_... stands for ar_3d_..."""
-    return args.model.replace("mae_3d_", "ar_3d_", 1) if args.objective == "ar" else args.model
-
-
-def mask_ratio(args: argparse.Namespace) -> float | None:
-    """Part of the patches that is removed; None for the autoregressive objective, which has no use for a mask."""
-    if args.objective == "mae":
-        return MASK_RATIO if args.mask_ratio is None else args.mask_ratio
-    for flag in ("mask_ratio", "masking"):
-        if getattr(args, flag) is not None:
-            raise ValueError(f"--{flag} {getattr(args, flag)}: --objective ar removes no patches; drop one of the two")
-    return None
-
-
-def build_model(args: argparse.Namespace) -> PatchPredictor:
-    masking = {} if args.masking is None else {"masking": args.masking}
-    fields = {"norm_pix_loss": args.norm_pix_loss, **masking, **arguments.model_fields(args)}
-    model = create_model(model_name(args), **fields)
+def build_model(options: PretrainOptions) -> PatchPredictor:
+    name = options.model.model
+    masking = {} if options.model.masking is None else {"masking": options.model.masking}
+    fields = {"norm_pix_loss": options.model.norm_pix_loss, **masking, **options.model.model_fields()}
+    model = create_model(options.model.registered_name, **fields)
     if not isinstance(model, PatchPredictor):
-        raise ValueError(
-            f"--model {args.model} is a classifier; pre-training needs an autoencoder such as mae_3d_{args.model}"
-        )
-    if isinstance(model, AutoregressiveModel3D) and args.objective == "mae":
-        raise ValueError(f"--model {args.model} is autoregressive: pass --objective ar, or choose a mae_3d_... model")
+        raise ValueError(f"--model {name} is a classifier; pre-training needs an autoencoder such as mae_3d_{name}")
+    if isinstance(model, AutoregressiveModel3D) and options.model.objective == "mae":
+        raise ValueError(f"--model {name} is autoregressive: pass --objective ar, or choose a mae_3d_... model")
     return model
 
 
-def resumed_run(args: argparse.Namespace) -> Path | None:
+def resumed_run(options: PretrainOptions) -> Path | None:
     """The folder of the run that --resume continues."""
-    if args.resume is None:
+    if options.run.resume is None:
         return None
-    return Path(args.output_dir if args.resume == "auto" else Path(args.resume).parent)
+    return Path(options.run.output_dir if options.run.resume == "auto" else Path(options.run.resume).parent)
 
 
-def train(args: argparse.Namespace, world: World, stop: StopRequest) -> None:
+def train(options: PretrainOptions, world: World, stop: StopRequest) -> None:
     with stop, ExitStack() as held:
-        pretrain(args, world, stop, held)
+        pretrain(options, world, stop, held)
 
 
-def pretrain(args: argparse.Namespace, world: World, stop: StopRequest, held: ExitStack) -> None:
-    root = arguments.data_root(args, "BASE_PATH")
-    volumes = PreparedVolumes(root, normalize=arguments.normalization(args), on_bad_volume=args.on_bad_volume)
-    training_volumes, to_input = training_input(volumes, args.augment, resample_affine_fn, augment=not args.no_augment)
-    arguments.check_size(volumes.size, arguments.image_size(args), root)
+def pretrain(options: PretrainOptions, world: World, stop: StopRequest, held: ExitStack) -> None:
+    root = options.data.root("BASE_PATH")
+    volumes = PreparedVolumes(root, normalize=options.data.normalization, on_bad_volume=options.data.on_bad_volume)
+    training_volumes, to_input = training_input(
+        volumes, options.data.augment, resample_affine_fn, augment=not options.data.no_augment
+    )
+    options.model.check_size(volumes.size, root)
     loader = train_loader(
         training_volumes,
-        batch_size=args.batch_size,
+        batch_size=options.training.batch_size,
         world=world,
-        seed=args.seed,
-        num_workers=args.num_workers,
-        pin_memory=args.pin_mem,
+        seed=options.run.seed,
+        num_workers=options.data.num_workers,
+        pin_memory=options.data.pin_mem,
     )
 
-    seed_all(args.seed)  # the same weights on every rank
-    ratio = mask_ratio(args)
-    model = build_model(args).to(world.device)
+    seed_all(options.run.seed)  # the same weights on every rank
+    ratio = options.model.removed_part
+    model = build_model(options).to(world.device)
     tokens = model.config.tokens
     seen = tokens if ratio is None else count_kept(tokens, ratio)
-    lr = scaled_lr(args.lr, args.blr, args.batch_size, args.accum_iter, world.size)
-    optimizer = build_optimizer(model, lr=lr, weight_decay=args.weight_decay, betas=(0.9, 0.95))
-    precision = precision_of_run(args.precision, world, resumed_run(args))
-    stepper = Stepper(optimizer, world.device, precision.used, args.clip_grad)
-    schedule = Schedule(lr, args.min_lr, args.warmup_epochs, args.epochs)
+    lr = scaled_lr(
+        options.training.lr, options.training.blr, options.training.batch_size, options.training.accum_iter, world.size
+    )
+    optimizer = build_optimizer(model, lr=lr, weight_decay=options.training.weight_decay, betas=(0.9, 0.95))
+    precision = precision_of_run(options.training.precision, world, resumed_run(options))
+    stepper = Stepper(optimizer, world.device, precision.used, options.training.clip_grad)
+    schedule = Schedule(lr, options.training.min_lr, options.training.warmup_epochs, options.training.epochs)
     config = {
         "kind": "pretrain",
-        "model": {"name": model_name(args), "fields": asdict(model.config)},
+        "model": {"name": options.model.registered_name, "fields": asdict(model.config)},
         "data": volumes.describe(),
-        "objective": args.objective,
+        "objective": options.model.objective,
         "mask_ratio": ratio,
         "device": device_name(world.device),
         "ranks": world.size,
         "precision": precision.plain(),
-        "args": arguments.plain(args),
+        "args": as_json(options),
     }
-    held.enter_context(locked_by_main(world, args.output_dir, "the run", "wait for it, or choose another --output_dir"))
-    world.together(lambda: start_run(args.output_dir, config, resume=args.resume is not None, overwrite=args.overwrite))
-    saving = arguments.save_options(args)
-    training = Training(model, stepper, args.output_dir, config, world, average_of(model, args.ema), saving)
-    training.resume(args.resume)
-    log_dir = args.log_dir or args.output_dir
-    record = Record(args.output_dir, log_dir, is_main=world.is_main, first_epoch=training.next_epoch)
+    held.enter_context(
+        locked_by_main(world, options.run.output_dir, "the run", "wait for it, or choose another --output_dir")
+    )
+    world.together(
+        lambda: start_run(
+            options.run.output_dir, config, resume=options.run.resume is not None, overwrite=options.run.overwrite
+        )
+    )
+    saving = SaveOptions(options.run.save_freq, options.run.keep_last, options.run.on_save_error)
+    training = Training(
+        model, stepper, options.run.output_dir, config, world, average_of(model, options.training.ema), saving
+    )
+    training.resume(options.run.resume)
+    log_dir = options.run.log_dir or options.run.output_dir
+    record = Record(options.run.output_dir, log_dir, is_main=world.is_main, first_epoch=training.next_epoch)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     baseline = patch_mean_loss(model, eval_loader(volumes, batch_size=1, num_workers=0), world.device)
     logger.info(
         "%s: %d trainable parameters, %d tokens, %d of them seen; %d subjects, %d rank(s), lr %.3g; predicting each "
         "patch by its mean gives loss %.4f",
-        model_name(args),
+        options.model.registered_name,
         trainable,
         tokens,
         seen,
@@ -171,41 +144,45 @@ def pretrain(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
             loader,
             world=world,
             epoch=epoch,
-            seed=args.seed,
+            seed=options.run.seed,
             inside=inside,
             tokens=tokens,
             mask_ratio=ratio,
             to_input=to_input,
             stepper=stepper,
             schedule=schedule,
-            accum_iter=args.accum_iter,
+            accum_iter=options.training.accum_iter,
             ema=training.ema,
             record=record,
         )
         return {**scalars, "baseline_loss": baseline}
 
     def draw(epoch: int) -> None:
-        if args.picture_freq and ((epoch + 1) % args.picture_freq == 0 or epoch + 1 == args.epochs):
+        if options.run.picture_freq and (
+            (epoch + 1) % options.run.picture_freq == 0 or epoch + 1 == options.training.epochs
+        ):
             volume = volumes[0][0].unsqueeze(0).to(world.device)
-            picture = reconstruction_picture(training.best_known, volume, mask_ratio=ratio, seed=args.seed)
+            picture = reconstruction_picture(training.best_known, volume, mask_ratio=ratio, seed=options.run.seed)
             record.picture("input | masked | reconstruction", picture, epoch)
 
     fit(
         training,
         run_epoch,
-        epochs=args.epochs,
+        epochs=options.training.epochs,
         record=record,
         stop=stop,
-        max_bad_steps=args.max_bad_steps,
+        max_bad_steps=options.training.max_bad_steps,
         after_epoch=draw,
     )
     record.close()
     report_stand_ins(world.gather(training_volumes.stand_ins()))
-    logger.info("pre-training done: %s", Path(args.output_dir) / f"checkpoint-{args.epochs - 1}.pth")
+    logger.info("pre-training done: %s", Path(options.run.output_dir) / f"checkpoint-{options.training.epochs - 1}.pth")
 
 
 def main(argv: list[str] | None = None) -> None:
-    launch(parse(argv), surviving(train))
+    options = parse(argv)
+    run = options.run
+    launch(surviving(train, options), device=run.device, threads=run.threads, rank_timeout=run.rank_timeout)
 
 
 if __name__ == "__main__":

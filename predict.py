@@ -20,7 +20,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from util.cli import Parser, run, setup_logging
+from util.cli import RUN_FROM, Parser, positive, run, setup_logging
 from util.data.folder import CONTRASTS, PHANTOM
 from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.raw.layouts import Study as Files
@@ -32,7 +32,6 @@ from util.inference.study import Study
 from util.patient.novelty import SMALLEST, Novelty, Reference, judge
 from util.patient.reference_features import references
 from util.runs import environment
-from util.training.arguments import RUN_FROM, positive
 from vis.drawing.figures import map_figure
 from vis.drawing.wording import CLASS_NAMES
 from vis.export.nifti import write_nifti

@@ -29,12 +29,12 @@ from util.data.normalize import Normalize
 from util.distributed.world import choose_device
 from util.evaluation.predictions import Prediction
 from util.hub.download import pinned
+from util.options.build import plain_values
 from util.probing.features import POOLS, cached, extract_features, file_hash, state_of_volumes
 from util.probing.probes import PROBES, fit_and_score
 from util.probing.results import ProbeRow, write_probe_results
 from util.protocol.folds import Fold, fold_hash, load_folds, make_folds, save_folds
 from util.runs import read_config, start_run
-from util.training import arguments
 from util.training.loader import seed_all
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help=f'pre-trained: {arguments.WEIGHTS_FROM}; "{RANDOM}" stands for the first one\'s model without them',
+        help=f'pre-trained: {cli.WEIGHTS_FROM}; "{RANDOM}" stands for the first one\'s model without them',
     )
     parser.add_argument("--layers", nargs="+", default=["last"], metavar="N", help='block numbers, from 0, or "last"')
     parser.add_argument("--pool", choices=tuple(POOLS), default="mean", help="tokens of a volume to one vector")
@@ -69,7 +69,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--label_type", choices=("IDH", "1p19q"), default="IDH", help="column of the label sheet")
     parser.add_argument("--labels", type=Path, help=f"label sheet; default {LABEL_SHEET} in the data folder")
     folds = parser.add_mutually_exclusive_group()
-    folds.add_argument("--k_fold", type=arguments.positive, help=f"folds to make from --seed; default {K_FOLD}")
+    folds.add_argument("--k_fold", type=cli.positive, help=f"folds to make from --seed; default {K_FOLD}")
     folds.add_argument("--folds_from", type=Path, help="folds.json of a fine-tuning run, or its folder")
     parser.add_argument("--seed", type=int, default=0, help="of the folds, inner folds and random weights")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     sources = read_sources(args.checkpoints, args.data)
     cohort = load_cohort(args.data, args.label_type, sheet=args.labels, normalize=sources[0].normalize)
     folds = choose_folds(args, cohort.labels)
-    config = {"kind": "probe", "sources": [asdict(source) for source in sources], "args": arguments.plain(args)}
+    config = {"kind": "probe", "sources": [asdict(source) for source in sources], "args": plain_values(vars(args))}
     for source in config["sources"]:
         source["path"] = source["path"] and pinned(source["path"])
     start_run(args.output_dir, config, resume=True, overwrite=False)  # another call adds to the features that are there

@@ -25,7 +25,6 @@ from util.data.dataset import PreparedVolumes
 from util.data.device_input import AugmentWhere, training_input
 from util.data.folder import CONTRASTS, volume_path
 from util.distributed.world import World
-from util.training import arguments
 from util.training.loader import start_epoch, train_loader
 from util.training.precision import choose
 
@@ -84,7 +83,7 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="mae_3d_vim_small_patch16", help="whose step is fed")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--num_workers", type=int, default=2, help="data-loading processes")
-    parser.add_argument("--volumes", type=arguments.positive, default=12, help="of one epoch")
+    parser.add_argument("--volumes", type=cli.positive, default=12, help="of one epoch")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from benchmarks.measuring.peers import mambapy_problem
 from benchmarks.measuring.training_step import CPU, Case, measure_step, step_arguments, timing_of
 from models import list_models
 from util import cli
-from util.training import arguments
+from util.options.groups import parse_model_kwargs
 from util.training import precision as half
 from util.training.precision import Precision
 
@@ -78,14 +78,14 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32"], help="with --models")
     parser.add_argument("--mixer", choices=("ours", "mambapy", "reference"), default="ours", help="with --models")
     parser.add_argument("--fields", nargs="*", default=[], metavar="FIELD=VALUE", help="ModelConfig fields to change")
-    parser.add_argument("--batch", type=arguments.positive, default=1, help="with --models")
+    parser.add_argument("--batch", type=cli.positive, default=1, help="with --models")
 
 
 def cases_of(args: argparse.Namespace) -> list[Case]:
     if args.models:
         if unknown := [name for name in args.models if name not in list_models(aliases=True)]:
             raise ValueError(f"--models {unknown[0]}{cli.nearest(unknown[0], list_models())}")
-        fields = arguments.parse_model_kwargs(args.fields) | (TINY if args.quick else {})
+        fields = parse_model_kwargs(args.fields) | (TINY if args.quick else {})
         cases = [
             Case(name, precision, args.mixer, batch=args.batch, fields=fields)
             for name in args.models

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -17,6 +18,9 @@ IN_A_CHECKOUT = (
 )  # fmt: skip
 OURS = (__name__.split(".")[0],) if IS_INSTALLED else IN_A_CHECKOUT
 """The loggers of this project."""
+# Help texts of options that take weights, or the folder of a run.
+WEIGHTS_FROM = "checkpoint, ours or a published one, exported folder or hf-hub:user/name[@revision]"
+RUN_FROM = "run folder, exported folder or hf-hub:user/name[@revision]"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -45,6 +49,38 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 known.update(*(set(parser._option_string_actions) for parser in action.choices.values()))
         return known
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """A number of at least 0, for argparse."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
+    return value
+
+
+def minutes(text: str) -> float:
+    """A time above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 minutes")
+    return value
 
 
 def setup_logging(level: int = logging.INFO) -> None:

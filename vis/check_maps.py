@@ -20,12 +20,12 @@ if __package__ in (None, ""):  # started as a script, from any folder
 from tqdm import tqdm
 
 from util import cli
+from util.cli import positive
 from util.evaluation.predictions import recorded
 from util.inference.fold_models import FoldModels, repeated_run, shuffled_run
 from util.inference.open_run import Session, open_run
 from util.protocol.held_out import held_out, read_folds
 from util.runs import checkpoints, newest_run, read_config, write_json
-from util.training.arguments import positive
 from vis.drawing.style import save_png
 from vis.drawing.wording import CLASS_NAMES
 from vis.map_checks.charts import truth_chart

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measuring.report import RESULTS, Report
 from util import cli
-from util.training.arguments import positive
+from util.cli import positive
 
 logger = logging.getLogger(__name__)
 

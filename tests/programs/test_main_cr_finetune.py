@@ -12,7 +12,7 @@ import torch
 import finetune_fold
 import main_cr_finetune
 import main_pretrain
-from main_cr_finetune import main, selected_folds
+from main_cr_finetune import main
 from tests.helpers.prepared import ROOT, TINY, make_prepared
 from util.checkpoint.loading import read_checkpoint
 from util.evaluation.predictions import read_predictions
@@ -450,11 +450,6 @@ def test_shuffled_labels_are_what_is_learnt_and_scored(data, tmp_path):
     for fold in (0, 1):  # uneven folds would push the pooled AUC below chance
         assert sum(p.label for p in found if p.fold == fold) == 3
     assert json.loads((tmp_path / "results.json").read_text())["protocol"]["control"] == "shuffled_labels"
-
-
-def test_selected_folds():
-    assert selected_folds(None, 3) == [0, 1, 2]
-    assert selected_folds("2,0,2", 3) == [0, 2]
 
 
 def test_skipped_volumes_are_stood_in_for_and_never_scored(tmp_path, capsys):

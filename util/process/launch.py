@@ -1,6 +1,5 @@
-"""From parsed options to work: the world of ranks, logging on the main one, threads, and how a rank leaves."""
+"""Start of a training process: it joins its ranks, sets logging and threads, ends with a defined exit code."""
 
-import argparse
 import logging
 import os
 import sys
@@ -24,39 +23,40 @@ class LostRank(OSError):
     """Another rank ended, or did not answer in time."""
 
 
-def launch(args: argparse.Namespace, work: Callable[[argparse.Namespace, World], None]) -> None:
-    """Call work(args, world) on --device with --threads; ranks other than the main one only say warnings.
+def launch(work: Callable[[World], None], *, device: str, threads: int | None, rank_timeout: float) -> None:
+    """Call work(world) on --device with --threads; ranks other than the main one log warnings only.
 
-    Ends with exit code `STOPPED` where the work stopped because it was asked to; under torchrun with 0, because it
-    takes any other code for a failure and would start the ranks again.
+    rank_timeout: minutes. Ends with exit code `STOPPED` where the work stopped because it was asked to; under torchrun
+    with 0, because it takes any other code for a failure and would start the ranks again.
     """
-    with join_world(args.device, timedelta(minutes=args.rank_timeout)) as world:
+    with join_world(device, timedelta(minutes=rank_timeout)) as world:
         cli.setup_logging(logging.INFO if world.is_main else logging.WARNING)
-        if args.threads:
-            torch.set_num_threads(args.threads)
+        if threads:
+            torch.set_num_threads(threads)
         keep_memory()
+        under_torchrun = UNDER_TORCHRUN in os.environ
+        run = record(_naming_the_rank) if under_torchrun else _naming_the_rank
         try:
-            told = record(_naming_the_rank) if UNDER_TORCHRUN in os.environ else _naming_the_rank
-            told(args, work, world)
+            run(work, world, rank_timeout)
         except Stopped as stopped:
             logger.info("%s", stopped)
-            sys.exit(0 if UNDER_TORCHRUN in os.environ else STOPPED)
+            sys.exit(0 if under_torchrun else STOPPED)
 
 
-def _naming_the_rank(args: argparse.Namespace, work: Callable[[argparse.Namespace, World], None], world: World) -> None:
-    """On several ranks a failure says whose it is, so that those that only lost it are told from it. torchrun's
-    summary begins with the first one (`record` tells it the message)."""
+def _naming_the_rank(work: Callable[[World], None], world: World, rank_timeout: float) -> None:
+    """Call work(world). On several ranks an error names its rank, so that the rank that failed first can be told from
+    those that only lost it; torchrun's summary begins with the first one, whose message `record` passes on."""
     try:
-        work(args, world)
+        work(world)
     except (ValueError, OSError) as error:
         if world.size > 1:
-            kind = OSError if isinstance(error, OSError) else ValueError  # their heirs may take other arguments
+            kind = OSError if isinstance(error, OSError) else ValueError  # a subclass may take other arguments
             raise kind(f"rank {world.rank} of {world.size}: {error}") from error
         raise
     except RuntimeError as error:
         if world.size > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise LostRank(
                 f"rank {world.rank} of {world.size} stops: another rank ended, or did not answer within --rank_timeout "
-                f"{args.rank_timeout:g} minutes; that rank's own message says why"
+                f"{rank_timeout:g} minutes; that rank's own message says why"
             ) from error
         raise

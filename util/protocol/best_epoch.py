@@ -2,17 +2,17 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from util.checkpoint.loading import read_checkpoint, save_checkpoint
 from util.hub.exported_folder import is_exported
+from util.options.protocol import Select
 from util.runs import last_checkpoint
 from util.statistics.metrics import classification_metrics
 
-Select = Literal["last", "best_val"]
 BEST_FILE = "best.pth"
 
 

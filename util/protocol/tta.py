@@ -1,12 +1,11 @@
 """Test-time augmentation: a model that also looks at the mirror image, as augmentation in training shows it."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Views = Literal["none", "flip"]
+from util.options.protocol import Views
 
 
 def views_of(volume_BCZYX: Tensor, which: Views) -> list[Tensor]:

@@ -1,7 +1,5 @@
 """What goes wrong with data while training, said as what it is, and continued once where that may help."""
 
-import argparse
-import functools
 import logging
 import re
 import shutil
@@ -9,16 +7,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from util.data.folder import BadVolume
 from util.distributed.world import World
+from util.options.groups import TrainingProgram
 from util.process.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
-Work = Callable[[argparse.Namespace, World, StopRequest], None]
+OptionsT = TypeVar("OptionsT", bound=TrainingProgram)
+Work = Callable[[OptionsT, World, StopRequest], None]
 SHARED_MEMORY = Path("/dev/shm")
 GRACE_CHECKS = 10  # twentieths of a second in which the system says that a process ended
 _KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal: [^.]*|exited unexpectedly)")
@@ -29,27 +31,27 @@ class WorkerKilled(ValueError):
     """A data-loading process ended without an exception of its own; the message says what to look at."""
 
 
-def surviving(work: Work) -> Callable[[argparse.Namespace, World], None]:
-    """`work` with plain words for failures of its data. Where a data-loading process is killed, a single-process run
-    continues by itself, once, from its last checkpoint; several ranks end, and torchrun --max-restarts continues.
+def surviving(work: Work[OptionsT], options: OptionsT) -> Callable[[World], None]:
+    """`work` on these options, with plain messages for failures of its data. Where a data-loading process is killed, a
+    single-process run continues once, from its last checkpoint; several ranks end, and torchrun --max-restarts
+    continues them.
 
-    Both attempts get the same stop request, for `work` to enter: what the first one was asked holds for the second,
-    and --max_minutes counts from the start of the first."""
+    Both attempts get the same stop request, for `work` to enter: a request during the first holds for the second, and
+    --max_minutes counts from the start of the first."""
 
-    @functools.wraps(work)
-    def survived(args: argparse.Namespace, world: World) -> None:
-        stop = StopRequest(args.max_minutes)
+    def attempt(world: World) -> None:
+        stop, num_workers = StopRequest(options.run.max_minutes), options.data.num_workers
         try:
-            with plain_words(args.num_workers):
-                return work(args, world, stop)
+            with plain_words(num_workers):
+                return work(options, world, stop)
         except WorkerKilled as error:
             if world.size > 1:
                 raise
             logger.warning("%s\ncontinuing from the last checkpoint; the next time the run ends", error)
-        with plain_words(args.num_workers):  # outside of the handler, which keeps the old model and loaders in memory
-            return work(_continued(args), world, stop)
+        with plain_words(num_workers):  # outside of the handler, which keeps the old model and loaders in memory
+            return work(_continued(options), world, stop)
 
-    return survived
+    return attempt
 
 
 @contextmanager
@@ -85,10 +87,11 @@ def _death(error: BaseException) -> str | None:
     return found[0] if found else None
 
 
-def _continued(args: argparse.Namespace) -> argparse.Namespace:
+def _continued(options: OptionsT) -> OptionsT:
     """The same run, continued; from the checkpoint that --resume names as long as the run has none of its own."""
-    named = args.resume is not None and not any(args.output_dir.rglob("checkpoint-*.pth"))
-    return argparse.Namespace(**{**vars(args), "resume": args.resume if named else "auto", "overwrite": False})
+    run = options.run
+    named = run.resume is not None and not any(run.output_dir.rglob("checkpoint-*.pth"))
+    return replace(options, run=replace(run, resume=run.resume if named else "auto", overwrite=False))
 
 
 def _memory() -> str:

@@ -9,7 +9,8 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-PrecisionName = Literal["fp32", "bf16", "fp16"]
+from util.options.groups import PrecisionName
+
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

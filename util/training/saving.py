@@ -1,29 +1,18 @@
 """When a training saves, which checkpoints it keeps, and what it does where saving fails."""
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from util.options.groups import OnSaveError
 from util.runs import checkpoints, is_within_epoch
 
-OnSaveError = Literal["stop", "continue"]
-FREQUENCY = re.compile(r"(\d+)|(\d+\.?\d*|\.\d+)min")
 SPARE = 2  # checkpoints within an epoch go once they are not among the newest two: one to use, one to fall back to
-
-
-def save_frequency(text: str) -> str:
-    """Checks --save_freq: whole epochs such as "20", or minutes such as "10min". Raises ValueError."""
-    found = FREQUENCY.fullmatch(text)
-    if found is None or float(found[1] or found[2]) <= 0:
-        raise ValueError(f"{text!r} is no time: write epochs, e.g. 20, or minutes, e.g. 10min")
-    return text
 
 
 @dataclass(frozen=True)
 class SaveOptions:
-    """every: as `save_frequency` takes it. keep_last: so many of the newest checkpoints stay; None keeps those of
+    """every: epochs, or minutes such as "10min". keep_last: so many of the newest checkpoints stay; None keeps those of
     finished epochs. on_error: what happens where a checkpoint cannot be written."""
 
     every: str = "20"

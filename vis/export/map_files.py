@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from models.config import Fidelity
-from util.cli import Parser
+from util.cli import RUN_FROM, Parser, positive
 from util.files.atomic import atomic_write
 from util.hub.download import is_hub_name
 from util.inference.study import Study
-from util.training.arguments import RUN_FROM, positive
 from vis.drawing.figures import map_figure, peak
 from vis.drawing.mosaics import mosaic_figure
 from vis.drawing.style import save_png

@@ -35,9 +35,10 @@ def test_results_keep_scores_of_groups_only(hub_runs):
 
 
 def test_no_listed_option_is_a_path():
-    from main_cr_finetune import parse
+    from util.options.build import list_options
+    from util.options.finetune import FinetuneOptions
 
     private = {"config", "data", "finetune", "folds_csv", "labels", "log_dir", "output_dir", "resume", "group_by",
                "stratify_by", "name_dataset", "model_kwargs"}  # fmt: skip
-    assert private <= vars(parse([])).keys()
+    assert private <= {one.name for one in list_options(FinetuneOptions)}
     assert not private & set(OPTIONS)

@@ -1,4 +1,3 @@
-import argparse
 import contextlib
 import logging
 
@@ -9,19 +8,19 @@ from util.distributed.world import World
 from util.process.launch import UNDER_TORCHRUN, LostRank, launch
 from util.process.stopping import STOPPED, Stopped
 
-ARGS = argparse.Namespace(device="cpu", threads=None, rank_timeout=1.0)
+ALONE = {"device": "cpu", "threads": None, "rank_timeout": 1.0}
 
 
 def test_work_gets_a_world_threads_and_a_voice(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     before, seen = torch.get_num_threads(), []
 
-    def work(args, world):
-        seen.append((args.device, world.size, torch.get_num_threads()))
+    def work(world):
+        seen.append((world.device.type, world.size, torch.get_num_threads()))
         assert logging.getLogger("util.training.state").isEnabledFor(logging.INFO)
 
     try:
-        launch(argparse.Namespace(device="cpu", threads=1, rank_timeout=1.0), work)
+        launch(work, device="cpu", threads=1, rank_timeout=1.0)
     finally:
         torch.set_num_threads(before)
     assert seen == [("cpu", 1, 1)]
@@ -34,11 +33,11 @@ def test_a_polite_stop_has_its_code_which_torchrun_would_take_for_a_failure(monk
         monkeypatch.setenv(UNDER_TORCHRUN, "x")
         monkeypatch.setattr("util.process.launch.record", lambda work: work)
 
-    def work(args, world):
+    def work(world):
         raise Stopped("by SIGTERM")
 
     with pytest.raises(SystemExit) as left:
-        launch(ARGS, work)
+        launch(work, **ALONE)
     assert left.value.code == (0 if torchrun else STOPPED)
 
 
@@ -53,9 +52,9 @@ def test_a_failing_rank_names_itself_and_is_told_from_one_that_lost_it(monkeypat
     def second_of_two(*_):
         yield World(1, 2, torch.device("cpu"))
 
-    def work(args, world):
+    def work(world):
         raise error
 
     monkeypatch.setattr("util.process.launch.join_world", second_of_two)
     with pytest.raises(raised, match=message):
-        launch(ARGS, work)
+        launch(work, **ALONE)

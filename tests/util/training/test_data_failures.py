@@ -1,6 +1,5 @@
 """Failures of data while training are said as what they are, and survived once where that may help."""
 
-import argparse
 import gc
 import logging
 import os
@@ -13,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from util.data.folder import BadVolume
 from util.distributed.world import World
+from util.options.groups import DataOptions
+from util.options.pretrain import PretrainOptions, PretrainRunOptions
 from util.training.data_failures import WorkerKilled, plain_words, surviving
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -73,21 +74,22 @@ def test_other_errors_stay_what_they_are():
         load(RuntimeError("a mistake of ours"))
 
 
-def args(folder: Path, resume=None) -> argparse.Namespace:
-    return argparse.Namespace(num_workers=1, output_dir=folder, resume=resume, overwrite=True, max_minutes=None)
+def options(folder: Path, resume=None, max_minutes=None) -> PretrainOptions:
+    run = PretrainRunOptions(output_dir=folder, resume=resume, overwrite=True, max_minutes=max_minutes)
+    return PretrainOptions(data=DataOptions(num_workers=1), run=run)
 
 
 def test_run_continues_once_from_its_last_checkpoint(tmp_path, caplog):
     seen = []
 
-    def work(args, world, stop):
-        seen.append((args.resume, args.overwrite))
+    def work(options, world, stop):
+        seen.append((options.run.resume, options.run.overwrite))
         if len(seen) == 2:
             raise ValueError("the end")
         load(signal.SIGKILL)
 
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="the end"):
-        surviving(work)(args(tmp_path), ALONE)
+        surviving(work, options(tmp_path))(ALONE)
     assert seen == [(None, True), ("auto", False)]
     assert "continuing from the last checkpoint" in caplog.text
 
@@ -95,24 +97,24 @@ def test_run_continues_once_from_its_last_checkpoint(tmp_path, caplog):
 def test_second_time_ends_the_run(tmp_path):
     seen = []
 
-    def work(args, world, stop):
-        seen.append(args.resume)
+    def work(options, world, stop):
+        seen.append(options.run.resume)
         load(signal.SIGKILL)
 
     with pytest.raises(WorkerKilled):
-        surviving(work)(args(tmp_path), ALONE)
+        surviving(work, options(tmp_path))(ALONE)
     assert seen == [None, "auto"]
 
 
 def test_several_ranks_do_not_continue_alone(tmp_path):
     seen = []
 
-    def work(args, world, stop):
-        seen.append(args.resume)
+    def work(options, world, stop):
+        seen.append(options.run.resume)
         load(signal.SIGKILL)
 
     with pytest.raises(WorkerKilled):
-        surviving(work)(args(tmp_path), World(0, 2, torch.device("cpu")))
+        surviving(work, options(tmp_path))(World(0, 2, torch.device("cpu")))
     assert seen == [None]
 
 
@@ -122,12 +124,12 @@ def test_named_checkpoint_is_taken_again_until_the_run_has_its_own(tmp_path, has
         (tmp_path / "checkpoint-0.pth").touch()
     seen = []
 
-    def work(args, world, stop):
-        seen.append(args.resume)
+    def work(options, world, stop):
+        seen.append(options.run.resume)
         if len(seen) == 1:
             load(signal.SIGKILL)
 
-    surviving(work)(args(tmp_path, "elsewhere/checkpoint-7.pth"), ALONE)
+    surviving(work, options(tmp_path, "elsewhere/checkpoint-7.pth"))(ALONE)
     assert seen[1] == ("auto" if has_own else "elsewhere/checkpoint-7.pth")
 
 
@@ -135,7 +137,7 @@ def test_named_checkpoint_is_taken_again_until_the_run_has_its_own(tmp_path, has
 def test_request_to_stop_holds_for_the_second_attempt(tmp_path, number):
     seen = []
 
-    def work(args, world, stop):
+    def work(options, world, stop):
         seen.append(stop.reason)
         if len(seen) == 1:
             with stop:
@@ -145,7 +147,5 @@ def test_request_to_stop_holds_for_the_second_attempt(tmp_path, number):
                     stop.started -= 3601
                 load(signal.SIGKILL)
 
-    limited = args(tmp_path)
-    limited.max_minutes = 60
-    surviving(work)(limited, ALONE)
-    assert seen == [None, "SIGTERM" if number else f"--max_minutes {limited.max_minutes:g}"]
+    surviving(work, options(tmp_path, max_minutes=60))(ALONE)
+    assert seen == [None, "SIGTERM" if number else "--max_minutes 60"]
