@@ -81,7 +81,7 @@ def test_the_installed_package_works_where_no_checkout_is(installed, tmp_path):
 
 def test_the_installed_command_prepares_data_in_the_working_folder(installed, tmp_path):
     made = run(
-        installed, "mamba_mae_3d", "prepare", "phantom", "raw", "--subjects", "1", "--spacing", "8", cwd=tmp_path
+        installed, "mamba_mae_3d", "prepare", "phantom", "raw", "--subjects", "1", "--spacing", "4", cwd=tmp_path
     )
     assert made.returncode == 0, made.stderr
     assert list(tmp_path.glob("raw/brats/*/*.nii.gz"))
