@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from models import create_model
+from models.adapt import describe
 from models.encoder import VolumeEncoder
 from util import cli
-from util.checkpoint.facts import fidelity_of, is_published, recorded, registry_name
+from util.checkpoint.facts import fidelity_of, recorded
 from util.checkpoint.files import checkpoint_file
 from util.checkpoint.loading import load_pretrained, read_checkpoint
+from util.checkpoint.matching import is_published, registry_name
 from util.data.cohort import Cohort, load_cohort
 from util.data.dataset import PreparedVolumes
 from util.data.folder import CONTRASTS, LABEL_SHEET
@@ -105,7 +107,9 @@ def read_source(path: Path, data: Path) -> Source:
     if recorded(content, "kind") == "finetune" and root is None:
         logger.warning("%s was fine-tuned with labels of data that it does not name: if they are those of %s, its "
                        "features know the answers", path, data)  # fmt: skip
-    fields = recorded(content, "model", "fields") or {"fidelity": fidelity_of(content).value or "corrected"}
+    fields = recorded(content, "model", "fields") or {
+        "fidelity": fidelity_of(content, describe(content["model"])).value or "corrected"
+    }
     normalize = recorded(content, "data", "normalize")
     if normalize not in get_args(Normalize):
         normalize = "zscore-joint" if is_published(content) else "zscore"

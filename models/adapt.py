@@ -1,13 +1,14 @@
-"""Checkpoints speak to models: what a state dict holds, and how one model's weights fit another.
+"""What a state dict shows of the model it was saved from, and how it is adapted to another model.
 
-`adapt` turns any state dict of this family of models (published or ours, autoencoder or classifier) into the subset
-that a target model can load, and says what it left out; a checkpoint that does not belong raises and names the reason.
+Each model's `adapt_state_dict` is built from these parts. It turns the state dict of another of our models, or of a
+published one, into the tensors that the model can load, and lists what it left out. A state dict that does not belong
+raises ValueError with the reason.
 """
 
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,15 +27,22 @@ ENCODER_FIELDS = frozenset(
 )  # fields in which a checkpoint and a model must agree; of directions fit_directions knows more
 
 
+Kind = Literal["masked autoencoder", "autoregressive model", "classifier", "encoder"]
+
+
 @dataclass
 class AdaptedState:
     """state: what to load; ignored: keys left out on purpose; resized: what was resampled, in words; may_miss: the
-    target's keys that need not be present."""
+    target's keys that need not be present; shown: `describe` of the state before anything was left out."""
 
     state: dict[str, Tensor]
     ignored: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     may_miss: frozenset[str] = frozenset()
+    shown: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shown = describe(self.state)
 
     def misfit(self, own: dict[str, Tensor]) -> str | None:
         """What keeps the state from loading into a model whose state is `own`: "lacks blocks.0.norm.weight", ..."""
@@ -50,34 +58,73 @@ class AdaptedState:
         return None
 
 
-def describe(state: dict[str, Tensor]) -> dict[str, Any]:
-    """The fields that a state dict shows: {mixer, embed_dim, patch_size, in_chans, depth, ...}; only those it has."""
+def kind_of(state: Mapping[str, Tensor]) -> Kind:
+    """The kind of model that a state dict was saved from. An encoder is a classifier without its head."""
+    if "decoder_pred.weight" in state:
+        return "masked autoencoder" if "mask_token" in state else "autoregressive model"
+    return "classifier" if "head.weight" in state else "encoder"
+
+
+def stores_rotary_buffers(state: Mapping[str, Tensor]) -> bool:
+    """Whether the published code wrote the state dict: it stores the buffers of its rotary embedding."""
+    return any(map(ROTARY_BUFFER.match, state))
+
+
+def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The ModelConfig fields that the names and shapes of a state dict show: {mixer, embed_dim, depth, ...}."""
     found: dict[str, Any] = {}
-    if "patch_embed.proj.weight" in state:
-        shape = state["patch_embed.proj.weight"].shape
+    if shape := _shape(state, "patch_embed.proj.weight", 5):
         found |= {"embed_dim": shape[0], "in_chans": shape[1], "patch_size": shape[2]}
-    blocks = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
-    if blocks:
-        found["depth"] = max(blocks) + 1
-        scanning = [block for block in sorted(blocks) if f"blocks.{block}.mixer.A_log" in state]
-        if scanning:
-            found |= _describe_scan(state, f"blocks.{scanning[0]}.mixer.")
-            found["attention_layers"] = tuple(sorted(blocks - set(scanning)))
-        elif "blocks.0.mixer.qkv.weight" in state or "blocks.0.attn.qkv.weight" in state:
-            found["mixer"] = "attention"
-    if "decoder_embed.weight" in state:
-        found["decoder_embed_dim"] = state["decoder_embed.weight"].shape[0]
+    if blocks := block_numbers(state, "blocks"):
+        found |= {"depth": max(blocks) + 1, **_describe_mixers(state, blocks)}
+        if found.get("embed_dim") and (shape := _shape(state, "blocks.0.mlp.fc1.weight", 2)):
+            found["mlp_ratio"] = shape[0] / found["embed_dim"]
+    if shape := _shape(state, "decoder_embed.weight", 2):
+        found["decoder_embed_dim"] = shape[0]
+    if blocks := block_numbers(state, "decoder_blocks"):
+        found["decoder_depth"] = max(blocks) + 1
+    if shape := _shape(state, "head.weight", 2):
+        found["num_classes"] = shape[0]
+    tokens, slots = _shape(state, "pos_embed", 3), _shape(state, "decoder_pos_embed", 3)
+    if stores_rotary_buffers(state):
+        found["fidelity"] = "paper"
+    elif tokens and slots and slots[1] - tokens[1] in (0, 1):  # a row for the class token, which only `paper` has
+        found["fidelity"] = "paper" if slots[1] > tokens[1] else "corrected"
     return found
 
 
-def _describe_scan(state: dict[str, Tensor], mixer: str) -> dict[str, Any]:
+def block_numbers(state: Mapping[str, Tensor], trunk: str) -> set[int]:
+    """The numbers of the blocks of `trunk` ("blocks" or "decoder_blocks") that have parameters."""
+    return {int(match[1]) for key in state if (match := re.match(rf"{trunk}\.(\d+)\.", key))}
+
+
+def _describe_mixers(state: Mapping[str, Tensor], blocks: set[int]) -> dict[str, Any]:
+    """The fields that the mixers of the encoder's blocks show."""
+    scanning = [block for block in sorted(blocks) if f"blocks.{block}.mixer.A_log" in state]
+    if scanning:
+        attending = tuple(sorted(blocks - set(scanning)))
+        return _describe_scan(state, f"blocks.{scanning[0]}.mixer.") | {"attention_layers": attending}
+    if "blocks.0.mixer.qkv.weight" in state or "blocks.0.attn.qkv.weight" in state:
+        return {"mixer": "attention"}
+    return {}
+
+
+def _describe_scan(state: Mapping[str, Tensor], mixer: str) -> dict[str, Any]:
     """The fields that a Mamba or Mamba2 mixer shows, whose parameters' names begin with `mixer`."""
-    A_log = state[mixer + "A_log"]
     found: dict[str, Any] = {"directions": "both" if mixer + "A_b_log" in state else "forward"}
-    if A_log.dim() == 2:  # one decay per channel and state: Mamba
-        return found | {"mixer": "mamba", "d_state": A_log.shape[1]}
-    convolved, inner = state[mixer + "conv1d.weight"].shape[0], state[mixer + "norm.weight"].shape[0]
-    return found | {"mixer": "mamba2", "d_state": (convolved - inner) // 2, "head_dim": inner // A_log.shape[0]}
+    if shape := _shape(state, mixer + "A_log", 2):  # one decay per channel and state: Mamba
+        return found | {"mixer": "mamba", "d_state": shape[1]}
+    heads, norm = _shape(state, mixer + "A_log", 1), _shape(state, mixer + "norm.weight", 1)
+    convolution = _shape(state, mixer + "conv1d.weight", 3)
+    if heads and norm and convolution:  # one decay per head: Mamba2
+        (inner,) = norm
+        found |= {"mixer": "mamba2", "d_state": (convolution[0] - inner) // 2, "head_dim": inner // max(heads[0], 1)}
+    return found
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...] | None:
+    """The shape of the tensor `name`, if the state dict has it with that number of dimensions."""
+    return tuple(state[name].shape) if name in state and state[name].dim() == dimensions else None
 
 
 def check_family(state: dict[str, Tensor], config: ModelConfig, fields: Set[str]) -> None:

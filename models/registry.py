@@ -8,13 +8,15 @@ import timm
 from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from timm.models._builder import pretrained_cfg_for_features
 from timm.models._features import FeatureGetterNet
-from torch import nn
+from torch import Tensor, nn
 
+from models.adapt import Kind, describe, kind_of
 from models.ar import AutoregressiveModel3D
 from models.classifier import VolumeClassifier
 from models.config import build_config, did_you_mean
 from models.encoder import VolumeEncoder
 from models.mae import MaskedAutoencoder3D
+from models.predictor import PatchPredictor
 from models.pretrained import describe_weights, fields_of, load_weights, resolve
 
 PATCH_SIZES = (4, 8, 16, 32)
@@ -55,11 +57,19 @@ ODD_ALIASES = {
     "vim_3D_base_patch16_stride8_224_bimambav2_final_pool_mean_abs_pos_embed_div2": "vim_3d_base_patch16",
     "mae_vit_small_patch32": "mae_3d_vit_small_patch32",
 }
+MODEL_CLASSES: dict[Kind, type[PatchPredictor] | type[VolumeClassifier]] = {
+    "masked autoencoder": MaskedAutoencoder3D,
+    "autoregressive model": AutoregressiveModel3D,
+    "classifier": VolumeClassifier,
+    "encoder": VolumeClassifier,
+}
+FREE_FIELDS = frozenset({"in_chans", "num_classes", "fidelity"})  # no name decides them
 OUT_INDICES = 3  # blocks, the last ones, whose maps features_only=True gives: timm's choice for ViTs
 
 default_cfgs: dict[str, Any] = {}  # timm's register_model reads it: pretrained_cfg by registered name
 _ALIASES: dict[str, str] = {}  # the paper's long names -> ours
 _ROWS: dict[str, tuple[type[VolumeEncoder], dict[str, Any]]] = {}  # our names -> model class, ModelConfig fields
+_VARIANTS: dict[str, str] = {}  # our names -> family, size and patch, which models of several kinds share
 
 
 def create_model(name: str, **fields: Any) -> nn.Module:
@@ -75,6 +85,30 @@ def create_model(name: str, **fields: Any) -> nn.Module:
 def list_models(filter: str = "", *, aliases: bool = False) -> list[str]:
     """Registered names that contain `filter`, sorted; with aliases the paper's long names too."""
     return sorted(name for name in [*_ROWS, *(_ALIASES if aliases else ())] if filter in name)
+
+
+def find_name(state: Mapping[str, Tensor]) -> str | None:
+    """The registered name of the model that a state dict was saved from, whatever its contrasts, volume size and
+    classes; None if no name has its fields."""
+    model_class = MODEL_CLASSES[kind_of(state)]
+    shown = {field: value for field, value in describe(state).items() if field not in FREE_FIELDS}
+    if not {"mixer", "patch_size"} <= shown.keys():
+        return None
+    for name, (other_class, row) in _ROWS.items():
+        config = build_config(row) if other_class is model_class else None
+        if config and all(getattr(config, field) == value for field, value in shown.items()):
+            return name
+    return None
+
+
+def sibling_fields(name: str | None, kind: Kind) -> dict[str, Any]:
+    """The ModelConfig fields of the registered model of another `kind` with the family, size and patch of `name`; {}
+    where there is none."""
+    variant = _VARIANTS.get(_ALIASES.get(name or "", name or ""))
+    for other, (model_class, row) in _ROWS.items():
+        if variant is not None and _VARIANTS[other] == variant and model_class is MODEL_CLASSES[kind]:
+            return dict(row)
+    return {}
 
 
 def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) -> None:
@@ -128,6 +162,7 @@ def _register_all() -> None:
             if family in families:
                 name = pattern.format(family=family, size=size, p=p)
                 _ROWS[name] = model_class, {**row, **changed}
+                _VARIANTS[name] = f"{family}_{size}_patch{p}"
                 _register(name, *_ROWS[name])
     for pattern, ours, sizes, changed in ALIASES:
         for size, p in itertools.product(sizes, PATCH_SIZES):

@@ -21,7 +21,7 @@ import torch
 from hypothesis import strategies as st
 
 from tests.helpers.raw_studies import AFFINE, brain_volume
-from util.checkpoint.__main__ import describe
+from util.checkpoint.inspection import inspect_checkpoint
 from util.config import read_base_path
 from util.data.folder import open_volume, read_volume
 from util.data.labels import read_labels
@@ -234,7 +234,7 @@ TARGETS = [
     Target("label sheet", label_sheets(), lambda path: read_labels(path, "IDH")),
     Target("config.ini", ini_files(), read_base_path),
     Target("NIfTI", nifti_files(), _read_images),
-    Target("checkpoint inspect", checkpoints(), describe),
+    Target("checkpoint inspect", checkpoints(), inspect_checkpoint),
     Target("prepared volume", volumes(), _read_volume),
 ]
 

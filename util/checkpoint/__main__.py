@@ -3,49 +3,21 @@ to other programs."""
 
 import argparse
 import logging
-import re
 import sys
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 from util import cli
-from util.checkpoint.facts import (
-    FIDELITIES,
-    OUR_CONFIG,
-    Known,
-    fidelity_of,
-    image_size,
-    kind_of,
-    position_rows,
-    registry_name,
-    shape_fields,
-    source_grid,
-)
-from util.checkpoint.files import (
-    PICKLES,
-    SAFETENSORS,
-    Content,
-    checkpoint_file,
-    read_checkpoint,
-    save_checkpoint,
-    save_safetensors,
-)
-from util.checkpoint.loading import LoadReport
+from util.checkpoint.files import PICKLES, SAFETENSORS, read_checkpoint, save_checkpoint, save_safetensors
 from util.hub.download import push
 
 logger = logging.getLogger(__name__)
 KEPT = ("model", "epoch", "config", "args")  # what loading needs; the state of a training is not converted
-LEFT_OUT = {  # what a model leaves out of any checkpoint (docs/method.md#loading-weights)
-    "classifier": re.compile(r"^((decoder_)?rope\.|decoder_|mask_token$|cls_token$)"),
-    "autoencoder": re.compile(r"^((decoder_)?rope\.|cls_token$|head\.)"),
-}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m util.checkpoint", description="Look into checkpoints, convert or export them.")
     commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser("inspect", help="what a checkpoint holds; no model is built")
+    inspect = commands.add_parser("inspect", help="what a checkpoint holds, and what loads into which model")
     inspect.add_argument("file", type=Path, metavar="FILE", help=".pth or .safetensors")
     convert = commands.add_parser("convert", help=".pth, ours or a published one, to .safetensors, or back")
     convert.add_argument("source", type=Path, metavar="IN", help="the checkpoint to read")
@@ -73,9 +45,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     cli.setup_logging()
     if args.command == "inspect":
-        sys.stdout.write("\n".join(describe(args.file)) + "\n")
+        from util.checkpoint.inspection import inspect_checkpoint  # imports models, which the others need not wait for
+
+        sys.stdout.write("\n".join(inspect_checkpoint(args.file)) + "\n")
     elif args.command == "export":
-        from util.export.command import export  # builds models, which the other commands need not wait for
+        from util.export.command import export  # imports models
 
         export(args.source, args.destination, fold=args.fold, license=args.license, overwrite=args.overwrite)
     elif args.command == "push":
@@ -103,82 +77,6 @@ def convert_checkpoint(source: Path, destination: Path, *, overwrite: bool = Fal
     if dropped := sorted(content.keys() - kept.keys()):
         logger.info("left out: %s; a training resumes from %s only", ", ".join(dropped), source)
     logger.info("wrote %s", destination)
-
-
-def describe(path: Path) -> list[str]:
-    """What a checkpoint holds, in lines."""
-    path = checkpoint_file(path)
-    content = read_checkpoint(path)
-    state = content["model"]
-    types = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())
-    size, name, fidelity = image_size(content), registry_name(content), fidelity_of(content)
-    rows = [
-        ("format", f"{'safetensors' if path.suffix == SAFETENSORS else 'torch'}: {', '.join(content)}"),
-        (
-            "weights",
-            f"{len(state)} tensors, {sum(value.numel() for value in state.values()):,} values, buffers included",
-        ),
-        ("dtype", ", ".join(f"{dtype} ({count})" for dtype, count in types.most_common())),
-        ("kind", kind_of(state)),
-        ("fields", ", ".join(f"{field}={value}" for field, value in shape_fields(state).items()) or "none recognised"),
-        ("img_size", _known(size)),
-        ("grid", _grid(content)),
-        ("epoch", str(content.get("epoch", "not recorded"))),
-        ("name", _known(name)),
-        ("fidelity", _known(fidelity)),
-    ]
-    lines = [f"{title:<10}{text}" for title, text in [("file", str(path)), *rows]]
-    lines.append("load_pretrained into")
-    for target in LEFT_OUT:
-        for wanted in FIDELITIES:
-            lines.append(f"  {target}, --fidelity {wanted}: {_forecast(content, target, wanted)}")
-    return lines
-
-
-def expected_report(content: Content, target: str, fidelity: str) -> LoadReport:
-    """What load_pretrained reports for a model of the checkpoint's own name, size and classes. target: "classifier" or
-    "autoencoder". Raises ValueError where it refuses."""
-    state = content["model"]
-    found, how = fidelity_of(content)
-    if how == OUR_CONFIG and found != fidelity:
-        raise ValueError(f"refused, it was trained with fidelity={found}: pass --fidelity {found}")
-    if "patch_embed.proj.weight" not in state:
-        raise ValueError("refused, it is no model of this project")
-    if target == "autoencoder" and kind_of(state) != "masked autoencoder":
-        raise ValueError("refused, it is no masked autoencoder")
-    report = LoadReport(ignored=[key for key in state if LEFT_OUT[target].match(key)])
-    if target == "classifier":
-        report.missing = [key for key in ("head.weight", "head.bias") if key not in state]
-    elif fidelity == "corrected" and (position_rows(state, "decoder_pos_embed") or 0) > (position_rows(state) or 0):
-        report.resized = ["decoder_pos_embed: class-slot row dropped"]
-    return report
-
-
-def _forecast(content: Content, target: str, fidelity: str) -> str:
-    try:
-        report = expected_report(content, target, fidelity)
-    except ValueError as refusal:
-        return str(refusal)
-    parts = [f"starting fresh: {', '.join(report.missing)}"] if report.missing else ["whole"]
-    if report.ignored:
-        parts.append(f"ignored: {len(report.ignored)} keys ({', '.join(_families(report.ignored))})")
-    return "; ".join([*parts, *report.resized])
-
-
-def _families(keys: Iterable[str]) -> list[str]:
-    """Keys by what stands before the first dot, in order, each once."""
-    return list(dict.fromkeys(key.split(".")[0] for key in keys))
-
-
-def _grid(content: Content) -> str:
-    grid = source_grid(content)
-    if grid is not None:
-        return f"{' x '.join(map(str, grid))} tokens (z, y, x)"
-    return f"{position_rows(content['model']) or 'unknown'} tokens, how they lie is not recorded"
-
-
-def _known(known: Known) -> str:
-    return known.how if known.value is None else f"{known.value} ({known.how})"
 
 
 if __name__ == "__main__":

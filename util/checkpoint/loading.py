@@ -1,13 +1,14 @@
-"""Loading weights into a model with a report of what was and was not loaded; saving checkpoints."""
+"""Load weights into a model, with a report of what was loaded and what was not."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from util.checkpoint.facts import OUR_CONFIG, fidelity_of, recorded, source_grid
+from util.checkpoint.facts import OUR_CONFIG, Grid, fidelity_of, image_size, recorded, source_grid
 from util.checkpoint.files import Content, read_checkpoint, save_checkpoint
 
 __all__ = ["LoadReport", "load_pretrained", "load_weights", "read_checkpoint", "save_checkpoint"]
@@ -16,9 +17,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LoadReport:
-    """Keys of the model that the checkpoint lacked (missing), keys of the checkpoint that were left out on purpose
-    (ignored) or have no place in the model (unexpected, always empty after a successful load), and what was resized,
-    in words."""
+    """What loading a checkpoint did.
+
+    missing: keys of the model that the checkpoint lacks, which keep their initial values.
+    unexpected: keys of the checkpoint that the model lacks; always empty after a successful load.
+    ignored: keys of the checkpoint that were left out on purpose.
+    resized: what was changed to fit, one sentence each.
+    """
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -26,33 +31,32 @@ class LoadReport:
     resized: list[str] = field(default_factory=list)
 
 
+class Adaptable(Protocol):
+    """What load_pretrained needs of a model, beside being a module: a ModelConfig and models.adapt's AdaptedState."""
+
+    config: Any
+
+    def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> Any: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+
 def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = False) -> LoadReport:
     """Load what fits from a pre-trained checkpoint, ours or a published one, into an autoencoder or a classifier.
 
-    The model says what fits (adapt_state_dict); a key that is missing or unexpected beyond that raises ValueError, so a
-    wrong checkpoint never trains from scratch unnoticed. So does a run of ours that was trained at another fidelity,
-    unless `any_fidelity`: its config records a choice, so another one now is a forgotten flag. Published weights load
-    at either fidelity.
+    The model decides what fits (adapt_state_dict). Any other key that is missing or unexpected raises ValueError, so
+    that no model trains from random weights unnoticed. A run of ours that was trained at another fidelity raises
+    ValueError too, unless `any_fidelity`. Published weights load at either fidelity.
     """
     content = read_checkpoint(path)
-    _check_fidelity(content, model.config.fidelity, path, any_fidelity)  # pyright: ignore[reportAttributeAccessIssue,reportArgumentType]
-    _compare_orders(content, model.config.scan_order, path)  # pyright: ignore[reportAttributeAccessIssue,reportArgumentType]
-    grid = source_grid(content)
-    if grid is None:
-        logger.info("checkpoint %s does not record its img_size: taken to be the model's", path)
+    target = cast(Adaptable, model)
     try:
-        adapted = model.adapt_state_dict(content["model"], grid)  # pyright: ignore[reportCallIssue]
+        if not any_fidelity:
+            check_fidelity(content, target.config.fidelity)
+        adapted, report = adapt_checkpoint(target, content)
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from error
-    own = model.state_dict()
-    report = LoadReport(
-        missing=[key for key in own if key not in adapted.state],
-        unexpected=[key for key in adapted.state if key not in own],
-        ignored=adapted.ignored,
-        resized=adapted.resized,
-    )
-    if misfit := adapted.misfit(own):
-        raise ValueError(f"checkpoint {path} does not fit the model: it {misfit}")
+    _log_differences(content, adapted.shown, target.config, path)
     model.load_state_dict(adapted.state, strict=False)
     logger.info(
         "loaded %s: %d tensors, starting fresh: %s, left out: %d",
@@ -66,8 +70,19 @@ def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = 
     return report
 
 
+def adapt_checkpoint(model: Adaptable, content: Content) -> tuple[Any, LoadReport]:
+    """What of a checkpoint `model` can load, as models.adapt's AdaptedState, and the report of loading it. Raises
+    ValueError if it does not fit."""
+    adapted = model.adapt_state_dict(content["model"], source_grid(content, model.config.patch_size))
+    own = model.state_dict()
+    if misfit := adapted.misfit(own):
+        raise ValueError(f"it does not fit the model: it {misfit}")
+    missing = [key for key in own if key not in adapted.state]
+    return adapted, LoadReport(missing, ignored=adapted.ignored, resized=adapted.resized)
+
+
 def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
-    """Load one of our own checkpoints into the model it was saved from, every key; its content is returned."""
+    """Load every key of one of our own checkpoints into the model it was saved from, and return the file's content."""
     content = read_checkpoint(path)
     try:
         model.load_state_dict(content["model"])
@@ -76,38 +91,40 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     return content
 
 
-def _check_fidelity(content: Content, wanted: str, path: Path | str, any_fidelity: bool) -> None:
-    """Raise ValueError, or say in a line, where the checkpoint was trained at another fidelity than `wanted`."""
-    found, how = fidelity_of(content)
-    if found in (None, wanted):
-        return
-    if how == OUR_CONFIG and not any_fidelity:
+def check_fidelity(content: Content, wanted: str) -> None:
+    """Raise ValueError if a run of ours was trained at another fidelity: its config records a choice, so that another
+    one now is a forgotten option."""
+    own = recorded(content, "model", "fields", "fidelity")
+    if isinstance(own, str) and own != wanted:
         raise ValueError(
-            f"checkpoint {path} was trained with fidelity={found} ({how}), the model computes {wanted}: "
-            f"pass --fidelity {found}"
+            f"it was trained with fidelity={own} ({OUR_CONFIG}), the model computes {wanted}: pass --fidelity {own}"
         )
-    logger.info(
-        "checkpoint %s was trained with fidelity=%s (%s), the model computes %s; --fidelity %s would compute as in "
-        "its training",
-        path,
-        found,
-        how,
-        wanted,
-        found,
-    )
 
 
-def _compare_orders(content: Content, wanted: str | None, path: Path | str) -> None:
-    """Warn where tokens were scanned in another order than `wanted` (None: the fidelity's own): allowed, but what was
-    learned of neighbours along the scan no longer holds."""
+def _log_differences(content: Content, shown: Mapping[str, Any], config: Any, path: Path | str) -> None:
+    """Log where the model computes in another way than the checkpoint was trained with, which is allowed. shown: the
+    fields that the checkpoint's tensors show."""
+    if image_size(content).value is None:
+        logger.info("checkpoint %s does not record its img_size: taken to be the model's", path)
+    fidelity, how = fidelity_of(content, shown)
+    if fidelity not in (None, config.fidelity):
+        logger.info(
+            "checkpoint %s was trained with fidelity=%s (%s), the model computes %s; --fidelity %s would compute as in "
+            "its training",
+            path,
+            fidelity,
+            how,
+            config.fidelity,
+            fidelity,
+        )
     fields = recorded(content, "model", "fields")
-    if fields and fields.get("scan_order") != wanted:
-        found, default = fields.get("scan_order"), "the default"
-        fix = f"pass --scan_order {found}" if found else "leave out --scan_order"
+    trained_order = fields.get("scan_order") if isinstance(fields, Mapping) else config.scan_order
+    if trained_order != config.scan_order:  # what was learned of neighbours along the scan no longer holds
+        fix = f"pass --scan_order {trained_order}" if trained_order else "leave out --scan_order"
         logger.warning(
             "checkpoint %s was trained with scan order %s, the model scans in %s: %s to keep it",
             path,
-            found or default,
-            wanted or default,
+            trained_order or "the default",
+            config.scan_order or "the default",
             fix,
         )

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.pretrained import describe_weights
-from util.checkpoint.facts import recorded, registry_name
+from util.checkpoint.facts import recorded
 from util.checkpoint.files import read_checkpoint, save_safetensors
+from util.checkpoint.matching import registry_name
 from util.export.model_card import render_card
 from util.export.public_facts import public_config, public_results
 from util.files.atomic import atomic_write

@@ -1,4 +1,4 @@
-"""The command: conversion loses nothing that loading needs; what inspect foretells is what load_pretrained reports."""
+"""The command line: conversion keeps all that loading needs, and the commands start as a module."""
 
 import argparse
 import json
@@ -14,12 +14,11 @@ import torch
 from models import create_model
 from tests.conftest import SMALL
 from util import cli
-from util.checkpoint.__main__ import convert_checkpoint, expected_report, main
+from util.checkpoint.__main__ import convert_checkpoint, main
 from util.checkpoint.files import read_checkpoint, save_checkpoint
 from util.checkpoint.loading import load_pretrained
 
 NAMES = {"autoencoder": "mae_3d_vim_small_patch8", "classifier": "vim_3d_small_patch8"}
-FIDELITIES = ("corrected", "paper")
 
 
 @pytest.fixture(autouse=True)
@@ -71,52 +70,6 @@ def test_there_and_back_loses_nothing_that_loading_needs(tmp_path, writer, caplo
     reports = [load_pretrained(model_of("classifier"), path, any_fidelity=True) for path in (source, middle, back)]
     assert reports[0].missing == reports[1].missing == reports[2].missing
     assert set(reports[0].ignored) == set(reports[1].ignored) == set(reports[2].ignored)
-
-
-@pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("target", NAMES)
-@pytest.mark.parametrize("fidelity", FIDELITIES)
-def test_what_is_foretold_is_what_is_reported(tmp_path, writer, target, fidelity):
-    path = WRITERS[writer](tmp_path / "m.pth")
-    try:
-        expected = expected_report(read_checkpoint(path), target, fidelity)
-    except ValueError:
-        with pytest.raises(ValueError, match=r"pass --fidelity|has no decoder"):
-            load_pretrained(model_of(target, fidelity), path)
-    else:
-        found = load_pretrained(model_of(target, fidelity), path)
-        found.ignored.sort(), expected.ignored.sort()
-        assert found == expected
-
-
-def test_inspect_says_what_is_known_and_how(tmp_path, capsys):
-    main(["inspect", str(write_published(tmp_path / "m.pth"))])
-    printed = capsys.readouterr().out
-    for said in ("masked autoencoder", "embed_dim=48", "depth=2", "mixer=mamba", "patch_size=8", "2 x 3 x 4 tokens",
-                 "epoch     999", "mae_3d_vim_small_patch8 (args.model)", "paper (published: its options are",
-                 "args.input_size", "float32", "class-slot row dropped",
-                 "classifier, --fidelity paper: starting fresh: head.weight, head.bias; ignored: "):  # fmt: skip
-        assert said in printed, said
-
-
-def test_inspect_says_what_is_not_known(tmp_path, capsys):
-    torch.save(model_of("classifier").state_dict(), tmp_path / "m.pth")
-    main(["inspect", str(tmp_path / "m.pth")])
-    printed = capsys.readouterr().out
-    assert "24 tokens, how they lie is not recorded" in printed
-    assert "fidelity  not recorded" in printed
-    assert "no registered name has these shapes" in printed
-    assert "autoencoder, --fidelity paper: refused, it is no masked autoencoder" in printed
-    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    main(["inspect", str(tmp_path / "other.pth")])
-    assert "refused, it is no model of this project" in capsys.readouterr().out
-
-
-def test_inspect_names_the_flag_for_a_run_of_ours(tmp_path, capsys):
-    main(["inspect", str(write_ours(tmp_path / "m.pth", fidelity="paper"))])
-    assert "--fidelity corrected: refused, it was trained with fidelity=paper: pass --fidelity paper" in (
-        capsys.readouterr().out
-    )
 
 
 def test_existing_files_are_kept_unless_overwritten(tmp_path):
