@@ -1,4 +1,4 @@
-"""config.ini: where the prepared data lie. It holds paths and nothing else."""
+"""config.ini, the file with the paths of the prepared folders."""
 
 import configparser
 from pathlib import Path
@@ -10,10 +10,10 @@ QUOTES = "\"'“”‘’"  # noqa: RUF001  people paste the paper's README, quo
 
 
 def read_base_path(ini_path: Path | str, section: str = "brats_160", key: str = "BASE_PATH") -> Path:
-    """The folder that `key` of `[section]` names; quotes around it are removed, `~` is expanded.
+    """The folder that `key` of `[section]` names. Quotes around it are removed and `~` is expanded.
 
-    A relative path starts at the folder of the ini file, so it means the same from every working directory.
-    ValueError names the file, the section or the key that is missing or points nowhere, and the fix.
+    A relative path starts at the folder of the ini file, not at the working directory. Raises ValueError, with the fix,
+    for a missing file, section or key, and for a path that is not a folder.
     """
     ini_path = Path(ini_path)
     if not ini_path.is_file():
@@ -38,8 +38,8 @@ def read_base_path(ini_path: Path | str, section: str = "brats_160", key: str = 
         path = Path(value).expanduser()
         path = path if path.is_absolute() else ini_path.resolve().parent / path
         is_folder = path.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, no possible name
-        raise ValueError(f"{key} in [{section}] of {ini_path} is no path: {error}; correct {key}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # too long, an unknown user, an impossible name
+        raise ValueError(f"{key} in [{section}] of {ini_path} is not a path: {error}; correct {key}") from error
     if not is_folder:
         raise ValueError(f"{key} in [{section}] of {ini_path} names {path}, which is not a folder; correct {key}")
     return path

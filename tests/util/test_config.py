@@ -38,7 +38,7 @@ def test_nothing_is_interpolated(tmp_path, name):
 
 @pytest.mark.parametrize("value", ["x" * 10_000, "~nobody-of-this-name/data"])
 def test_impossible_path_is_explained(tmp_path, value):
-    with pytest.raises(ValueError, match=r"BASE_PATH in \[brats_160\] of .* is no path: .*; correct BASE_PATH"):
+    with pytest.raises(ValueError, match=r"BASE_PATH in \[brats_160\] of .* is not a path: .*; correct BASE_PATH"):
         read_base_path(write_ini(tmp_path, f"[brats_160]\nBASE_PATH = {value}\n"))
 
 

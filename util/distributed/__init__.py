@@ -1,4 +1,4 @@
-"""One process or many: ranks, collectives, and how restarted ranks meet."""
+"""Distributed training: ranks, collectives, and the rendezvous of restarted ranks."""
 
 from util.distributed.world import World, choose_device, join_world
 

@@ -1,4 +1,4 @@
-"""Ranks agree on a wish, such as "save" or "stop", without waiting for each other in the step where one has it."""
+"""Ranks agree on a request, such as "save" or "stop", without waiting for each other."""
 
 import torch
 import torch.distributed as dist
@@ -6,27 +6,27 @@ import torch.distributed as dist
 from util.distributed.world import World
 
 
-class Agreement:
-    """Call it once per update on every rank: the largest wish of any rank, the same on all ranks at the same call.
+class Consensus:
+    """The largest request of any rank. Call it once per update on every rank: all ranks get the same answer.
 
-    On one process that is the wish itself. On several it is that of the previous call: the numbers travel, over gloo
-    and so without the device, while the update in between is computed.
+    On one process the answer is the request itself. On several it is the largest request of the previous call, because
+    the reduction runs asynchronously during the update in between. It uses gloo, so the device does not wait for it.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.on_its_way: tuple[torch.Tensor, dist.Work] | None = None
+        self.pending: tuple[torch.Tensor, dist.Work] | None = None
 
-    def __call__(self, wish: int) -> int:
+    def __call__(self, request: int) -> int:
         if self.world.size == 1:
-            return wish
+            return request
         agreed = 0
-        if self.on_its_way is not None:
-            number, work = self.on_its_way
+        if self.pending is not None:
+            number, work = self.pending
             work.wait()
             agreed = int(number)
-        number = torch.tensor(wish)
+        number = torch.tensor(request)
         work = dist.all_reduce(number, dist.ReduceOp.MAX, group=self.world.control, async_op=True)
         assert work is not None
-        self.on_its_way = number, work
+        self.pending = number, work
         return agreed

@@ -1,8 +1,8 @@
-"""Ranks that torchrun starts again meet under a new name, apart from what the attempts before left behind.
+"""The rendezvous of ranks that torchrun has restarted, under a key prefix of their own.
 
-torchrun keeps one key-value store for all attempts and tells the ranks of a new one nothing that all of them know
-alike: its restart count differs between nodes, since a node whose own ranks did not fail does not count. Without a
-name of their own they find the addresses of processes that are gone, and hang or are refused.
+torchrun keeps one key-value store for all attempts. It gives the ranks of a new attempt no number that all of them
+share: its restart count differs between nodes, because a node counts only failures of its own ranks. Without a prefix
+of their own, restarted ranks would read the addresses of processes that have ended, and would hang or fail to connect.
 """
 
 import json
@@ -17,10 +17,11 @@ POLL_S = 0.02
 
 
 def meet(store: Store, rank: int, size: int, timeout: timedelta) -> Store:
-    """The part of `store` that only the ranks which run now use; every one of them must call it.
+    """The part of `store` that only the ranks of this attempt use. Every rank must call it.
 
-    Rank 0 proposes a name, the others sign it with a name of their own, rank 0 publishes the signatures. A proposal
-    of an earlier attempt never gets those of this one. Raises TimeoutError where ranks do not come.
+    Rank 0 proposes a prefix, every other rank signs the proposal with an identifier of its own, and rank 0 publishes
+    the signatures. A proposal of an earlier attempt never carries the signatures of this one. Raises TimeoutError if
+    ranks are missing.
     """
     mine, end = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
     try:
@@ -38,12 +39,13 @@ def meet(store: Store, rank: int, size: int, timeout: timedelta) -> Store:
                 return PrefixStore(attempt, store)
             time.sleep(POLL_S)
     except DistStoreError as error:
-        raise _nobody_came(rank, size, timeout) from error
-    raise _nobody_came(rank, size, timeout)
+        raise _ranks_missing(rank, size, timeout) from error
+    raise _ranks_missing(rank, size, timeout)
 
 
-def _nobody_came(rank: int, size: int, timeout: timedelta) -> TimeoutError:
+def _ranks_missing(rank: int, size: int, timeout: timedelta) -> TimeoutError:
     return TimeoutError(
-        f"rank {rank} of {size} met no others within --rank_timeout {timeout.total_seconds() / 60:g} minutes: see "
-        f"whether all nodes run the same command and can reach MASTER_ADDR and MASTER_PORT"
+        f"rank {rank} of {size} did not reach all other ranks within --rank_timeout "
+        f"{timeout.total_seconds() / 60:g} minutes: check that all nodes run the same command and can reach "
+        f"MASTER_ADDR and MASTER_PORT"
     )

@@ -1,4 +1,4 @@
-"""One process or many: the same calls, collectives that do nothing on a single process."""
+"""The ranks of a training. The same calls work on a single process, where collectives do nothing."""
 
 import inspect
 import os
@@ -16,14 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from util.distributed.rendezvous import meet
 
-# What DistributedDataParallel calls it: torch 2.14 has a new name and warns of the old one.
+# The option of DistributedDataParallel that sends buffers in every forward pass: torch 2.14 renamed it.
 HAS_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-BUFFERS_STAY: dict[str, Any] = {"forward_sync_buffers" if HAS_NEW_NAME else "broadcast_buffers": False}
+NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if HAS_NEW_NAME else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is: rank of size, computing on device. control: a gloo group for messages between hosts."""
+    """This process among the ranks: number `rank` of `size`, computing on `device`. control: a gloo group for messages
+    between processes."""
 
     rank: int
     size: int
@@ -35,7 +36,7 @@ class World:
         return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over ranks."""
+        """The mean of a tensor over all ranks."""
         if self.size == 1:
             return value
         value = value.detach().clone()
@@ -51,7 +52,7 @@ class World:
         return [item for part in parts for item in part]
 
     def together(self, work: Callable[[], None]) -> None:
-        """Have the main rank do some work while the others wait; where it raises, all of them do."""
+        """Call `work` on the main rank while the others wait. If it raises, every rank raises the same error."""
         error: Exception | None = None
         if self.is_main:
             try:
@@ -64,24 +65,21 @@ class World:
             if problem is not None:
                 raise problem
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()
-
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model under DistributedDataParallel where there is more than one rank.
+        """The model in DistributedDataParallel if there are several ranks.
 
-        Parameters and buffers start as rank 0's. Buffers are not sent again in every forward pass: ours are constant
-        (147 MB of position embeddings at patch 4, 160^3), and no module has running statistics.
+        Parameters and buffers start as those of rank 0. Buffers are not sent again in every forward pass: ours are
+        constant (147 MB of position embeddings at patch 4, 160^3), and no module has running statistics.
         """
         if self.size == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **BUFFERS_STAY)
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **NO_BUFFER_SYNC)
 
 
 def choose_device(name: str) -> str:
-    """What --device means here: "auto" is CUDA where present, else the CPU. Raises ValueError for CUDA without one."""
+    """The device that --device selects: "auto" is CUDA if the machine has it, else the CPU. Raises ValueError if CUDA
+    is asked for and missing."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -91,9 +89,9 @@ def choose_device(name: str) -> str:
 
 @contextmanager
 def join_world(device_name: str, timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
-    """The world that torchrun's environment describes (gloo on CPU, nccl on CUDA), or a world of one.
+    """The ranks that torchrun's environment variables describe (gloo on CPU, nccl on CUDA), or a single process.
 
-    device_name: "auto" (CUDA where present), "cpu" or "cuda". Raises ValueError for a device that is not there.
+    device_name: "auto", "cpu" or "cuda", as in choose_device.
     """
     device_name = choose_device(device_name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -106,7 +104,7 @@ def join_world(device_name: str, timeout: timedelta = timedelta(minutes=30)) -> 
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     store = meet(store, rank, size, timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    device_id = device if device.type == "cuda" else None  # else nccl guesses it at the first collective
+    device_id = device if device.type == "cuda" else None  # otherwise nccl guesses the device at the first collective
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout, device_id=device_id)
     try:
         control = dist.new_group(backend="gloo", timeout=timeout)

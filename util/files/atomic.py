@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes: a reader sees a file whole or not at all."""
 
 import os
 import tempfile
@@ -10,10 +10,10 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: Path | str, mode: str = "wb", check: Callable[[Path], None] | None = None) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; on success flush, fsync and rename it to `path`, on error remove it.
+    """Open a temporary file beside `path`. On success flush, fsync and rename it to `path`; on an error remove it.
 
-    mode: "wb" or "w" (UTF-8). check: reads the temporary file once it is whole and raises where it must not replace
-    `path`. A reader, or a run that was killed, sees the old file or the new one, never a part.
+    mode: "wb" or "w" (UTF-8). check: called with the finished temporary file before the rename; an error that it raises
+    keeps the old file. If the process is killed, `path` is the old file or the new one, never a part of it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +35,13 @@ def atomic_write(path: Path | str, mode: str = "wb", check: Callable[[Path], Non
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that writers left in a folder when they were killed; call it while nobody writes there."""
+    """Delete the temporary files of killed writers from a folder. No other process may write there meanwhile."""
     for temporary in folder.glob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; file systems that cannot are left as they are."""
+    """Flush a folder's entries, so that a rename survives a power failure. File systems without fsync are skipped."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

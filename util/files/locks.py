@@ -1,4 +1,4 @@
-"""A folder that one training at a time writes to."""
+"""A lock on a folder, so that one training at a time writes to it."""
 
 import contextlib
 import errno
@@ -19,11 +19,11 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str, remedy: str, wait_s: float = 0) -> Iterator[None]:
-    """Hold `folder` against other processes, on any machine that shares it; `name` is what messages call it.
+    """Lock `folder` against other processes, on every machine that shares it. name: the folder's name in messages.
 
-    The system drops the lock when the process ends in whatever way, so none is ever left over. POSIX record locks,
-    because data-loading processes, which outlive a killed parent for seconds, do not inherit them. Raises ValueError,
-    with the holder and `remedy`, where another process holds it after wait_s seconds.
+    The operating system releases the lock when the process ends, however it ends. The lock is a POSIX record lock,
+    which child processes do not inherit: data-loading processes outlive a killed parent by seconds. Raises ValueError,
+    with the holder and `remedy`, if another process still holds the lock after wait_s seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
@@ -43,14 +43,14 @@ def locked(folder: Path, name: str, remedy: str, wait_s: float = 0) -> Iterator[
 
 @contextlib.contextmanager
 def locked_by_main(world: World, folder: Path, name: str, remedy: str) -> Iterator[None]:
-    """`locked` by the main rank for all of them; where it cannot, every rank raises."""
+    """`locked` on the main rank, which locks for all ranks. If it fails, every rank raises the error."""
     with contextlib.ExitStack() as stack:
         world.together(lambda: stack.enter_context(locked(folder, name, remedy)))
         yield
 
 
 def _acquire(handle: int, wait_s: float) -> bool:
-    """Whether the lock was had; on a file system without locks a warning stands for it."""
+    """Whether the lock was acquired. On a file system without locks: True, with a warning."""
     end = time.monotonic() + wait_s
     while True:
         try:
@@ -69,7 +69,7 @@ def _acquire(handle: int, wait_s: float) -> bool:
 
 def _holder(text: str) -> str:
     try:
-        said = json.loads(text)
-        return f"process {said['process']} on {said['machine']} since {said['since']}"
+        holder = json.loads(text)
+        return f"process {holder['process']} on {holder['machine']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

@@ -1,7 +1,7 @@
-"""Files that end in a checksum of themselves, so that a damaged one is recognised.
+"""Files that end in their own checksum, so that a reader detects damage.
 
-The last line of a sealed file is "SHA-256 <digest of all bytes before>". Readers of zip files, torch.load among them,
-look for their directory from the end backwards and pass over it.
+The last line of a sealed file, its seal, is "SHA-256 <digest of all bytes before>". Readers of zip files, such as
+torch.load, search backwards for the archive's directory, so that the seal does not disturb them.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 
 
 class HashingFile:
-    """Passes writes on to a file and remembers the digest of what went through; what torch.save needs of a file."""
+    """Forwards writes to a file and computes their digest. It has the methods that torch.save calls."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -33,9 +33,10 @@ class HashingFile:
 
 
 def write_sealed(path: Path, write: Callable[[HashingFile], object]) -> None:
-    """Have `write(file)` fill a file beside `path`, seal it, read it back, and only then let it replace `path`.
+    """Let `write(file)` write a temporary file beside `path`, append the seal, read the file back, and rename it to
+    `path`.
 
-    Raises OSError where it cannot be written or what is read back differs; the old file is then still there.
+    Raises OSError if the file cannot be written or reads back differently; the old file then stays.
     """
     with atomic_write(path, check=partial(_check_written, path)) as file:
         hashing = HashingFile(file)
@@ -44,31 +45,32 @@ def write_sealed(path: Path, write: Callable[[HashingFile], object]) -> None:
 
 
 def check_seal(path: Path) -> bool:
-    """Whether the file is sealed, as ours are and published ones are not. ValueError where content and seal differ."""
+    """Whether the file has a seal: our files have one, published ones have none. ValueError if the seal does not
+    match."""
     with path.open("rb") as file:
-        found = _seal_of(file)
-    if found is False:
+        matches = _seal_matches(file)
+    if matches is False:
         raise ValueError(f"{path} is damaged: its checksum does not match its content")
-    return found is True
+    return matches is True
 
 
 def _check_written(path: Path, temporary: Path) -> None:
     with temporary.open("rb") as file:
-        if not _seal_of(file):
+        if not _seal_matches(file):
             raise OSError(f"{path} reads back differently from what was written: check the disk")
 
 
-def _seal_of(file: IO[bytes]) -> bool | None:
-    """True for a seal that matches, False for one that does not, None where there is none."""
+def _seal_matches(file: IO[bytes]) -> bool | None:
+    """Whether the seal matches the content; None if there is no seal."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - SEAL_BYTES, 0))
     seal = file.read()
     if not seal.startswith(MARK):
         return None
-    digest, left = hashlib.sha256(), size - SEAL_BYTES
+    digest, remaining = hashlib.sha256(), size - SEAL_BYTES
     file.seek(0)
-    while left:
-        block = file.read(min(BLOCK, left))
+    while remaining:
+        block = file.read(min(BLOCK, remaining))
         digest.update(block)
-        left -= len(block)
+        remaining -= len(block)
     return seal == MARK + digest.hexdigest().encode() + b"\n"

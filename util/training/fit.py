@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from util.distributed.consensus import Agreement
+from util.distributed.consensus import Consensus
 from util.process.stopping import Stopped, StopRequest
 from util.runs import STOPPED_FILE, write_json
 from util.training.bad_steps import BadSteps
@@ -51,7 +51,7 @@ def fit(
     Raises Stopped, after saving, once `stop` has a reason. Every rank must call it, and all leave it alike.
     """
     world, saving = training.world, training.saving
-    agree, clock, bad_steps = Agreement(world), SaveClock(saving.minutes), BadSteps(max_bad_steps)
+    agree, clock, bad_steps = Consensus(world), SaveClock(saving.minutes), BadSteps(max_bad_steps)
     if world.is_main:
         (training.folder / STOPPED_FILE).unlink(missing_ok=True)
 

@@ -2,23 +2,23 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from util.distributed.consensus import Agreement
+from util.distributed.consensus import Consensus
 from util.distributed.world import World
 
 
-def test_alone_a_wish_is_granted_at_once():
-    agree = Agreement(World(0, 1, torch.device("cpu")))
-    assert [agree(wish) for wish in (0, 2, 1)] == [0, 2, 1]
+def test_a_single_process_gets_its_own_request_at_once():
+    agree = Consensus(World(0, 1, torch.device("cpu")))
+    assert [agree(request) for request in (0, 2, 1)] == [0, 2, 1]
 
 
-def wishes_of_two(rank, store, found):
+def requests_of_two(rank, store, answers):
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
-    agree = Agreement(World(rank, 2, torch.device("cpu")))
-    found[rank] = torch.tensor([agree(wish) for wish in ([0, 1, 0, 0], [0, 0, 2, 0])[rank]])
+    agree = Consensus(World(rank, 2, torch.device("cpu")))
+    answers[rank] = torch.tensor([agree(request) for request in ([0, 1, 0, 0], [0, 0, 2, 0])[rank]])
     dist.destroy_process_group()
 
 
-def test_ranks_hear_the_largest_wish_at_the_same_call_one_later(tmp_path):
-    found = torch.full((2, 4), -1).share_memory_()
-    torch.multiprocessing.spawn(wishes_of_two, (str(tmp_path / "store"), found), nprocs=2)
-    assert found.tolist() == [[0, 0, 1, 2]] * 2
+def test_all_ranks_get_the_largest_request_one_call_later(tmp_path):
+    answers = torch.full((2, 4), -1).share_memory_()
+    torch.multiprocessing.spawn(requests_of_two, (str(tmp_path / "store"), answers), nprocs=2)
+    assert answers.tolist() == [[0, 0, 1, 2]] * 2

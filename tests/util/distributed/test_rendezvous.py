@@ -37,9 +37,9 @@ def test_ranks_that_start_again_do_not_see_what_was_left_behind():
 
 def test_an_attempt_that_one_rank_never_joined_leaves_no_trace():
     store = HashStore()
-    with pytest.raises(TimeoutError, match=r"rank 0 of 3 met no others .* --rank_timeout 0\.00"):
+    with pytest.raises(TimeoutError, match=r"rank 0 of 3 did not reach .* --rank_timeout 0\.00"):
         meet(store, 0, 3, timedelta(seconds=0.2))
-    with pytest.raises(TimeoutError, match="rank 2 of 3 met no others"):
+    with pytest.raises(TimeoutError, match="rank 2 of 3 did not reach"):
         meet(store, 2, 3, timedelta(seconds=0.2))
     names(store, 3, delay_s=0.1)
 

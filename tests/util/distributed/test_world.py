@@ -13,7 +13,6 @@ def test_a_world_of_one_does_nothing(monkeypatch):
         assert world.mean(value) is value
         assert world.gather([1]) == [1]
         assert world.wrap(model) is model
-        world.barrier()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
