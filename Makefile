@@ -5,11 +5,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo_run
 MINUTES := 10
+WORKERS ?= 2
 KILLS := 100
 SOURCES := peers
 GPU_MINUTES := 6
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# `make test WORKERS=8`: tests run in so many processes, of one thread each.
 # `make test ISA=x86-64-v3` tests as on a CPU of that level: our kernels, and what PyTorch, oneDNN, OpenBLAS and MKL may use.
 ISA ?=
 IMITATE_x86-64-v2 := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Prescott MKL_ENABLE_INSTRUCTIONS=SSE4_2
@@ -24,12 +26,13 @@ FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data 
     --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
 PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
-.PHONY: demo controls test torture verify bench bench-gpu clean-demo help
+.PHONY: demo controls test quick torture verify bench bench-gpu clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
 	@echo "make controls  after the demo: its classifier from scratch and on what should tell nothing; are maps true?"
 	@echo "make test   linters, type checker, tests (ISA=x86-64-v2, -v3 or -v4: as on a CPU of that level)"
+	@echo "make quick   linters and the tests of what changed, at most 90 s: while you work"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
 	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
@@ -95,7 +98,13 @@ test: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
-	$(if $(ISA),MAMBA_MAE_ISA=$(ISA)) $(IMITATE_$(ISA)) OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest
+	$(if $(ISA),MAMBA_MAE_ISA=$(ISA)) $(IMITATE_$(ISA)) OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 \
+	    $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+quick: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PY) -m tests.helpers.quick 70
 
 torture: $(VENV)/.installed-dev
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.robustness.torture --kills $(KILLS)
