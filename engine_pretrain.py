@@ -1,47 +1,38 @@
-"""One epoch of pre-training, masked or autoregressive."""
+"""The loss of a pre-training batch, masked or autoregressive, and what it is compared with."""
 
 import itertools
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from util.distributed.world import World
-from util.training.epoch import train_epoch
 from util.training.loader import MASKS, seed_of
 
 
-def pretrain_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    *,
-    world: World,
-    epoch: int,
-    seed: int,
-    tokens: int,
-    mask_ratio: float | None,
-    to_input: Callable[[Tensor], Tensor] = lambda batch: batch,
-    **loop,
-) -> dict[str, float]:
-    """Predict patches of every batch once; see util.training.epoch.train_epoch for the rest and the result.
+@dataclass
+class Reconstruction:
+    """Loss of predicting the patches of a batch; an objective of util.training.trainer.Trainer.
 
-    mask_ratio: part of the patches that is removed; None for a model that takes no mask (autoregressive).
-    to_input: turns a batch of the loader, on the device, into the model's input.
-    The masks of a global batch are drawn alike on every rank and shared out, so that the number of ranks does not
-    change which patches a subject loses.
+    tokens: of a volume. mask_ratio: part of the patches that is removed; None for a model that takes no mask
+    (autoregressive). The masks of a global batch are drawn alike on every rank and shared out, so that the number of
+    ranks does not change which patches a subject loses.
     """
-    masks = torch.Generator()
 
-    def reconstruction_loss(model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        volume = to_input(batch[0].to(world.device, non_blocking=True))
-        if mask_ratio is None:
-            return model(volume, return_pred=False).loss
-        masks.manual_seed(seed_of(seed, epoch, step, MASKS))  # by step, so that an epoch can resume in its middle
-        noise = torch.rand(len(volume) * world.size, tokens, generator=masks)[world.rank :: world.size]
-        return model(volume, mask_ratio, noise.to(world.device), return_pred=False).loss
+    tokens: int
+    mask_ratio: float | None
+    seed: int
+    world: World
 
-    return train_epoch(model, loader, reconstruction_loss, world=world, epoch=epoch, seed=seed, **loop)
+    def __call__(self, model: nn.Module, volumes_BCZYX: Tensor, labels_B: Tensor, epoch: int, step: int) -> Tensor:
+        if self.mask_ratio is None:
+            return model(volumes_BCZYX, return_pred=False).loss
+        # seeded by step, so that an epoch can resume in its middle
+        masks = torch.Generator().manual_seed(seed_of(self.seed, epoch, step, MASKS))
+        rank, size = self.world.rank, self.world.size
+        noise_BL = torch.rand(len(volumes_BCZYX) * size, self.tokens, generator=masks)[rank::size]
+        return model(volumes_BCZYX, self.mask_ratio, noise_BL.to(volumes_BCZYX.device), return_pred=False).loss
 
 
 @torch.no_grad()

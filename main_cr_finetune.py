@@ -11,40 +11,37 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from finetune_fold import build_classifier, finished_fold, fold_folder, test_fold, train_fold
+from engine_finetune import build_classifier, load_fold, train_fold
 from util import cli
 from util.data.cohort import Cohort, load_cohort
 from util.data.controls import controlled
 from util.distributed.world import World
-from util.evaluation.cross_validation import PREDICTIONS, RAW_PREDICTIONS, Rivals, gather_results
+from util.evaluation.cross_validation import PREDICTIONS, RAW_PREDICTIONS, BaselineData, gather_results
+from util.evaluation.fold_predictions import FoldPredictor
 from util.evaluation.predictions import write_predictions
 from util.files.locks import locked, locked_by_main
 from util.hub.download import pinned
-from util.options.build import as_json
-from util.options.build import parse as parse_options
+from util.options import build
 from util.options.finetune import FinetuneOptions
 from util.process.launch import launch
 from util.process.stopping import StopRequest
 from util.protocol.division import FOLDS_FILE, Division, divide, protocol_facts
-from util.runs import checkpoint_path, checkpoints, device_name, refuse_exported, start_run
+from util.runs import checkpoint_path, checkpoints, device_name, fold_folder, refuse_exported, start_run
 from util.training.data_failures import surviving
 from util.training.precision import precision_of_run
 
 logger = logging.getLogger(__name__)
+OTHER_FOLDS = "leave it to that job and choose others with --folds"
 
 
 def parse(argv: list[str] | None = None) -> FinetuneOptions:
-    return parse_options(FinetuneOptions, argv, "Fine-tune and evaluate a 3D classifier by k-fold cross-validation.")
+    return build.parse(FinetuneOptions, argv, "Fine-tune and evaluate a 3D classifier by k-fold cross-validation.")
 
 
 def open_cohort(options: FinetuneOptions) -> Cohort:
-    root = options.data.root("TEST_BASE_PATH")
+    data, root = options.data, options.data.root("TEST_BASE_PATH")
     cohort = load_cohort(
-        root,
-        options.data.label_type,
-        sheet=options.data.labels,
-        normalize=options.data.normalization,
-        on_bad_volume=options.data.on_bad_volume,
+        root, data.label_type, sheet=data.labels, normalize=data.normalization, on_bad_volume=data.on_bad_volume
     )
     options.model.check_size(cohort.volumes.size, root)
     return cohort
@@ -52,50 +49,71 @@ def open_cohort(options: FinetuneOptions) -> Cohort:
 
 def start_folds(options: FinetuneOptions, division: Division, config: dict[str, Any]) -> None:
     """Make the run folder, or join one where other jobs work on other folds: folds.json stays as the first wrote it."""
-    with locked(options.run.output_dir, "the run's folds.json", "try again in a moment", wait_s=60):
-        if options.run.overwrite:
-            for folder in options.run.output_dir.glob("fold_*"):
+    run = options.run
+    with locked(run.output_dir, "the run's folds.json", "try again in a moment", wait_s=60):
+        if run.overwrite:
+            for folder in run.output_dir.glob("fold_*"):
                 with locked(folder, folder.name, "wait for that job before --overwrite"):
                     pass
-        continues = (
-            options.run.resume is not None or options.protocol.folds is not None
-        )  # other folds may already be here
-        start_run(options.run.output_dir, config, resume=continues, overwrite=options.run.overwrite)
-        if not (options.run.output_dir / FOLDS_FILE).exists():
-            division.save(options.run.output_dir, options.data.label_type, options.run.seed)
+        continues = run.resume is not None or options.protocol.folds is not None  # other folds may already be here
+        start_run(run.output_dir, config, resume=continues, overwrite=run.overwrite)
+        if not (run.output_dir / FOLDS_FILE).exists():
+            division.save(run.output_dir, options.data.label_type, run.seed)
+
+
+def folds_to_run(options: FinetuneOptions, count: int) -> list[int]:
+    """The folds that --folds names; with --eval and without --folds, those that have checkpoints."""
+    folds, folder = options.protocol.fold_numbers(count), options.run.output_dir
+    if not options.run.eval or options.protocol.folds is not None:
+        return folds
+    trained = [fold for fold in folds if checkpoints(fold_folder(folder, fold))]
+    if not trained:
+        raise ValueError(f"--eval: no fold of {folder} has a checkpoint yet")
+    return trained
 
 
 def is_finished(options: FinetuneOptions, fold: int) -> bool:
-    """Whether the fold has been trained to its end, which --patience may set before the last epoch, and predicted."""
-    folder = fold_folder(options, fold)
+    """Whether a resumed run has trained the fold to its end, which --patience may set earlier, and predicted it."""
+    if options.run.resume is None or options.run.eval:
+        return False
+    folder = fold_folder(options.run.output_dir, fold)
     is_trained = checkpoint_path(folder, options.training.epochs - 1).exists() or options.protocol.patience is not None
     return (folder / PREDICTIONS).exists() and is_trained
 
 
-def folds_to_run(options: FinetuneOptions, count: int) -> list[int]:
-    """What --folds says; with --eval and without --folds, those that have checkpoints."""
-    folds = options.protocol.fold_numbers(count)
-    if not options.run.eval or options.protocol.folds is not None:
-        return folds
-    trained = [fold for fold in folds if checkpoints(fold_folder(options, fold))]
-    if not trained:
-        raise ValueError(f"--eval: no fold of {options.run.output_dir} has a checkpoint yet")
-    return trained
+def run_fold(
+    options: FinetuneOptions, fold: int, predictor: FoldPredictor, config: dict[str, Any], stop: StopRequest
+) -> None:
+    """Train a fold, or read its checkpoints with --eval, and predict its test part."""
+    is_main, folder = predictor.world.is_main, fold_folder(options.run.output_dir, fold)
+    if options.run.eval:
+        models = load_fold(options, fold, predictor.world.device)
+    else:
+        models = train_fold(options, fold, predictor, config, stop)
+    if models.raw is not None:
+        predictions, _ = predictor.predictions(models.raw, fold)
+        if is_main:
+            write_predictions(folder / RAW_PREDICTIONS, predictions)
+    predictions, decision = predictor.predictions(models.tested, fold)
+    if is_main:
+        decision.save(folder)
+        write_predictions(folder / PREDICTIONS, predictions)  # written last: it says that the fold is finished
 
 
 def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) -> None:
-    refuse_exported(options.run.output_dir)
+    run, protocol, label_type = options.run, options.protocol, options.data.label_type
+    refuse_exported(run.output_dir)
     cohort = open_cohort(options)
-    volumes = controlled(cohort.volumes, options.protocol.control, options.run.seed)
+    volumes = controlled(cohort.volumes, protocol.control, run.seed)
     labels = {subject: volumes.label(subject) for subject in volumes.subjects}  # shuffled ones stratify their own folds
-    division = divide(options.protocol, labels, cohort.sheet, options.run, options.data.label_type)
-    chosen = folds_to_run(options, len(division.folds))
-    starts_over = options.run.overwrite and options.run.resume is None and not options.run.eval
-    precision = precision_of_run(options.training.precision, world, None if starts_over else options.run.output_dir)
+    division = divide(protocol, labels, cohort.sheet, run, label_type)
+    folds = folds_to_run(options, len(division.folds))
+    starts_over = run.overwrite and run.resume is None and not run.eval
+    precision = precision_of_run(options.training.precision, world, None if starts_over else run.output_dir)
     config = {
         "kind": "finetune",
-        "label_type": options.data.label_type,
-        "k_fold": options.protocol.k_fold,
+        "label_type": label_type,
+        "k_fold": protocol.k_fold,
         "repeats": division.repeats,
         "model": {"name": options.model.model, "fields": asdict(build_classifier(options).config)},
         "data": {**volumes.describe(), "labels": str(cohort.sheet.resolve())},
@@ -104,49 +122,24 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
         "device": device_name(world.device),
         "ranks": world.size,
         "precision": precision.plain(),
-        "args": as_json(options),
+        "args": build.as_json(options),
     }
-    if not options.run.eval:
+    if not run.eval:
         world.together(lambda: start_folds(options, division, config))
-        if not options.run.overwrite:  # another job may have been the first
-            division = divide(options.protocol, labels, cohort.sheet, options.run, options.data.label_type)
-
-    def run_fold(fold: int) -> None:
-        if options.run.eval:
-            states = finished_fold(options, fold, world)
-        else:
-            states = train_fold(options, fold, division.folds[fold], volumes, config, world, stop, precision.used)
-        folder = fold_folder(options, fold)
-        if states.raw is not None:
-            found, _ = test_fold(options, states.raw, fold, division, volumes, world, precision.used)
-            if world.is_main:
-                write_predictions(folder / RAW_PREDICTIONS, found)
-        found, decision = test_fold(options, states.tested, fold, division, volumes, world, precision.used)
-        if world.is_main:
-            decision.save(folder)
-            write_predictions(folder / PREDICTIONS, found)  # the last file: it says that a fold is done
-
+        if not run.overwrite:  # another job may have been the first
+            division = divide(protocol, labels, cohort.sheet, run, label_type)
+    predictor = FoldPredictor(volumes, division, protocol, world, options.training.batch_size, precision.used)
     with stop:
-        for fold in chosen:
-            remedy = "leave it to that job and choose others with --folds"
-            with locked_by_main(world, fold_folder(options, fold), f"fold {fold}", remedy):
-                if any(
-                    world.gather(
-                        [options.run.resume is not None and not options.run.eval and is_finished(options, fold)]
-                    )
-                ):
+        for fold in folds:
+            with locked_by_main(world, fold_folder(run.output_dir, fold), f"fold {fold}", OTHER_FOLDS):
+                if any(world.gather([is_finished(options, fold)])):
                     logger.info("fold %d is finished", fold)
                 else:
-                    run_fold(fold)
+                    run_fold(options, fold, predictor, config, stop)
     if world.is_main:
-        rivals = Rivals(cohort.volumes, volumes, cohort.sheet, division, options.protocol.baselines)
-        gather_results(
-            options.run.output_dir,
-            rivals,
-            options.data.label_type,
-            cohort.n_unknown,
-            protocol_facts(options.protocol, division, options.run.seed, options.training.class_weights),
-        )
+        baselines = BaselineData(cohort.volumes, volumes, cohort.sheet, division, protocol.baselines)
+        facts = protocol_facts(protocol, division, run.seed, options.training.class_weights)
+        gather_results(run.output_dir, baselines, label_type, cohort.n_unknown, facts)
 
 
 def main(argv: list[str] | None = None) -> None:

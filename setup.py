@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent
 FOLDERS = ("ops", "models", "util", "vis")
 SCRIPTS = (
     "commands", "prepare_data", "main_pretrain", "engine_pretrain", "main_cr_finetune", "engine_finetune",
-    "finetune_fold", "predict", "probe", "compare",
+    "predict", "probe", "compare",
 )  # fmt: skip
 FACE = '"""Masked autoencoders of bidirectional Mamba blocks for multi-contrast brain MRI."""\n'
 COMMAND = f"from {PACKAGE}.commands import main\n\nmain()\n"

@@ -143,6 +143,11 @@ def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") ->
     return max(runs, key=lambda path: path.stat().st_mtime).parent
 
 
+def fold_folder(run: Path, fold: int) -> Path:
+    """The folder of one fold of a fine-tuning run."""
+    return run / f"fold_{fold}"
+
+
 def checkpoint_path(folder: Path, epoch: int, step: int | None = None) -> Path:
     """checkpoint-N.pth after epoch N, checkpoint-N-step-S.pth after S batches of it."""
     return folder / (f"checkpoint-{epoch}.pth" if step is None else f"checkpoint-{epoch}-step-{step}.pth")

@@ -1,74 +1,67 @@
+import pytest
 import torch
 from timm.loss import SoftTargetCrossEntropy
 from torch import nn
-from torch.utils.data import TensorDataset
 
-from engine_finetune import finetune_epoch, predict
-from tests.helpers.prepared import make_prepared
-from util.data.dataset import PreparedVolumes
-from util.distributed.world import World
-from util.training.loader import train_loader
+from engine_finetune import Classification, classification
+from util.options.finetune import FinetuneTrainingOptions
 from util.training.mixup import VolumeMixup
-from util.training.optim import Schedule, Stepper
 
-WORLD = World(0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
-        self.head, self.drop = nn.Linear(4, 2), nn.Dropout(0.9)
+        self.head = nn.Linear(4, 2)
 
     def forward(self, volume):
-        return self.head(self.drop(volume.amax((2, 3, 4))))
+        return self.head(volume.amax((2, 3, 4)))
 
 
-def test_prediction_covers_every_subject_once_in_evaluation_mode(tmp_path):
-    volumes = PreparedVolumes(make_prepared(tmp_path), normalize="range")
-    model = Classifier().train()
-    scored = predict(model, volumes, world=WORLD, batch_size=5)
-    assert list(scored) == volumes.subjects
-    assert model.training
-    model.eval()
-    for subject, probability in list(scored.items())[:3]:
-        volume = volumes[volumes.subjects.index(subject)][0]
-        torch.testing.assert_close(torch.tensor(probability), model(volume[None]).softmax(-1)[0, 1].detach())
-
-
-def test_ranks_share_the_subjects_without_overlap(tmp_path):
-    volumes, model, shares = PreparedVolumes(make_prepared(tmp_path), normalize="range"), Classifier(), []
-    for rank in range(3):
-        world = World(rank, 3, torch.device("cpu"))
-        object.__setattr__(world, "gather", lambda items: items)  # what this rank alone computed
-        shares.append(predict(model, volumes, world=world, batch_size=2))
-    assert sorted(name for share in shares for name in share) == volumes.subjects
-
-
-def learn(mixup=None, criterion=None):
+def learn(objective):
+    """Losses of 24 steps on an easy task."""
     torch.manual_seed(0)
     labels = torch.arange(16) % 2
     volumes = torch.zeros(16, 4, 2, 2, 2) + labels.view(-1, 1, 1, 1, 1)
     model = Classifier()
-    model.drop.p = 0.0
-    loader = train_loader(
-        TensorDataset(volumes, labels), batch_size=4, world=WORLD, seed=0, num_workers=0, pin_memory=False
-    )
-    stepper = Stepper(torch.optim.SGD(model.parameters(), lr=1.0), WORLD.device, "fp32", None)
-    losses = [
-        finetune_epoch(
-            model, loader, world=WORLD, epoch=epoch, seed=0, criterion=criterion or nn.CrossEntropyLoss(), mixup=mixup,
-            stepper=stepper, schedule=Schedule(1.0, 0, 0, 6, "constant"),
-        )["train_loss"]
-        for epoch in range(6)
-    ]  # fmt: skip
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=1.0), []
+    for step in range(24):
+        chosen = torch.randperm(16)[:4]
+        loss = objective(model, volumes[chosen], labels[chosen], 0, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
     return losses
 
 
 def test_an_epoch_learns():
-    losses = learn()
+    losses = learn(Classification(nn.CrossEntropyLoss()))
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_mixup_keeps_the_targets_soft():
-    soft = learn(VolumeMixup(mixup_alpha=1.0, label_smoothing=0.0, num_classes=2), SoftTargetCrossEntropy())
-    assert soft[-1] > 2 * learn()[-1]
+    mixup = VolumeMixup(mixup_alpha=1.0, label_smoothing=0.0, num_classes=2)
+    soft = learn(Classification(SoftTargetCrossEntropy(), mixup))
+    assert soft[-1] > 2 * learn(Classification(nn.CrossEntropyLoss()))[-1]
+
+
+def objective_of(labels=(0, 0, 0, 1), **options):
+    return classification(FinetuneTrainingOptions(**options), 2, list(labels), CPU)
+
+
+def test_the_loss_is_what_the_options_ask_for():
+    assert objective_of().criterion.weight is None
+    assert objective_of(smoothing=0.25).criterion.label_smoothing == 0.25
+    assert objective_of(class_weights="balanced").criterion.weight.tolist() == pytest.approx([4 / 6, 4 / 2])
+    mixed = objective_of(mixup=0.8, cutmix=0.5)
+    assert (mixed.mixup.mixup_alpha, mixed.mixup.cutmix_alpha) == (0.8, 0.5)
+    assert objective_of().mixup is None
+
+
+def test_mixed_labels_cannot_be_weighed_and_come_in_pairs():
+    with pytest.raises(ValueError, match="use one of them"):
+        objective_of(mixup=1.0, class_weights="balanced")
+    with pytest.raises(ValueError, match="must be even"):
+        objective_of(cutmix=1.0, batch_size=3)

@@ -3,12 +3,11 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from engine_pretrain import patch_mean_loss, pretrain_epoch
+from engine_pretrain import Reconstruction, patch_mean_loss
 from models import MAEOutput, create_model
 from tests.conftest import SMALL
 from util.distributed.world import World
-from util.training.loader import eval_loader, train_loader
-from util.training.optim import Schedule, Stepper
+from util.training.loader import eval_loader, start_epoch, train_loader
 
 
 class Spy(nn.Module):
@@ -16,61 +15,35 @@ class Spy(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight, self.seen = nn.Parameter(torch.zeros(())), {}
+        self.seen = {}
 
     def forward(self, volume, mask_ratio, noise, return_pred):
         assert not return_pred
         self.ratio = mask_ratio
         for subject, row in zip(volume[:, 0].tolist(), noise, strict=True):
             self.seen[subject] = row.tolist()
-        return MAEOutput(self.weight * 1.0, None, noise, noise, noise)
+        return MAEOutput(torch.ones(()), None, noise, noise, noise)
 
 
 def noises(rank, size, batch_size, epoch=0):
     data = TensorDataset(torch.arange(8.0).unsqueeze(1), torch.zeros(8))
     world, model = World(rank, size, torch.device("cpu")), Spy()
     loader = train_loader(data, batch_size=batch_size, world=world, seed=0, num_workers=0, pin_memory=False)
-    stepper = Stepper(torch.optim.SGD(model.parameters(), lr=0.1), world.device, "fp32", None)
-    alone = World(rank, size, world.device)
-    object.__setattr__(alone, "mean", lambda value: value)  # no process group in this test
-    pretrain_epoch(
-        model,
-        loader,
-        world=alone,
-        epoch=epoch,
-        seed=0,
-        tokens=5,
-        mask_ratio=0.4,
-        stepper=stepper,
-        schedule=Schedule(0.1, 0, 0, 1),
-    )
+    objective = Reconstruction(tokens=5, mask_ratio=0.4, seed=0, world=world)
+    start_epoch(loader, epoch)
+    for step, (volumes, labels) in enumerate(loader):
+        assert objective(model, volumes, labels, epoch, step) == 1
     assert model.ratio == 0.4
     return model.seen
 
 
-class Unmasked(nn.Module):
-    """A model that takes no mask, as the autoregressive one."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight, self.batches = nn.Parameter(torch.ones(())), 0
-
-    def forward(self, volume, return_pred):
-        assert not return_pred
-        self.batches += 1
-        return MAEOutput(self.weight**2, None, volume, volume, volume)
-
-
 def test_without_a_mask_ratio_the_model_gets_the_volume_alone():
-    world, model = World(0, 1, torch.device("cpu")), Unmasked()
-    data = TensorDataset(torch.arange(8.0).unsqueeze(1), torch.zeros(8))
-    loader = train_loader(data, batch_size=4, world=world, seed=0, num_workers=0, pin_memory=False)
-    stepper = Stepper(torch.optim.SGD(model.parameters(), lr=0.1), world.device, "fp32", None)
-    scalars = pretrain_epoch(model, loader, world=world, epoch=0, seed=0, tokens=5, mask_ratio=None, stepper=stepper,
-                             schedule=Schedule(0.1, 0, 0, 1))  # fmt: skip
-    assert model.batches == 2
-    assert model.weight < 1
-    assert scalars["train_loss"] > 0
+    def unmasked(volume, return_pred):
+        assert not return_pred
+        return MAEOutput(volume.mean(), None, volume, volume, volume)
+
+    objective = Reconstruction(tokens=5, mask_ratio=None, seed=0, world=World(0, 1, torch.device("cpu")))
+    assert objective(unmasked, torch.full((4, 1), 3.0), torch.zeros(4), 0, 0) == 3
 
 
 def test_masks_do_not_depend_on_the_number_of_ranks_but_on_the_epoch():

@@ -9,16 +9,17 @@ import openpyxl
 import pytest
 import torch
 
-import finetune_fold
 import main_cr_finetune
 import main_pretrain
 from main_cr_finetune import main
 from tests.helpers.prepared import ROOT, TINY, make_prepared
 from util.checkpoint.loading import read_checkpoint
+from util.evaluation import fold_predictions
 from util.evaluation.predictions import read_predictions
 from util.protocol.decision import Decision, read_decision
 from util.runs import read_config, read_metrics
 from util.training.precision import precision_of_run
+from util.training.trainer import Trainer
 
 NAME = "vim_3d_tiny_patch8"
 HOLD = """
@@ -188,18 +189,18 @@ def test_a_finished_run_resumes_without_training(run, data, pretrained):
 def test_training_items_vary_and_held_out_items_do_not(data, tmp_path, monkeypatch):
     seen = {}
 
-    def epoch(model, loader, **options):
-        subject = loader.dataset[0, 0][0].unsqueeze(0)
-        seen["first"], seen["again"] = (options["to_input"](subject) for _ in range(2))
-        return true_epoch(model, loader, **options)
+    def train_epoch(trainer, epoch):
+        volume = trainer.loader.dataset[0, 0][0].unsqueeze(0)
+        seen["first"], seen["again"] = (trainer.to_input(volume) for _ in range(2))
+        return true_epoch(trainer, epoch)
 
-    def scored(model, volumes, **options):
+    def predict(model, volumes, **options):
         seen["test"] = volumes
         return true_predict(model, volumes, **options)
 
-    true_epoch, true_predict = finetune_fold.finetune_epoch, finetune_fold.predict
-    monkeypatch.setattr(finetune_fold, "finetune_epoch", epoch)
-    monkeypatch.setattr(finetune_fold, "predict", scored)
+    true_epoch, true_predict = Trainer.train_epoch, fold_predictions.predict
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
+    monkeypatch.setattr(fold_predictions, "predict", predict)
     finetune(data, tmp_path, "--folds", "0", epochs=1)
     assert not torch.equal(seen["first"], seen["again"])
     assert torch.equal(seen["test"][0][0], seen["test"][0][0])

@@ -8,7 +8,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import main_pretrain
-from engine_pretrain import pretrain_epoch
 from main_pretrain import main
 from models import create_model
 from tests.helpers.prepared import SIDE, TINY, make_prepared
@@ -17,6 +16,7 @@ from util.data.dataset import PreparedVolumes
 from util.process.stopping import STOPPED
 from util.runs import checkpoints, read_config, read_metrics
 from util.training.precision import precision_of_run
+from util.training.trainer import Trainer
 
 NAME = "mae_3d_vim_tiny_patch8"
 
@@ -242,11 +242,12 @@ def test_a_volume_that_vanishes_stops_the_run_or_is_stood_in_for(tmp_path, monke
     root = make_prepared(tmp_path / "data")
     lost = root / "flair" / "sub-03_flair.npy"
 
-    def train_epoch(*args, **options):
+    def train_epoch(trainer, epoch):
         lost.unlink(missing_ok=True)
-        return pretrain_epoch(*args, **options)
+        return true_epoch(trainer, epoch)
 
-    monkeypatch.setattr("main_pretrain.pretrain_epoch", train_epoch)
+    true_epoch = Trainer.train_epoch
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
     content = lost.read_bytes()
     with pytest.raises(ValueError, match=r"^.*sub-03_flair\.npy is missing.*--on_bad_volume skip$"):
         pretrain(root, tmp_path / "stop", "--num_workers", "1")

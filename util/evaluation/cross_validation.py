@@ -26,7 +26,7 @@ PREDICTIONS, RAW_PREDICTIONS = "predictions.csv", "predictions_raw.csv"  # of a 
 
 
 @dataclass(frozen=True)
-class Rivals:
+class BaselineData:
     """What baselines are made from. volumes: as the model saw them; images: without a control's mask."""
 
     images: PreparedVolumes
@@ -37,20 +37,20 @@ class Rivals:
 
 
 def gather_results(
-    folder: Path, rivals: Rivals, label_type: str, n_unknown: int, protocol: Mapping[str, Any]
+    folder: Path, data: BaselineData, label_type: str, n_unknown: int, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Evaluate the predictions of all folds of a run folder, whichever job made them; results.json's content."""
     predictions = of_all_folds(folder, PREDICTIONS)
     raw = of_all_folds(folder, RAW_PREDICTIONS)
-    division = rivals.division
+    division = data.division
     summary = summarise(
         predictions, label_type=label_type, n_unknown=n_unknown, k_fold=division.k_fold, repeats=division.repeats
     )
     results = evaluate(
         summary,
         predictions,
-        baselines=[Baseline("its raw weights, not averaged", [], raw), *baselines_beside(predictions, rivals)],
-        subgroups=subgroups(rivals.sheet, label_type),
+        baselines=[Baseline("its raw weights, not averaged", [], raw), *baselines_beside(predictions, data)],
+        subgroups=subgroups(data.sheet, label_type),
         protocol=protocol,
     )
     write_results(folder, predictions, results)
@@ -65,15 +65,15 @@ def of_all_folds(folder: Path, name: str) -> list[Prediction]:
     return [prediction for file in sorted(folder.glob(f"fold_*/{name}")) for prediction in read_predictions(file)]
 
 
-def baselines_beside(predictions: Sequence[Prediction], rivals: Rivals) -> list[Baseline]:
+def baselines_beside(predictions: Sequence[Prediction], data: BaselineData) -> list[Baseline]:
     """Majority class, columns of the label sheet, tumour volume and location, intensities: in the model's folds."""
-    if rivals.extent == "none":
+    if data.extent == "none":
         return []
-    labels = {subject: rivals.volumes.label(subject) for subject in rivals.volumes.subjects}
-    tables = sheet_tables(confounder_columns(rivals.sheet))
-    if rivals.extent == "all":
-        tables |= image_tables(rivals.images)
-    folds = rivals.division.folds
+    labels = {subject: data.volumes.label(subject) for subject in data.volumes.subjects}
+    tables = sheet_tables(confounder_columns(data.sheet))
+    if data.extent == "all":
+        tables |= image_tables(data.images)
+    folds = data.division.folds
     beside = [majority_baseline(labels, predictions)]
     return beside + [logistic_baseline(name, table, labels, predictions, folds) for name, table in tables.items()]
 

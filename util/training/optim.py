@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from util.options.groups import PrecisionName
 
+ScheduleShape = Literal["cosine", "constant"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -49,7 +50,7 @@ class Schedule:
     min_lr: float
     warmup_epochs: float
     epochs: float
-    shape: Literal["cosine", "constant"] = "cosine"
+    shape: ScheduleShape = "cosine"
 
     def __call__(self, epoch: float) -> float:
         if self.shape == "constant":

@@ -1,4 +1,4 @@
-"""The state of a training, how it is saved and restored, and the loop over epochs."""
+"""The state of a training: what changes while training, how it is saved and restored."""
 
 import logging
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from util.checkpoint.loading import load_weights, read_checkpoint, save_checkpoi
 from util.distributed.world import World
 from util.files.atomic import remove_leftovers
 from util.runs import checkpoint_path, checkpoints
-from util.training.epoch_sums import Tally
+from util.training.epoch_sums import EpochSums
 from util.training.optim import Stepper
 from util.training.saving import SaveOptions, prune
 
@@ -21,10 +21,10 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 @dataclass
-class Training(Generic[ModelT]):
+class TrainingState(Generic[ModelT]):
     """Everything that changes while training. config: what rebuilds the model, stored in every checkpoint.
 
-    next_epoch and tally: where it stands; a tally that is not None says how far that epoch has come already.
+    next_epoch, sums: where it stands; sums are not None within an epoch, and say how far it has come.
     """
 
     model: ModelT
@@ -35,10 +35,10 @@ class Training(Generic[ModelT]):
     ema: ModelEmaV3 | None = None
     saving: SaveOptions = field(default_factory=SaveOptions)
     next_epoch: int = 0
-    tally: Tally | None = None
+    sums: EpochSums | None = None
 
     @property
-    def best_known(self) -> ModelT:
+    def model_to_use(self) -> ModelT:
         """The model to evaluate: the averaged weights where there are any."""
         return self.model if self.ema is None else cast(ModelT, self.ema.module)
 
@@ -49,18 +49,18 @@ class Training(Generic[ModelT]):
         of every rank how far the next one has come. Raises OSError, on every rank, where it cannot be written and
         --on_save_error is stop. The checkpoints before it stay until it is written and read back.
         """
-        epoch, tally = self.next_epoch - 1, self.tally
+        epoch, sums = self.next_epoch - 1, self.sums
         content = {
-            "model": self.best_known.state_dict(),
+            "model": self.model_to_use.state_dict(),
             "optimizer": self.stepper.optimizer.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
             "epoch": epoch,
-            "tallies": None if tally is None else self.world.gather([tally.plain()]),
+            "tallies": None if sums is None else self.world.gather([sums.plain()]),
             "config": self.config,
         }
         if self.ema is not None:
             content["raw_model"] = self.model.state_dict()
-        path = checkpoint_path(self.folder, *((epoch,) if tally is None else (epoch + 1, tally.step)))
+        path = checkpoint_path(self.folder, *((epoch,) if sums is None else (epoch + 1, sums.step)))
         self.world.together(lambda: self._write(path, content))
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ class Training(Generic[ModelT]):
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint of this training."""
-        content = load_weights(self.best_known, path)
+        content = load_weights(self.model_to_use, path)
         if "optimizer" not in content or "epoch" not in content:
             raise ValueError(f"checkpoint {path} holds weights only and cannot be resumed; use it with --finetune")
         if (self.ema is not None) != ("raw_model" in content):
@@ -98,8 +98,8 @@ class Training(Generic[ModelT]):
             self.stepper.scaler.load_state_dict(content["scaler"])
         self.next_epoch = content["epoch"] + 1
         if tallies is not None:
-            self.tally = Tally.from_plain(tallies[self.world.rank], self.world.device)
-        logger.info("resumed %s, next: epoch %d, step %d", path, self.next_epoch, self.tally.step if self.tally else 0)
+            self.sums = EpochSums.from_plain(tallies[self.world.rank], self.world.device)
+        logger.info("resumed %s, next: epoch %d, step %d", path, self.next_epoch, self.sums.step if self.sums else 0)
 
     def resume(self, option: str | None) -> None:
         """What --resume asks for: None starts at epoch 0, "auto" takes the newest readable checkpoint if there is one.

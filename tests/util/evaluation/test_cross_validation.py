@@ -8,14 +8,14 @@ from tests.helpers.egd_sheet import write_egd_sheet
 from tests.helpers.prepared import make_prepared
 from util.data.dataset import PreparedVolumes
 from util.data.folder import LABEL_SHEET, segmentation_path
-from util.evaluation.cross_validation import Rivals, gather_results, subgroups
+from util.evaluation.cross_validation import BaselineData, gather_results, subgroups
 from util.evaluation.predictions import Prediction, write_predictions
 from util.protocol.division import Division
 from util.protocol.folds import make_folds
 
 
 @pytest.fixture
-def rivals(tmp_path):
+def data(tmp_path):
     root = make_prepared(tmp_path / "data", count=12, unknown=0)
     (root / "seg_mask").mkdir()
     for index in range(12):
@@ -25,7 +25,7 @@ def rivals(tmp_path):
     labels = {f"sub-{i:02d}": i % 2 for i in range(12)}
     volumes = PreparedVolumes(root, labels=labels)
     division = Division(make_folds(labels, 3, 0), {}, 3, {})
-    return Rivals(volumes, volumes, root / LABEL_SHEET, division, "all")
+    return BaselineData(volumes, volumes, root / LABEL_SHEET, division, "all")
 
 
 def write_folds(run, division, folds):
@@ -37,11 +37,11 @@ def write_folds(run, division, folds):
         write_predictions(run / f"fold_{fold}" / "predictions.csv", found)
 
 
-def test_whatever_folds_exist_are_evaluated_beside_their_baselines(tmp_path, rivals, caplog):
+def test_whatever_folds_exist_are_evaluated_beside_their_baselines(tmp_path, data, caplog):
     caplog.set_level(logging.INFO)
     run = tmp_path / "run"
-    write_folds(run, rivals.division, [0, 2])
-    results = gather_results(run, rivals, "IDH", 7, {"select": "last"})
+    write_folds(run, data.division, [0, 2])
+    results = gather_results(run, data, "IDH", 7, {"select": "last"})
     assert (results["missing_folds"], results["n"], results["n_unknown"]) == ([1], 8, 7)
     names = [entry["name"] for entry in results["baselines"]]
     assert names == ["majority class", "tumour volume and location", "intensity"]

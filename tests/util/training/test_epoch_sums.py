@@ -2,24 +2,24 @@ import math
 
 import torch
 
-from util.training.epoch_sums import Tally
+from util.training.epoch_sums import EpochSums
 
 CPU = torch.device("cpu")
 
 
 def test_the_mean_is_that_of_the_finite_losses():
-    tally = Tally.empty(CPU)
-    assert math.isnan(tally.mean_loss())
+    sums = EpochSums.empty(CPU)
+    assert math.isnan(sums.mean_loss())
     for loss in (1.0, math.nan, 3.0, math.inf):
-        tally.add(torch.tensor(loss))
-    assert float(tally.mean_loss()) == 2.0
-    assert tally.step == 4
+        sums.add(torch.tensor(loss))
+    assert float(sums.mean_loss()) == 2.0
+    assert sums.step == 4
 
 
 def test_numbers_and_back_are_exact():
-    tally = Tally.empty(CPU)
+    sums = EpochSums.empty(CPU)
     for _ in range(3):
-        tally.add(torch.tensor(0.1))
-    tally.norm, tally.seconds, tally.samples = torch.tensor(1 / 3), 0.7, 12
-    assert Tally.from_plain(tally.plain(), CPU).plain() == tally.plain()
-    assert torch.equal(Tally.from_plain(tally.plain(), CPU).mean_loss(), tally.mean_loss())
+        sums.add(torch.tensor(0.1))
+    sums.norm, sums.seconds, sums.samples = torch.tensor(1 / 3), 0.7, 12
+    assert EpochSums.from_plain(sums.plain(), CPU).plain() == sums.plain()
+    assert torch.equal(EpochSums.from_plain(sums.plain(), CPU).mean_loss(), sums.mean_loss())

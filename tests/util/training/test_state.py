@@ -7,10 +7,10 @@ from torch import nn
 from util.checkpoint.loading import read_checkpoint, save_checkpoint
 from util.distributed.world import World
 from util.runs import checkpoints
-from util.training.epoch_sums import Tally
+from util.training.epoch_sums import EpochSums
 from util.training.optim import Stepper
 from util.training.saving import SaveOptions
-from util.training.state import Training, average_of, newest_readable
+from util.training.state import TrainingState, average_of, newest_readable
 
 WORLD = World(0, 1, torch.device("cpu"))
 
@@ -19,7 +19,7 @@ def training(folder, ema=None, **saving):
     torch.manual_seed(0)
     model = nn.Linear(2, 1)
     stepper = Stepper(torch.optim.AdamW(model.parameters(), lr=0.1), WORLD.device, "fp32", None)
-    return Training(model, stepper, folder, {"kind": "test"}, WORLD, average_of(model, ema), SaveOptions(**saving))
+    return TrainingState(model, stepper, folder, {"kind": "test"}, WORLD, average_of(model, ema), SaveOptions(**saving))
 
 
 def update(t, value):
@@ -32,7 +32,7 @@ def update(t, value):
 def save_epochs(t, epochs):
     for epoch in range(t.next_epoch, epochs):
         update(t, epoch + 1)
-        t.next_epoch, t.tally = epoch + 1, None
+        t.next_epoch, t.sums = epoch + 1, None
         t.save()
     return t
 
@@ -45,29 +45,29 @@ def test_a_restored_training_goes_on_as_the_one_that_saved(tmp_path, ema):
     assert second.next_epoch == 2
     for t in (first, second):
         update(t, 7)
-    for mine, theirs in ((first.model, second.model), (first.best_known, second.best_known)):
+    for mine, theirs in ((first.model, second.model), (first.model_to_use, second.model_to_use)):
         for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
             assert torch.equal(a, b)
 
 
 def test_a_place_within_an_epoch_is_kept_with_its_sums(tmp_path):
     t = save_epochs(training(tmp_path), 1)
-    t.tally = Tally.empty(WORLD.device)
-    t.tally.add(torch.tensor(1 / 3))
-    t.tally.lr, t.tally.skipped, t.tally.seconds = 0.25, 2, 1.5
+    t.sums = EpochSums.empty(WORLD.device)
+    t.sums.add(torch.tensor(1 / 3))
+    t.sums.lr, t.sums.skipped, t.sums.seconds = 0.25, 2, 1.5
     t.save()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-0.pth", "checkpoint-1-step-1.pth"]
     again = training(tmp_path)
     again.resume("auto")
     assert again.next_epoch == 1
-    assert again.tally is not None
-    assert again.tally.plain() == t.tally.plain()
-    assert float(again.tally.loss_sum) == float(torch.tensor(1 / 3))
+    assert again.sums is not None
+    assert again.sums.plain() == t.sums.plain()
+    assert float(again.sums.loss_sum) == float(torch.tensor(1 / 3))
 
 
 def test_a_place_within_an_epoch_belongs_to_a_number_of_ranks(tmp_path):
     t = training(tmp_path)
-    t.tally = Tally.empty(WORLD.device)
+    t.sums = EpochSums.empty(WORLD.device)
     t.save()
     path = checkpoints(tmp_path)[0]
     content = read_checkpoint(path)
@@ -90,7 +90,7 @@ def test_what_cannot_be_resumed_is_said(tmp_path):
 def test_the_average_is_what_is_evaluated_and_saved(tmp_path):
     t = save_epochs(training(tmp_path, ema=0.5), 4)
     saved = torch.load(tmp_path / "checkpoint-3.pth", weights_only=True)
-    assert torch.equal(saved["model"]["weight"], t.best_known.weight)
+    assert torch.equal(saved["model"]["weight"], t.model_to_use.weight)
     assert torch.equal(saved["raw_model"]["weight"], t.model.weight)
     assert not torch.equal(saved["model"]["weight"], saved["raw_model"]["weight"])
 
