@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, the repository on the path, small models."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,24 @@ SMALL = {
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """Programs set levels and handlers for their process; the next test, whichever it is, must not see them."""
+    before = {logger: logger.level for logger in _loggers()}
+    handlers, disabled = logging.root.handlers[:], logging.root.manager.disable
+    yield
+    logging.root.handlers[:] = handlers
+    if logging.root.manager.disable != disabled:
+        logging.disable(disabled)
+    for logger in _loggers():
+        if logger.level != before.get(logger, logging.NOTSET):
+            logger.setLevel(before.get(logger, logging.NOTSET))
+
+
+def _loggers():
+    return [logging.root, *(one for one in logging.root.manager.loggerDict.values() if isinstance(one, logging.Logger))]
 
 
 @pytest.fixture
