@@ -15,6 +15,7 @@ from util import cli
 from util.evaluation.predictions import arrange, read_predictions
 from util.evaluation.results_file import statistics_of
 from util.evaluation.tables import aligned, format_cell, format_p, without_nan, write_workbook
+from util.run_folder import PREDICTIONS, RESULTS
 from util.runs import write_json
 from util.statistics.comparisons import compare, holm
 from util.statistics.exact_intervals import EXTREME_NOTE
@@ -45,9 +46,9 @@ def read_runs(paths: Sequence[Path], *, common: bool) -> dict[str, Scores]:
     runs = {}
     tasks: dict[str, str] = {}
     for name, path in zip(short_names(paths), paths):
-        file = path / "predictions.csv" if path.is_dir() else path
+        file = path / PREDICTIONS if path.is_dir() else path
         runs[name] = arrange(read_predictions(file), str(file))
-        results = file.with_name("results.json")
+        results = file.with_name(RESULTS)
         if results.is_file():
             tasks[name] = json.loads(results.read_text(encoding="utf-8")).get("label_type", "")
     if len(set(tasks.values())) > 1:

@@ -15,7 +15,8 @@ from util.evaluation.fold_predictions import FoldPredictor
 from util.options.finetune import FinetuneOptions, FinetuneTrainingOptions
 from util.process.stopping import StopRequest
 from util.protocol.best_epoch import BestEpoch, selected_weights
-from util.runs import checkpoints, fold_folder, last_checkpoint
+from util.run_folder import fold_folder
+from util.runs import checkpoints, last_checkpoint
 from util.statistics.metrics import classification_metrics
 from util.training.loader import seed_all
 from util.training.mixup import VolumeMixup

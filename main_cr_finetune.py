@@ -16,7 +16,7 @@ from util import cli
 from util.data.cohort import Cohort, load_cohort
 from util.data.controls import controlled
 from util.distributed.world import World
-from util.evaluation.cross_validation import PREDICTIONS, RAW_PREDICTIONS, BaselineData, gather_results
+from util.evaluation.cross_validation import BaselineData, gather_results
 from util.evaluation.fold_predictions import FoldPredictor
 from util.evaluation.predictions import write_predictions
 from util.files.locks import locked, locked_by_main
@@ -25,8 +25,9 @@ from util.options import build
 from util.options.finetune import FinetuneOptions
 from util.process.launch import launch
 from util.process.stopping import StopRequest
-from util.protocol.division import FOLDS_FILE, Division, divide, protocol_facts
-from util.runs import checkpoint_path, checkpoints, device_name, fold_folder, refuse_exported, start_run
+from util.protocol.division import Division, divide, protocol_facts
+from util.run_folder import FOLDS, PREDICTIONS, RAW_PREDICTIONS, checkpoint_path, fold_folder, fold_folders
+from util.runs import checkpoints, device_name, refuse_exported, start_run
 from util.training.data_failures import surviving
 from util.training.precision import precision_of_run
 
@@ -52,12 +53,12 @@ def start_folds(options: FinetuneOptions, division: Division, config: dict[str, 
     run = options.run
     with locked(run.output_dir, "the run's folds.json", "try again in a moment", wait_s=60):
         if run.overwrite:
-            for folder in run.output_dir.glob("fold_*"):
+            for folder in fold_folders(run.output_dir).values():
                 with locked(folder, folder.name, "wait for that job before --overwrite"):
                     pass
         continues = run.resume is not None or options.protocol.folds is not None  # other folds may already be here
         start_run(run.output_dir, config, resume=continues, overwrite=run.overwrite)
-        if not (run.output_dir / FOLDS_FILE).exists():
+        if not (run.output_dir / FOLDS).exists():
             division.save(run.output_dir, options.data.label_type, run.seed)
 
 

@@ -21,7 +21,8 @@ from util.options.groups import RunOptions
 from util.options.pretrain import PretrainModelOptions, PretrainOptions
 from util.process.launch import launch
 from util.process.stopping import StopRequest
-from util.runs import checkpoint_path, device_name, start_run
+from util.run_folder import checkpoint_path
+from util.runs import device_name, start_run
 from util.training.data_failures import surviving
 from util.training.loader import eval_loader, seed_all
 from util.training.precision import precision_of_run

@@ -36,6 +36,7 @@ from util.probing.features import POOLS, cached, extract_features, file_hash, st
 from util.probing.probes import PROBES, fit_and_score
 from util.probing.results import ProbeRow, write_probe_results
 from util.protocol.folds import Fold, fold_hash, load_folds, make_folds, save_folds
+from util.run_folder import CONFIG, FOLDS, RESULTS
 from util.runs import read_config, start_run
 from util.training.loader import seed_all
 
@@ -136,7 +137,7 @@ def chosen_layers(layers: Sequence[str], depth: int) -> list[int]:
 def choose_folds(args: argparse.Namespace, labels: dict[str, int]) -> list[Fold]:
     if args.folds_from is None:
         return make_folds(labels, args.k_fold or K_FOLD, args.seed)
-    path = args.folds_from / "folds.json" if args.folds_from.is_dir() else args.folds_from
+    path = args.folds_from / FOLDS if args.folds_from.is_dir() else args.folds_from
     if not path.is_file():
         raise ValueError(f"--folds_from {args.folds_from}: there is no folds.json; name a fine-tuning run, or --k_fold")
     return load_folds(path, labels, args.label_type, remedy="name another file with --folds_from, or use --k_fold")
@@ -194,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(args.device)
     if not args.data.is_dir():
         raise ValueError(f"--data {args.data} is not a folder")
-    if (args.output_dir / "config.json").exists() and read_config(args.output_dir).get("kind") != "probe":
+    if (args.output_dir / CONFIG).exists() and read_config(args.output_dir).get("kind") != "probe":
         raise ValueError(f"--output_dir {args.output_dir} holds a run of another program: choose another folder")
     sources = read_sources(args.checkpoints, args.data)
     cohort = load_cohort(args.data, args.label_type, sheet=args.labels, normalize=sources[0].normalize)
@@ -203,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     for source in config["sources"]:
         source["path"] = source["path"] and pinned(source["path"])
     start_run(args.output_dir, config, resume=True, overwrite=False)  # another call adds to the features that are there
-    save_folds(args.output_dir / "folds.json", folds, label_type=args.label_type, seed=args.seed)
+    save_folds(args.output_dir / FOLDS, folds, label_type=args.label_type, seed=args.seed)
     rows = [row for source in sources for row in probe_source(args, source, cohort, folds, device)]
     table = write_probe_results(
         args.output_dir,
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         folds_hash=fold_hash(folds),
     )
     logger.info("%s: %d subjects in %d folds\n%s", args.label_type, len(cohort.labels), len(folds), table)
-    logger.info("results: %s", args.output_dir / "results.json")
+    logger.info("results: %s", args.output_dir / RESULTS)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from models import MaskedAutoencoder3D, create_model
 from util import cli
 from util.checkpoint.loading import load_weights
 from util.data.dataset import PreparedVolumes
+from util.run_folder import RESULTS, checkpoint_path
 from util.runs import last_checkpoint, read_config
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def measure(name: str, seed: int, args: argparse.Namespace, folders: Sequence[Pa
     folder = args.work / f"patch{args.patch}" / f"{name}-{seed}"
     training = ["--batch_size", "2", "--num_workers", "0", "--no_augment", "--drop_path", "0", "--precision", "bf16",
                 "--lr", "2e-3", "--seed", str(seed), "--resume", "auto"]  # fmt: skip
-    last = folder / "pretrain" / f"checkpoint-{args.pretrain_epochs - 1}.pth"
+    last = checkpoint_path(folder / "pretrain", args.pretrain_epochs - 1)
     if row.pretrained:
         run(
             last, "main_pretrain.py", *model_options(row, args.patch, True), *training, "--data", unlabelled,
@@ -159,7 +160,7 @@ def measure(name: str, seed: int, args: argparse.Namespace, folders: Sequence[Pa
         )  # fmt: skip
     start = ["--finetune", last] if row.pretrained else []
     run(
-        folder / "finetune" / "results.json", "main_cr_finetune.py", *model_options(row, args.patch, False), *training,
+        folder / "finetune" / RESULTS, "main_cr_finetune.py", *model_options(row, args.patch, False), *training,
         "--data", labelled, "--label_type", "IDH", "--k_fold", args.k_fold, "--epochs", args.finetune_epochs,
         "--warmup_epochs", 0.5, "--use_scheduler", "--eval_freq", args.finetune_epochs, *start,
         "--output_dir", folder / "finetune",
@@ -167,12 +168,12 @@ def measure(name: str, seed: int, args: argparse.Namespace, folders: Sequence[Pa
     probed = last if row.pretrained else args.work / f"patch{args.patch}" / f"corrected-{seed}" / "pretrain" / last.name
     entries = [probed] if row.pretrained else [probed, "random"]
     run(
-        folder / "probe" / "results.json", "probe.py", "--checkpoints", *entries, "--data", labelled, "--folds_from",
+        folder / "probe" / RESULTS, "probe.py", "--checkpoints", *entries, "--data", labelled, "--folds_from",
         folder / "finetune", "--seed", seed, "--output_dir", folder / "probe",
     )  # fmt: skip
-    probes = json.loads((folder / "probe" / "results.json").read_text())["rows"]
+    probes = json.loads((folder / "probe" / RESULTS).read_text())["rows"]
     scores.probe.append([r["pooled"]["auc"] for r in probes if r["probe"] == "logistic"][-1])
-    scores.finetuned.append(json.loads((folder / "finetune" / "results.json").read_text())["pooled"]["auc"])
+    scores.finetuned.append(json.loads((folder / "finetune" / RESULTS).read_text())["pooled"]["auc"])
     if row.is_mae:
         scores.reconstruction.append(held_out_loss(folder / "pretrain", heldout))
 

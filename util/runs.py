@@ -1,4 +1,4 @@
-"""Run folders: a run's config.json, its checkpoints, and where the newest run is."""
+"""Runs: how a run folder is started and read, and where the newest one is. Its files: util/run_folder.py."""
 
 import json
 import logging
@@ -20,18 +20,12 @@ from util import project
 from util.files.atomic import atomic_write
 from util.hub.download import located
 from util.hub.exported_folder import as_run, is_exported, read_form, weights_of
+from util.run_folder import CHECKPOINTS, CONFIG, METRICS, OF_A_RUN, checkpoint_place
 
 logger = logging.getLogger(__name__)
 RunKind = Literal["pretrain", "finetune"]
 RUN_ROOTS = (project.FOLDER / "runs", project.FOLDER / "demo_run")
 RECORDED_PACKAGES = ("mamba-mae-3d", "torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
-STOPPED_FILE = "stopped.json"  # in the folder of a training that stopped when asked and waits to be continued
-# What trainings and the programs that show them write into a run folder, besides config.json.
-OF_A_RUN = (
-    "checkpoint-*.pth*", "fold_*", STOPPED_FILE, "metrics.jsonl", "events.out.tfevents.*", "best.pth", "folds.json",
-    "predictions.csv", "results.json", "results.xlsx", "contrasts.json", "contrasts.csv", "reference", "vis",
-)  # fmt: skip
-CHECKPOINT = re.compile(r"checkpoint-(\d+)(?:-step-(\d+))?\.pth")
 
 
 def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
@@ -42,7 +36,7 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
     overwritten.
     """
     refuse_exported(folder)
-    if (folder / "config.json").exists() and not (resume or overwrite):
+    if (folder / CONFIG).exists() and not (resume or overwrite):
         raise ValueError(
             f"--output_dir {folder} already holds a run: continue it with --resume auto, replace it with --overwrite, "
             f"or choose another folder"
@@ -51,7 +45,7 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
         for pattern in OF_A_RUN:
             for stale in folder.glob(pattern):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-    write_json(folder / "config.json", {**config, **environment()})
+    write_json(folder / CONFIG, {**config, **environment()})
 
 
 def refuse_exported(folder: Path) -> None:
@@ -103,15 +97,15 @@ def write_json(path: Path, content: Any) -> None:
 def read_config(run: Path) -> dict[str, Any]:
     """The config.json of a run folder; of an exported one, or of one on the hub, what is published of it."""
     run = located(run)
-    path = run / "config.json"
+    path = run / CONFIG
     if not path.is_file():
-        raise ValueError(f"{run} is not a run folder: it has no config.json")
+        raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
     return as_run(read_form(run)) if is_exported(run) else json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of a folder's metrics.jsonl; empty if there is none yet. A last line that was cut off is left out."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     if not path.exists():
         return []
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
@@ -135,7 +129,7 @@ def data_root(config: Mapping[str, Any]) -> Path | None:
 def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") -> Path:
     """The run of this kind whose config.json is youngest, anywhere below `roots`."""
     roots = list(roots)
-    found = [path for root in roots for path in root.rglob("config.json")]
+    found = [path for root in roots for path in root.rglob(CONFIG)]
     runs = [path for path in found if json.loads(path.read_text(encoding="utf-8")).get("kind") == kind]
     if not runs:
         places = " or ".join(str(root) for root in roots)
@@ -143,29 +137,15 @@ def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") ->
     return max(runs, key=lambda path: path.stat().st_mtime).parent
 
 
-def fold_folder(run: Path, fold: int) -> Path:
-    """The folder of one fold of a fine-tuning run."""
-    return run / f"fold_{fold}"
-
-
-def checkpoint_path(folder: Path, epoch: int, step: int | None = None) -> Path:
-    """checkpoint-N.pth after epoch N, checkpoint-N-step-S.pth after S batches of it."""
-    return folder / (f"checkpoint-{epoch}.pth" if step is None else f"checkpoint-{epoch}-step-{step}.pth")
-
-
-def is_within_epoch(checkpoint: Path) -> bool:
-    """Whether a checkpoint's name says that it was saved before its epoch was over."""
-    return "-step-" in checkpoint.name
-
-
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first; the one file of weights of an exported folder."""
     if is_exported(folder):
         return [weights_of(folder)]
     placed = {}
-    for path in folder.glob("checkpoint-*.pth"):
-        if match := CHECKPOINT.fullmatch(path.name):
-            placed[int(match[1]), float(match[2] or math.inf)] = path
+    for path in folder.glob(CHECKPOINTS):
+        if place := checkpoint_place(path):
+            epoch, step = place
+            placed[epoch, math.inf if step is None else step] = path
     return [placed[place] for place in sorted(placed)]
 
 

@@ -25,6 +25,7 @@ from util.evaluation.predictions import recorded
 from util.inference.fold_models import FoldModels, repeated_run, shuffled_run
 from util.inference.open_run import Session, open_run
 from util.protocol.held_out import held_out, read_folds
+from util.run_folder import MAP_CHECKS, fold_folder
 from util.runs import checkpoints, newest_run, read_config, write_json
 from vis.drawing.style import save_png
 from vis.drawing.wording import CLASS_NAMES
@@ -67,7 +68,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def folds_to_check(run: Path, wanted: list[int] | None) -> dict[int, list[str]]:
     """Held-out subjects by fold. ValueError for a fold that does not exist and where no fold has a checkpoint."""
     folds = read_folds(run)
-    ready = [fold for fold in range(len(folds)) if checkpoints(run / f"fold_{fold}")]
+    ready = [fold for fold in range(len(folds)) if checkpoints(fold_folder(run, fold))]
     if not (wanted or ready):
         raise ValueError(f"no fold of {run} has a checkpoint; finish the fine-tuning first")
     try:
@@ -141,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         more = check_fold(session, fold, subjects[: args.subjects], check, compared, labels, groups)
         rows, similarities = rows + more[0], similarities + more[1]
     table = summarise(rows, trivial)
-    folder = args.out or run / "vis" / "truth"
+    folder = args.out or run / MAP_CHECKS
     write_scores(folder / "scores.csv", rows)
     write_table(folder / "table.csv", table)
     write_json(folder / "truth.json", {

@@ -27,6 +27,7 @@ from util.inference.ensemble import FoldEnsemble, open_ensemble
 from util.inference.open_run import is_phantom
 from util.inference.probabilities import probabilities
 from util.protocol.held_out import held_out, read_folds
+from util.run_folder import CONTRASTS, CONTRASTS_TABLE
 from util.runs import newest_run, write_json
 from util.statistics.metrics import classification_metrics
 from vis.drawing.style import NOTICE, PHANTOM_NOTICE
@@ -83,8 +84,8 @@ def contrast_rows(ensemble: FoldEnsemble) -> list[dict[str, Any]]:
 
 def write_contrast_table(folder: Path, rows: list[dict[str, Any]], notice: str) -> None:
     """FOLDER/contrasts.json and contrasts.csv."""
-    write_json(folder / "contrasts.json", {"notice": notice, "rows": without_nan(rows)})
-    with atomic_write(folder / "contrasts.csv", "w") as file:
+    write_json(folder / CONTRASTS, {"notice": notice, "rows": without_nan(rows)})
+    with atomic_write(folder / CONTRASTS_TABLE, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["contrasts", "n", *METRICS])
         writer.writerows([" ".join(row["contrasts"]), row["n"], *(f"{row[m]:.4f}" for m in METRICS)] for row in rows)

@@ -24,6 +24,7 @@ from models import MaskedAutoencoder3D, PatchPredictor
 from util import cli
 from util.inference.open_run import Session, choose_subjects, open_run
 from util.inference.study import Study
+from util.run_folder import MAPS
 from util.runs import newest_run
 from vis.drawing.figures import reconstruction_figure
 from vis.drawing.mosaics import ratio_figure
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     subjects = choose_subjects(args.subjects, session.data.subjects)
     mask_ratio = mask_ratio_of(run, session.config["mask_ratio"], args.mask_ratio)
     ratios = ratios_of(run, mask_ratio, args.ratios, session.model.config.tokens)
-    folder = output_folder(args.out, run, "vis")
+    folder = output_folder(args.out, run, MAPS)
     patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)

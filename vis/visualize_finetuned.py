@@ -21,6 +21,7 @@ from util import cli
 from util.evaluation.predictions import recorded
 from util.inference.open_run import choose_subjects, open_run
 from util.protocol.held_out import check_held_out, held_out, read_folds
+from util.run_folder import MAPS, fold_name
 from util.runs import newest_run
 from vis.drawing.wording import verdict
 from vis.export.map_files import add_options, file_stem, output_folder, say_written, spaces, write_map
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     model, labels = session.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
-    folder = output_folder(args.out, run, "vis", f"fold_{args.fold}")
+    folder = output_folder(args.out, run, MAPS, fold_name(args.fold))
     patients = spaces(session.data.root, args.space)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)

@@ -19,6 +19,7 @@ from benchmarks.gpu.log import Log
 from benchmarks.gpu.timing import kernels, listing, milliseconds, peak_gib
 from benchmarks.measuring.step_floor import Work
 from models import MaskedAutoencoder3D, create_model
+from util.run_folder import METRICS
 from util.training.optim import Stepper, build_optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def program(log: Log, device: str, precision: str, data: Path, folder: Path, epo
     if done.returncode:
         log(f"  main_pretrain.py on {device} ended with {done.returncode}:\n{done.stderr[-2500:]}")
         return []
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     said = [line for line in done.stderr.splitlines() if "backend" in line or "WARN" in line]
     log(f"  {device} {precision}: {time.monotonic() - started:.0f} s, {said[:4]}")
     return [row["train_loss"] for row in rows]

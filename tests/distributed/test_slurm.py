@@ -13,7 +13,8 @@ import pytest
 
 from tests.helpers.prepared import ROOT, make_prepared
 from tests.robustness import torture
-from util.runs import STOPPED_FILE, checkpoints
+from util.run_folder import STOPPED
+from util.runs import checkpoints
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README, re.DOTALL)
@@ -81,6 +82,6 @@ def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued
                     os.kill(process, signal.SIGKILL)
         job.kill()
         job.wait()
-    assert '"reason": "SIGUSR1"' in (folder / STOPPED_FILE).read_text()
+    assert '"reason": "SIGUSR1"' in (folder / STOPPED).read_text()
     assert (tmp_path / "scontrol_calls").read_text() == "requeue 7\n"
     assert log.read_text().count("2 rank(s)") == 2  # before and after the kill

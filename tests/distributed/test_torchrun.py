@@ -15,7 +15,8 @@ import pytest
 
 from tests.helpers.prepared import ROOT, make_prepared
 from tests.robustness import torture
-from util.runs import STOPPED_FILE, checkpoints
+from util.run_folder import STOPPED
+from util.runs import checkpoints
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,7 +87,7 @@ def test_sigterm_to_torchrun_stops_politely(data, tmp_path):
         wait_for_checkpoint(process, folder, log)
         process.terminate()
         assert process.wait(PATIENCE_S) == 1, log.read_text()
-    stopped = json.loads((folder / STOPPED_FILE).read_text())
+    stopped = json.loads((folder / STOPPED).read_text())
     assert stopped["reason"] == "SIGTERM"
     assert "continue with --resume auto" in log.read_text()
     torture.run(JOB, data, folder)

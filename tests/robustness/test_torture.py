@@ -11,7 +11,7 @@ from tests.helpers.prepared import make_prepared
 from tests.robustness import torture
 from util.checkpoint.loading import save_checkpoint
 from util.process.stopping import STOPPED
-from util.runs import checkpoint_path
+from util.run_folder import checkpoint_path
 from util.training.state import newest_readable
 
 

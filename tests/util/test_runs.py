@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from util.runs import checkpoint_path, checkpoints, last_checkpoint, newest_run, read_config, start_run, write_json
+from util.run_folder import checkpoint_path
+from util.runs import checkpoints, last_checkpoint, newest_run, read_config, start_run, write_json
 
 
 def test_config_records_what_a_repeat_needs(tmp_path):

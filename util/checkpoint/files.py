@@ -16,6 +16,7 @@ from util.files.atomic import atomic_write
 from util.files.sealed import check_seal, write_sealed
 from util.hub.download import located
 from util.hub.exported_folder import OURS, check_digest, is_exported, weights_of
+from util.run_folder import CHECKPOINTS
 
 Content = dict[str, Any]  # "model": tensors by name; beside it what the file says: "epoch", "config", "args", ...
 PICKLES = (".pth", ".pt")
@@ -67,7 +68,7 @@ def checkpoint_file(path: Path | str) -> Path:
     """The file on this machine that a checkpoint's path, exported folder or name on the hub stands for."""
     path = located(path)
     if path.is_dir():
-        if not is_exported(path) and (kept := sorted(path.glob("checkpoint-*.pth"))):
+        if not is_exported(path) and (kept := sorted(path.glob(CHECKPOINTS))):
             raise ValueError(f"checkpoint {path} is a run folder: name a file in it, such as {kept[-1]}")
         return weights_of(path)
     if not path.is_file():

@@ -20,9 +20,9 @@ from util.evaluation.predictions import Prediction, read_predictions
 from util.evaluation.results_file import evaluate, format_statistics, write_results
 from util.evaluation.summary import format_table, summarise
 from util.protocol.division import Division
+from util.run_folder import PREDICTIONS, RAW_PREDICTIONS, RESULTS, fold_folders
 
 logger = logging.getLogger(__name__)
-PREDICTIONS, RAW_PREDICTIONS = "predictions.csv", "predictions_raw.csv"  # of a fold; raw: beside an average (--ema)
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,14 @@ def gather_results(
     write_results(folder, predictions, results)
     logger.info("%s", format_table(summary))
     logger.info("%s", format_statistics(results))
-    logger.info("results: %s", folder / "results.json")
+    logger.info("results: %s", folder / RESULTS)
     return results
 
 
 def of_all_folds(folder: Path, name: str) -> list[Prediction]:
-    """From the files of that name, of whichever folds have one."""
-    return [prediction for file in sorted(folder.glob(f"fold_*/{name}")) for prediction in read_predictions(file)]
+    """From the files of that name, of all folds that have one."""
+    files = [part / name for part in fold_folders(folder).values()]
+    return [prediction for file in files if file.exists() for prediction in read_predictions(file)]
 
 
 def baselines_beside(predictions: Sequence[Prediction], data: BaselineData) -> list[Baseline]:

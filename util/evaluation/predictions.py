@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from util.files.atomic import atomic_write
+from util.run_folder import PREDICTIONS
 from util.statistics.metrics import THRESHOLD
 from util.statistics.scores import Scores, quoted
 
@@ -72,11 +73,11 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def recorded(run: Path) -> dict[str, Prediction]:
     """Held-out predictions by subject; empty while no fold has finished."""
-    path = run / "predictions.csv"
+    path = run / PREDICTIONS
     return {p.subject: p for p in read_predictions(path)} if path.exists() else {}
 
 
-def arrange(predictions: Sequence[Prediction], source: str = "predictions.csv") -> Scores:
+def arrange(predictions: Sequence[Prediction], source: str = PREDICTIONS) -> Scores:
     """Predictions in any order -> arrays. Of a run whose repeats are not all finished, those with the most subjects.
 
     ValueError, beginning with `source`, for no predictions, a subject twice in a repeat or with two labels or patients,

@@ -24,6 +24,7 @@ from util.evaluation.baselines import Baseline
 from util.evaluation.predictions import COLUMNS, Prediction, arrange, write_predictions
 from util.evaluation.summary import table_rows
 from util.evaluation.tables import aligned, format_cell, format_p, without_nan, write_workbook
+from util.run_folder import PREDICTIONS, RESULTS, WORKBOOK
 from util.runs import write_json
 from util.statistics.bootstrap import CONFIDENCE, RESAMPLES, bootstrap_intervals, point_metrics
 from util.statistics.comparisons import PERMUTATIONS, compare, permutation_p
@@ -89,9 +90,9 @@ def evaluate(
 
 def write_results(folder: Path, predictions: Sequence[Prediction], results: Mapping[str, Any]) -> None:
     """predictions.csv, results.json and results.xlsx of a run folder."""
-    write_predictions(folder / "predictions.csv", predictions)
-    write_json(folder / "results.json", without_nan(dict(results)))
-    write_workbook(folder / "results.xlsx", sheets(predictions, results))
+    write_predictions(folder / PREDICTIONS, predictions)
+    write_json(folder / RESULTS, without_nan(dict(results)))
+    write_workbook(folder / WORKBOOK, sheets(predictions, results))
 
 
 def sheets(predictions: Sequence[Prediction], results: Mapping[str, Any]) -> dict[str, list[list[Any]]]:

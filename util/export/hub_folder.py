@@ -3,7 +3,6 @@ command `python -m util.checkpoint export`, like util/export/command.py."""
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from util.files.atomic import atomic_write
 from util.hub.download import is_hub_name
 from util.hub.exported_folder import CARD, CONFIG, DIGEST, OURS, RESULTS, WEIGHTS, as_run, digest_of, is_exported
 from util.patient.who_2021 import CLASS_NAMES
+from util.run_folder import fold_folder, fold_number
 from util.runs import read_config, read_metrics, write_json
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def _write(folder: Path, models: Sequence["Trained"], top: "Trained", license: s
     if is_run:
         start = _start(recorded(top.content, "finetune"))
         for trained in models:
-            part = folder / f"fold_{fold_of(trained)}"
+            part = fold_folder(folder, fold_of(trained))
             _write_model(part, trained, license, {"fold": fold_of(trained), "started_from": start, **code})
             if trained.decision is not None:
                 trained.decision.save(part)
         for name in (CONFIG, WEIGHTS):
-            _link(folder / f"fold_{fold_of(top)}" / name, folder / name)
+            _link(fold_folder(folder, fold_of(top)) / name, folder / name)
         if (home / RESULTS).is_file():
             results = public_results(json.loads((home / RESULTS).read_text(encoding="utf-8")))
             write_json(folder / RESULTS, results)
@@ -89,8 +89,7 @@ def fold_of(trained: "Trained") -> int:
     """As the checkpoint records it, else as its folder is named; 0 where nothing says so."""
     if isinstance(fold := recorded(trained.content, "fold"), int):
         return fold
-    named = re.fullmatch(r"fold_(\d+)", trained.checkpoint.resolve().parent.name)
-    return int(named[1]) if named else 0
+    return fold_number(trained.checkpoint.resolve().parent) or 0
 
 
 def _write_model(folder: Path, trained: "Trained", license: str, more: Mapping[str, Any]) -> None:

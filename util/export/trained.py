@@ -11,7 +11,8 @@ from util.checkpoint.facts import recorded
 from util.checkpoint.files import Content, read_checkpoint
 from util.checkpoint.loading import load_weights
 from util.protocol.best_epoch import selected_weights
-from util.protocol.decision import DECISION_FILE, Decision, read_decision
+from util.protocol.decision import Decision, read_decision
+from util.run_folder import DECISION, fold_folder, fold_folders
 from util.runs import checkpoints, last_checkpoint, read_config
 
 
@@ -59,15 +60,14 @@ def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
     chosen = folds[0] if fold is None else fold
     if chosen not in folds:
         raise ValueError(f"--fold {chosen}: {source} has checkpoints of folds {_listed(folds)}")
-    folder = source / f"fold_{chosen}"
+    folder = fold_folder(source, chosen)
     decision = read_decision(folder, config.get("args", {}))
     return selected_weights(folder, decision.select), decision
 
 
 def trained_folds(run: Path) -> list[int]:
     """The folds of a fine-tuning run that have a checkpoint. ValueError where none has."""
-    parts = [part.name.removeprefix("fold_") for part in run.glob("fold_*") if checkpoints(part)]
-    folds = sorted(int(part) for part in parts if part.isdecimal())
+    folds = [fold for fold, folder in fold_folders(run).items() if checkpoints(folder)]
     if not folds:
         raise ValueError(f"{run} has no fold with a checkpoint: let main_cr_finetune.py finish one")
     return folds
@@ -76,7 +76,7 @@ def trained_folds(run: Path) -> list[int]:
 def _decision_beside(checkpoint: Path) -> Decision | None:
     """How the fold decides whose folder a checkpoint lies in, if it is the one that the fold was tested with."""
     folder = checkpoint.parent
-    if not (folder / DECISION_FILE).is_file():
+    if not (folder / DECISION).is_file():
         return None
     decision = read_decision(folder, {})
     return decision if selected_weights(folder, decision.select).resolve() == checkpoint.resolve() else None

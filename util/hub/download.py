@@ -21,6 +21,7 @@ from util.hub.exported_folder import (
     read_form,
     weights_of,
 )
+from util.run_folder import fold_folders
 
 logger = logging.getLogger(__name__)
 SCHEME = "hf-hub:"
@@ -56,7 +57,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
 
     if not NAME.fullmatch(SCHEME + repository) or "@" in repository:
         raise ValueError(f"{repository} is no name of a model on the hub: give user/name")
-    for path in (folder, *(part for part in sorted(folder.glob("fold_*")) if part.is_dir())):
+    for path in (folder, *fold_folders(folder).values()):
         check_digest(weights_of(path))
     if not (folder / CARD).is_file():
         raise ValueError(f"{folder / CARD}, the model card, is missing: export the model again")

@@ -14,11 +14,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-CONFIG, WEIGHTS, CARD, RESULTS = "config.json", "model.safetensors", "README.md", "results.json"
+from util.run_folder import CONFIG, DECISION, FOLD_FOLDERS, RESULTS
+
+WEIGHTS, CARD = "model.safetensors", "README.md"
 OURS = "mamba_mae_3d"  # the key in config.json, and in the metadata of a .safetensors file
 DIGEST = "weights_sha256"
-OF_A_FOLD = (CONFIG, WEIGHTS, "decision.json")
-FILES = (CONFIG, WEIGHTS, CARD, RESULTS, *(f"fold_*/{name}" for name in OF_A_FOLD))  # all that is ever published
+OF_A_FOLD = (CONFIG, WEIGHTS, DECISION)
+# All that is ever published.
+FILES = (
+    CONFIG,
+    WEIGHTS,
+    CARD,
+    RESULTS,
+    *(f"{FOLD_FOLDERS}/{name}" for name in OF_A_FOLD),
+)
 AGAIN = "download it again, or write it again with `python -m util.checkpoint export`"
 
 

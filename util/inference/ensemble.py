@@ -19,6 +19,7 @@ from util.inference.probabilities import decided
 from util.protocol.best_epoch import selected_weights
 from util.protocol.decision import Decision, read_decision
 from util.protocol.tta import views_of
+from util.run_folder import fold_folders
 from util.runs import checkpoints, data_root, read_config
 from util.training.eval_mode import evaluating
 
@@ -113,13 +114,9 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
     if config.get("kind") != "finetune":
         raise ValueError(f"--run {folder} is not a fine-tuning run; give the --output_dir of main_cr_finetune.py")
     warnings = []
-    decisions = {
-        int(part.name.removeprefix("fold_")): read_decision(part, config.get("args", {}))
-        for part in folder.glob("fold_*")
-        if part.name.removeprefix("fold_").isdecimal() and checkpoints(part)
-    }
-    decisions = dict(sorted(decisions.items()))
-    paths = {fold: selected_weights(folder / f"fold_{fold}", found.select) for fold, found in decisions.items()}
+    trained = {fold: part for fold, part in fold_folders(folder).items() if checkpoints(part)}
+    decisions = {fold: read_decision(part, config.get("args", {})) for fold, part in trained.items()}
+    paths = {fold: selected_weights(part, decisions[fold].select) for fold, part in trained.items()}
     if not paths:
         raise ValueError(f"--run {folder} has no fold with a checkpoint; let main_cr_finetune.py finish one")
     count = config.get("k_fold", len(paths)) * config.get("repeats", 1)

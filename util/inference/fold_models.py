@@ -5,6 +5,7 @@ from pathlib import Path
 from models import VolumeClassifier
 from util.inference.open_run import open_run
 from util.protocol.held_out import read_folds
+from util.run_folder import fold_folder
 from util.runs import checkpoints, read_config
 
 
@@ -33,7 +34,7 @@ class FoldModels:
         return None if fold is None else self.model(fold)
 
     def _is_trained(self, fold: int) -> bool:
-        return bool(checkpoints(self.run / f"fold_{fold}"))
+        return bool(checkpoints(fold_folder(self.run, fold)))
 
 
 def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:

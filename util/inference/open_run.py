@@ -22,6 +22,7 @@ from util.inference.probabilities import probabilities
 from util.inference.study import Study
 from util.protocol.best_epoch import selected_weights
 from util.protocol.decision import Decision, read_decision
+from util.run_folder import fold_folder
 from util.runs import RunKind, data_root, last_checkpoint, read_config
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,8 @@ def open_run(
     device = choose_device(device)
     decision = Decision()
     if checkpoint is None and fold is not None:
-        decision = read_decision(folder / f"fold_{fold}", config.get("args", {}))
-        checkpoint = selected_weights(folder / f"fold_{fold}", decision.select)
+        decision = read_decision(fold_folder(folder, fold), config.get("args", {}))
+        checkpoint = selected_weights(fold_folder(folder, fold), decision.select)
     elif checkpoint is None:
         checkpoint = last_checkpoint(folder)
     root = data if data is not None else data_root(config)

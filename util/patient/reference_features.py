@@ -12,9 +12,9 @@ from util.inference.ensemble import FoldEnsemble
 from util.patient.novelty import Reference, make_reference
 from util.probing.features import cached, extract_features, file_hash, state_of_volumes
 from util.protocol.held_out import held_out, read_folds
+from util.run_folder import REFERENCE_FEATURES
 
 logger = logging.getLogger(__name__)
-FOLDER = "reference"  # in the run folder
 
 
 def references(ensemble: FoldEnsemble, missing: Sequence[str], limit: int) -> list[Reference | None]:
@@ -44,7 +44,7 @@ def references(ensemble: FoldEnsemble, missing: Sequence[str], limit: int) -> li
         }
         last_layer = [model.config.depth - 1]
         compute = partial(extract_features, model, part, last_layer, device=ensemble.device)
-        features_S1E = cached(ensemble.folder / FOLDER, depends_on, compute)
+        features_S1E = cached(ensemble.folder / REFERENCE_FEATURES, depends_on, compute)
         found.append(make_reference(features_S1E[:, 0]))
     return found
 

@@ -11,6 +11,7 @@ from util.evaluation.predictions import Prediction, write_predictions
 from util.evaluation.summary import summarise
 from util.evaluation.tables import without_nan
 from util.files.atomic import atomic_write
+from util.run_folder import RESULTS
 from util.runs import write_json
 
 SHOWN = ("auc", "accuracy")
@@ -42,7 +43,7 @@ def write_probe_results(
              "predictions": file.as_posix(), **summary}
         )  # fmt: skip
     settings = {"label_type": label_type, "k_fold": k_fold, "folds_hash": folds_hash, "n_unknown": n_unknown}
-    write_json(folder / "results.json", without_nan({**settings, "rows": entries}))
+    write_json(folder / RESULTS, without_nan({**settings, "rows": entries}))
     with atomic_write(folder / "results.csv", "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["checkpoint", "layer", "probe", "fold", "n", *SHOWN, "chosen"])

@@ -10,19 +10,18 @@ from torch import nn
 from util.checkpoint.loading import read_checkpoint, save_checkpoint
 from util.hub.exported_folder import is_exported
 from util.options.protocol import Select
+from util.run_folder import BEST
 from util.runs import last_checkpoint
 from util.statistics.metrics import classification_metrics
-
-BEST_FILE = "best.pth"
 
 
 def selected_weights(fold: Path, select: Select) -> Path:
     """The file of the epoch that is tested; averaged weights where --ema kept some. ValueError where there is none."""
     if select == "last" or is_exported(fold):  # of which those weights were exported that select says
         return last_checkpoint(fold)
-    if not (fold / BEST_FILE).exists():
-        raise ValueError(f"{fold} holds no {BEST_FILE}, which --select best_val keeps: let the fold finish")
-    return fold / BEST_FILE
+    if not (fold / BEST).exists():
+        raise ValueError(f"{fold} holds no {BEST}, which --select best_val keeps: let the fold finish")
+    return fold / BEST
 
 
 class BestEpoch:
@@ -36,7 +35,7 @@ class BestEpoch:
     def __init__(
         self, folder: Path, config: dict[str, Any], *, patience: int | None, is_main: bool, first_epoch: int = 0
     ) -> None:
-        self.path, self.config, self.patience, self.is_main = folder / BEST_FILE, config, patience, is_main
+        self.path, self.config, self.patience, self.is_main = folder / BEST, config, patience, is_main
         self.epoch, self.score = -1, (-math.inf, -math.inf)
         if first_epoch > 0 and self.path.exists():
             kept = read_checkpoint(self.path)

@@ -15,9 +15,9 @@ from scipy.special import expit
 from util.files.atomic import atomic_write
 from util.protocol.best_epoch import Select
 from util.protocol.tta import Views
+from util.run_folder import DECISION
 from util.statistics.metrics import THRESHOLD
 
-DECISION_FILE = "decision.json"  # in a fold's folder
 COLDEST, HOTTEST = 0.05, 20.0  # validation parts that are separated perfectly would make it 0
 CLIP = 1e-7  # float32 probabilities reach 0 and 1
 
@@ -34,7 +34,7 @@ class Decision:
 
     def save(self, fold: Path) -> None:
         """FOLD/decision.json."""
-        with atomic_write(fold / DECISION_FILE, "w") as file:
+        with atomic_write(fold / DECISION, "w") as file:
             json.dump(asdict(self), file, indent=2)
 
 
@@ -43,7 +43,7 @@ def read_decision(fold: Path, options: Mapping[str, Any]) -> Decision:
 
     ValueError where the file cannot be used, and where it is missing though the options ask for something fitted.
     """
-    path = fold / DECISION_FILE
+    path = fold / DECISION
     if path.exists():
         return _parsed(path)
     fitted = {"calibrate": "temperature", "threshold": "val"}

@@ -11,8 +11,7 @@ from util.options.groups import RunOptions
 from util.options.protocol import ProtocolOptions
 from util.protocol.folds import Fold, fold_hash, load_folds, make_folds, save_folds, set_aside
 from util.protocol.folds_csv import read_folds_csv
-
-FOLDS_FILE = "folds.json"
+from util.run_folder import FOLDS
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class Division:
         return len(self.folds) // self.k_fold
 
     def save(self, folder: Path, label_type: str, seed: int) -> None:
-        save_folds(folder / FOLDS_FILE, self.folds, label_type=label_type, seed=seed, design=self.design)
+        save_folds(folder / FOLDS, self.folds, label_type=label_type, seed=seed, design=self.design)
 
 
 def divide(
     options: ProtocolOptions, labels: Mapping[str, int], sheet: Path, run: RunOptions, label_type: str
 ) -> Division:
     """The folds that the run folder holds, or new ones; ValueError where it holds folds of another design."""
-    path = run.output_dir / FOLDS_FILE
+    path = run.output_dir / FOLDS
     design = {
         "k_fold": options.k_fold,
         "repeats": options.repeats,

@@ -6,12 +6,13 @@ from pathlib import Path
 from util.hub.download import is_hub_name
 from util.hub.exported_folder import is_exported
 from util.protocol.folds import fold_hash
+from util.run_folder import FOLDS
 
 
 def read_folds(run: Path) -> list[dict[str, list[str]]]:
     """The folds of a fine-tuning run; ValueError if there are none, if the file was edited (by its hash), or if one
     trained on what it tests."""
-    path = run / "folds.json"
+    path = run / FOLDS
     if not path.is_file() and (is_hub_name(run) or is_exported(run)):
         raise ValueError(
             f"{run} was exported without the names of its subjects, so nobody knows which are held out: use predict.py "

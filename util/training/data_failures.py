@@ -17,6 +17,7 @@ from util.data.folder import BadVolume
 from util.distributed.world import World
 from util.options.groups import TrainingProgram
 from util.process.stopping import StopRequest
+from util.run_folder import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 OptionsT = TypeVar("OptionsT", bound=TrainingProgram)
@@ -90,7 +91,7 @@ def _death(error: BaseException) -> str | None:
 def _continued(options: OptionsT) -> OptionsT:
     """The same run, continued; from the checkpoint that --resume names as long as the run has none of its own."""
     run = options.run
-    named = run.resume is not None and not any(run.output_dir.rglob("checkpoint-*.pth"))
+    named = run.resume is not None and not any(run.output_dir.rglob(CHECKPOINTS))
     return replace(options, run=replace(run, resume=run.resume if named else "auto", overwrite=False))
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from util.distributed.world import World
+from util.run_folder import CONFIG
 from util.runs import cpu_name, read_config
 from util.training.optim import DTYPES, PrecisionName
 
@@ -149,7 +150,7 @@ def precision_of_run(asked: PrecisionName, world: World, run: Path | None, measu
 
 def recorded(run: Path | None) -> Precision | None:
     """What the config.json of a run says; None where there is no run, or one from before it was recorded."""
-    if run is None or not (run / "config.json").is_file():
+    if run is None or not (run / CONFIG).is_file():
         return None
     found = read_config(run).get("precision")
     return Precision(**found) if found else None

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from util.files.atomic import atomic_write
+from util.run_folder import METRICS
 from util.runs import read_metrics
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, log_dir: Path, *, is_main: bool, first_epoch: int = 0) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / METRICS
         self.writer = SummaryWriter(str(log_dir)) if is_main else None
         if is_main:
             folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.options.groups import OnSaveError
-from util.runs import checkpoints, is_within_epoch
+from util.run_folder import is_within_epoch
+from util.runs import checkpoints
 
 SPARE = 2  # checkpoints within an epoch go once they are not among the newest two: one to use, one to fall back to
 

@@ -11,7 +11,8 @@ from torch import nn
 from util.checkpoint.loading import load_weights, read_checkpoint, save_checkpoint
 from util.distributed.world import World
 from util.files.atomic import remove_leftovers
-from util.runs import checkpoint_path, checkpoints
+from util.run_folder import checkpoint_path
+from util.runs import checkpoints
 from util.training.epoch_sums import EpochSums
 from util.training.optim import Stepper
 from util.training.saving import SaveOptions, prune

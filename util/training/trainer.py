@@ -22,7 +22,8 @@ from util.distributed.consensus import Consensus
 from util.distributed.world import World
 from util.options.groups import PrecisionName, TrainingOptions, TrainingProgram
 from util.process.stopping import Stopped, StopRequest
-from util.runs import STOPPED_FILE, write_json
+from util.run_folder import STOPPED
+from util.runs import write_json
 from util.training.bad_steps import BadSteps
 from util.training.epoch_sums import EpochSums
 from util.training.loader import STEP, names_of_steps, seed_all, start_epoch, train_loader
@@ -89,7 +90,7 @@ class Trainer(Generic[ModelT]):
         self.stop, self.model = stop, world.wrap(state.model)
         self.clock.restart()
         if world.is_main:
-            (state.folder / STOPPED_FILE).unlink(missing_ok=True)
+            (state.folder / STOPPED).unlink(missing_ok=True)
         is_done = state.next_epoch >= epochs
         if state.next_epoch > 0 and state.sums is None:
             is_done = is_done or is_over(state.next_epoch - 1)
@@ -205,7 +206,7 @@ class Trainer(Generic[ModelT]):
         epoch, step = self.state.next_epoch, self.state.sums.step if self.state.sums else 0
         reason = next(filter(None, self.world.gather([self.stop.reason])), "a signal")
         place = {"reason": reason, "epoch": epoch, "step": step}
-        self.world.together(lambda: write_json(self.state.folder / STOPPED_FILE, place))
+        self.world.together(lambda: write_json(self.state.folder / STOPPED, place))
         raise Stopped(f"stopped by {reason} at epoch {epoch}, step {step}; continue with --resume auto")
 
 

@@ -11,6 +11,7 @@ from util.data.dataset import PreparedVolumes
 from util.evaluation.predictions import Prediction, recorded
 from util.inference.open_run import open_run
 from util.protocol.held_out import held_out, read_folds
+from util.run_folder import fold_folder
 from util.runs import checkpoints, read_config
 from vis.drawing.figures import map_figure, reconstruction_figure
 from vis.drawing.reconstruction import reconstruct
@@ -28,7 +29,7 @@ def held_out_examples(run: Path, count: int) -> tuple[int, list[str]]:
     """A fold with a checkpoint, and `count` subjects that it did not train on, classes taking turns."""
     folds, labels = read_folds(run), recorded(run)
     for fold in range(len(folds)):
-        if checkpoints(run / f"fold_{fold}"):
+        if checkpoints(fold_folder(run, fold)):
             return fold, alternate(held_out(folds, fold), labels)[:count]
     raise ValueError(f"no fold of {run} has a checkpoint")
 

@@ -12,6 +12,7 @@ from util.evaluation.predictions import Prediction, read_predictions
 from util.hub.download import located
 from util.hub.exported_folder import is_exported
 from util.inference.open_run import is_phantom
+from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folder
 from util.runs import newest_run, read_config, read_metrics
 from vis.drawing.wording import METRIC_NAMES, task_words
 
@@ -60,7 +61,7 @@ def origin(config: Mapping[str, Any]) -> Path | None:
     """The pre-training run that a fine-tuning run started from, if it is a run folder that is still there."""
     start = config.get("finetune")
     folder = Path(start).parent if start else None
-    return folder if folder is not None and (folder / "config.json").is_file() else None
+    return folder if folder is not None and (folder / CONFIG).is_file() else None
 
 
 def pretrain_facts(folder: Path) -> PretrainFacts:
@@ -74,8 +75,8 @@ def pretrain_facts(folder: Path) -> PretrainFacts:
 
 def finetune_facts(folder: Path) -> FinetuneFacts:
     config = _config_of(folder, "finetune")
-    rows_of_fold = {fold: rows for fold in range(config["k_fold"]) if (rows := read_metrics(folder / f"fold_{fold}"))}
-    results_path, predictions_path = folder / "results.json", folder / "predictions.csv"
+    rows_of_fold = {fold: rows for fold in range(config["k_fold"]) if (rows := read_metrics(fold_folder(folder, fold)))}
+    results_path, predictions_path = folder / RESULTS, folder / PREDICTIONS
     details = [*_shared_details(folder, config), ("Started from", str(config.get("finetune") or "random weights"))]
     return FinetuneFacts(
         folder,
@@ -134,7 +135,7 @@ def _shared_details(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, 
     if fields.get("scan_order"):
         model += f", scan order {fields['scan_order']}"
     versions = ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items() if version)
-    written = max(path.stat().st_mtime for path in (folder / "config.json", *folder.glob("**/metrics.jsonl")))
+    written = max(path.stat().st_mtime for path in (folder / CONFIG, *folder.glob(f"**/{METRICS}")))
     return [
         ("Command", shlex.join(config.get("command", []))),
         ("Run folder", str(folder)),

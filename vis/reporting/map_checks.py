@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from util.run_folder import MAP_CHECKS
 from vis.map_checks.charts import truth_chart
 from vis.maps.registry import CLASS_SPECIFIC
 from vis.reporting.facts import NOTHING
@@ -18,7 +19,7 @@ GAP = "Largest completeness gap"
 
 def truth_section(run: Path) -> dict[str, Any] | None:
     """Values for the template; None for a run whose maps were not checked."""
-    path = run / "vis" / "truth" / "truth.json"
+    path = run / MAP_CHECKS / "truth.json"
     if not path.is_file():
         return None
     facts = json.loads(path.read_text(encoding="utf-8"))

@@ -116,5 +116,5 @@ def test_the_weights_say_what_they_are_without_their_folder(folder, tmp_path):
 
 
 def test_names_agree_with_those_who_write_them():
-    assert calibration.DECISION_FILE in OF_A_FOLD
+    assert calibration.DECISION in OF_A_FOLD
     assert {f"fold_*/{name}" for name in OF_A_FOLD} < set(FILES)

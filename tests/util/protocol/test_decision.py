@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from util.protocol.decision import COLDEST, DECISION_FILE, HOTTEST, Decision, fit_decision, read_decision, scaled
+from util.protocol.decision import COLDEST, HOTTEST, Decision, fit_decision, read_decision, scaled
+from util.run_folder import DECISION
 from util.statistics.metrics import classification_metrics
 
 
@@ -72,7 +73,7 @@ def test_a_decision_is_read_as_it_was_saved(tmp_path):
     decision = Decision(1.7, 0.31, "best_val", "flip")
     decision.save(tmp_path)
     assert read_decision(tmp_path, {}) == decision
-    assert [path.name for path in tmp_path.iterdir()] == [DECISION_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [DECISION]
 
 
 def test_without_the_file_what_was_fitted_is_missed_and_what_was_not_comes_from_the_options(tmp_path):
@@ -87,6 +88,6 @@ def test_without_the_file_what_was_fitted_is_missed_and_what_was_not_comes_from_
 @pytest.mark.parametrize("wrong", [{"temperature": 0}, {"temperature": float("nan")}, {"threshold": 1.5}, {"tta": "x"},
                                    {"select": "first"}, {"unknown": 1}, {"temperature": "hot"}, None])  # fmt: skip
 def test_a_decision_that_makes_no_sense_is_refused(tmp_path, wrong):
-    (tmp_path / DECISION_FILE).write_text("[" if wrong is None else json.dumps(wrong))
+    (tmp_path / DECISION).write_text("[" if wrong is None else json.dumps(wrong))
     with pytest.raises(ValueError, match=r"decision\.json cannot be used .*--eval"):
         read_decision(tmp_path, {})

@@ -1,7 +1,8 @@
 import pytest
 
 from util.options.groups import frequency
-from util.runs import checkpoint_path, checkpoints
+from util.run_folder import checkpoint_path
+from util.runs import checkpoints
 from util.training.saving import SaveClock, SaveOptions, prune
 
 

@@ -18,7 +18,8 @@ from util.distributed.world import World
 from util.options.groups import TrainingOptions
 from util.options.pretrain import DataOptions, PretrainOptions, PretrainRunOptions
 from util.process.stopping import Stopped, StopRequest
-from util.runs import STOPPED_FILE, checkpoints, read_metrics
+from util.run_folder import STOPPED
+from util.runs import checkpoints, read_metrics
 from util.training.loader import train_loader
 from util.training.optim import Schedule, Stepper
 from util.training.saving import SaveOptions
@@ -214,14 +215,14 @@ def test_a_stop_anywhere_and_a_resume_end_where_an_uninterrupted_training_does(t
     whole = run(tmp_path / "whole", 3, ema=0.5)
     with pytest.raises(Stopped, match=rf"SIGUSR1 at epoch {place[0]}, step {place[1] + 1}; continue with --resume"):
         run(tmp_path / "cut", 3, stop_at=place, ema=0.5)
-    assert json.loads((tmp_path / "cut" / STOPPED_FILE).read_text())["epoch"] == place[0]
+    assert json.loads((tmp_path / "cut" / STOPPED).read_text())["epoch"] == place[0]
     assert names(tmp_path / "cut")[-1] == f"checkpoint-{place[0]}-step-{place[1] + 1}.pth"
     resumed = run(tmp_path / "cut", 3, ema=0.5)
     assert torch.equal(resumed.model.weight, whole.model.weight)
     assert torch.equal(resumed.model_to_use.weight, whole.model_to_use.weight)
     assert not torch.equal(resumed.model_to_use.weight, resumed.model.weight)
     assert without_times(read_metrics(tmp_path / "cut")) == without_times(read_metrics(tmp_path / "whole"))
-    assert not (tmp_path / "cut" / STOPPED_FILE).exists()
+    assert not (tmp_path / "cut" / STOPPED).exists()
 
 
 def test_a_finished_run_resumes_to_nothing(tmp_path):
