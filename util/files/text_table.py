@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 MAX_BYTES = 64 * 2**20
 MAX_CELL = 1_000_000  # characters
 DELIMITERS = (",", ";", "\t")
+MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # at the start of a file
 FALLBACK = "cp1252"  # what Excel on Windows writes where a file is not UTF-8
 NUMERIC_NAME = re.compile(r"0*(\d+)(?:[.,]0*)?")
 
@@ -30,7 +31,6 @@ class Row:
     cells: Mapping[str, str]
     line: int
     source: str
-    decimal_comma: bool = False
 
     def text(self, column: str, default: str = "") -> str:
         return self.cells.get(column, default)
@@ -41,7 +41,7 @@ class Row:
         if not text and default is not None:
             return default
         try:
-            value = float(text.replace(",", ".") if self.decimal_comma and text.count(",") == 1 else text)
+            value = float(text.replace(",", ".") if text.count(",") == 1 else text)
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or "_" in text:
@@ -92,7 +92,7 @@ def read_table(
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     try:
         places = _columns(next(reader, []), required, optional, source)
-        yield from _rows(reader, places, source, decimal_comma=delimiter != ",")
+        yield from _rows(reader, places, source)
     except csv.Error as error:
         raise ValueError(f"{source}, line {reader.line_num}: {error}; save the table as CSV again") from error
 
@@ -131,13 +131,11 @@ class Names:
 
 
 def _decode(content: bytes, source: str) -> str:
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if content.startswith(mark):
-            break
-    else:
-        zeros = (content[1:200:2].count(0), content[:200:2].count(0))
-        is_wide = max(zeros) > len(content[:200]) // 4
-        encoding = "utf-8" if not is_wide else "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
+    encoding = next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), None)
+    if encoding is None:
+        even, odd = content[:200:2].count(0), content[1:200:2].count(0)  # ASCII in UTF-16 has 0 in every other byte
+        is_wide = max(even, odd) > len(content[:200]) // 4
+        encoding = "utf-8" if not is_wide else "utf-16-le" if odd > even else "utf-16-be"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -145,7 +143,7 @@ def _decode(content: bytes, source: str) -> str:
             raise ValueError(f"{source} is not readable as {encoding} ({error}); save it as CSV UTF-8") from error
         text = content.decode(FALLBACK, errors="replace")
         logger.warning(
-            "%s is not UTF-8; read as %s. Check names with umlauts, or save it as CSV UTF-8", source, FALLBACK
+            "%s is not UTF-8 and is read as %s; check its umlauts, or save it as CSV UTF-8", source, FALLBACK
         )
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
@@ -177,7 +175,7 @@ def _columns(header: Sequence[str], required: Sequence[str], optional: Sequence[
     return places
 
 
-def _rows(reader: Iterator[list[str]], places: Mapping[str, int], source: str, *, decimal_comma: bool) -> Iterator[Row]:
+def _rows(reader: Iterator[list[str]], places: Mapping[str, int], source: str) -> Iterator[Row]:
     width = max(places.values()) + 1
     for cells in reader:
         line = reader.line_num  # pyright: ignore[reportAttributeAccessIssue]
@@ -186,4 +184,4 @@ def _rows(reader: Iterator[list[str]], places: Mapping[str, int], source: str, *
         if longest := next((cell for cell in cells if len(cell) > MAX_CELL), None):
             raise ValueError(f"{source}, line {line}: a cell of {len(longest):,} characters; the file is damaged")
         cells = [*cells, *[""] * (width - len(cells))]
-        yield Row({name: cells[place].strip() for name, place in places.items()}, line, source, decimal_comma)
+        yield Row({name: cells[place].strip() for name, place in places.items()}, line, source)

@@ -28,6 +28,7 @@ def rows_of(path, **options):
         (PLAIN.replace(",", ";").replace("0.", "0,"), "cp1252"),
         (PLAIN.replace(",", "\t").replace("0.", "0,"), "utf-16"),
         (PLAIN.replace(",", "\t"), "utf-8"),
+        ('subject,fold,probability\n0007,0,"0,25"\nb,1,"0,5"\n', "utf-8"),
         ("PROBABILITY , Fold,\tSubject \n 0.25, 0.0 ,0007\n0.5,1.,b\n", "utf-8"),
         ('"subject","fold","note","probability"\n"0007","0","a, b","0.25"\n"b","1","","0.5"\n', "utf-8"),
         (PLAIN + "\n,,\n ; ,\n".replace(" ; ,", ",,"), "utf-8"),
@@ -43,7 +44,7 @@ def test_a_code_page_is_guessed_and_said(tmp_path, caplog):
     (tmp_path / "t.csv").write_bytes("subject,fold\nMüller,0\n".encode("cp1252"))
     with caplog.at_level(logging.WARNING, "util.files.text_table"):
         assert rows_of(tmp_path / "t.csv") == [("Müller", 0, 0.0)]
-    assert "t.csv is not UTF-8; read as cp1252" in caplog.text
+    assert "t.csv is not UTF-8 and is read as cp1252" in caplog.text
 
 
 def test_absent_cells_have_the_default(tmp_path):
