@@ -1,9 +1,9 @@
-"""How well a run does without contrasts: every subset, on the held-out subjects of every fold.
+"""AUC and accuracy of a run for every subset of its contrasts, on the held-out subjects of all folds.
 
     python -m vis.contrast_table --run runs/idh            -> RUN/contrasts.csv and RUN/contrasts.json
 
-The run must have been fine-tuned with --contrast_dropout. Each subject is scored by the fold that did not train on it,
-as the run itself scores it: its temperature, threshold and views.
+The run must have been fine-tuned with --contrast_dropout. The model of the fold that held out a subject predicts it,
+with the temperature, the threshold and the test-time augmentation of the run.
 """
 
 import argparse
@@ -38,31 +38,31 @@ METRICS = ("auc", "accuracy")
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(description="AUC and accuracy of a fine-tuning run for every subset of its contrasts.")
-    parser.add_argument("--run", type=Path, help="fine-tuning run; default the newest")
-    parser.add_argument("--out", type=Path, help="where contrasts.csv and .json go; default RUN")
+    parser.add_argument("--run", type=Path, help="fine-tuning run; default: the newest")
+    parser.add_argument("--out", type=Path, help="folder of contrasts.csv and contrasts.json; default: RUN")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     return parser.parse_args(argv)
 
 
 def subsets(contrasts: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every non-empty one, the largest first."""
+    """All non-empty subsets, the largest first."""
     sizes = range(len(contrasts), 0, -1)
     return [chosen for size in sizes for chosen in itertools.combinations(contrasts, size)]
 
 
 def contrast_rows(ensemble: FoldEnsemble) -> list[dict[str, Any]]:
-    """A row per subset: contrasts, n, auc and accuracy over the held-out subjects of all folds.
+    """One row per subset: contrasts, n, auc and accuracy over the held-out subjects of all folds.
 
-    ValueError where the run needs every contrast, or its data or labels cannot be read.
+    ValueError if the run needs every contrast, or if its data or labels cannot be read.
     """
     ensemble.check_contrasts(ensemble.contrasts[1:])
     data, folds, root = ensemble.config["data"], read_folds(ensemble.folder), ensemble.data_root
     if root is None or not root.is_dir():
-        raise ValueError(f"the data that {ensemble.folder} was trained on, {root}, are not there")
+        raise ValueError(f"the training data of {ensemble.folder} are missing: {root}")
     labels = read_labels(data["labels"], ensemble.config["label_type"])
     volumes = PreparedVolumes(root, contrasts=ensemble.contrasts, normalize=data["normalize"])
     chosen = subsets(ensemble.contrasts)
-    found: dict[tuple[str, ...], list[float]] = {subset: [] for subset in chosen}
+    predicted: dict[tuple[str, ...], list[float]] = {subset: [] for subset in chosen}
     truth, thresholds = [], []
     for fold, model in ensemble.models.items():
         part = volumes.subset([name for name in held_out(folds, fold) if labels.get(name, UNKNOWN) != UNKNOWN])
@@ -70,20 +70,20 @@ def contrast_rows(ensemble: FoldEnsemble) -> list[dict[str, Any]]:
         for index, subject in enumerate(part.subjects):
             truth.append(labels[subject])
             thresholds.append(ensemble.decisions[fold].threshold)
-            volume_BCZYX = part[index][0].unsqueeze(0).to(ensemble.device)  # each contrast normalised by itself
+            volume_BCZYX = part[index][0].unsqueeze(0).to(ensemble.device)  # each contrast is normalised separately
             for subset in chosen:
-                lacking = volume_BCZYX.clone()
-                lacking[:, [at for at, name in enumerate(ensemble.contrasts) if name not in subset]] = 0
-                found[subset].append(probabilities(model, lacking, ensemble.decisions[fold])[0, 1].item())
+                reduced = volume_BCZYX.clone()
+                reduced[:, [at for at, name in enumerate(ensemble.contrasts) if name not in subset]] = 0
+                predicted[subset].append(probabilities(model, reduced, ensemble.decisions[fold])[0, 1].item())
     rows = []
     for subset in chosen:
-        scores = classification_metrics(truth, found[subset], np.array(thresholds))
+        scores = classification_metrics(truth, predicted[subset], np.array(thresholds))
         rows.append({"contrasts": list(subset), "n": len(truth), **{name: scores[name] for name in METRICS}})
     return rows
 
 
 def write_contrast_table(folder: Path, rows: list[dict[str, Any]], notice: str) -> None:
-    """FOLDER/contrasts.json and contrasts.csv."""
+    """Write FOLDER/contrasts.json and FOLDER/contrasts.csv."""
     write_json(folder / CONTRASTS, {"notice": notice, "rows": without_nan(rows)})
     with atomic_write(folder / CONTRASTS_TABLE, "w") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -1,10 +1,10 @@
-"""Show what a pre-trained model, masked or autoregressive, reconstructs and where its latent features are high.
+"""Write reconstructions and latent maps of a pre-trained model, masked or autoregressive.
 
     python vis/visualize.py                                     the newest pre-training run, two subjects
     python vis/visualize.py --run runs/pretrain --subjects 5 --map max norm pca --upsample trilinear
 
-Per subject, in RUN/vis/SUBJECT: reconstruction (.npy, .nii.gz per contrast, .png; ratios.png at
-several mask ratios), latent maps (.npy, .nii.gz, .png).
+Files of each subject, in RUN/vis/SUBJECT: reconstruction (.npy, .nii.gz per contrast, .png), ratios.png (several mask
+ratios), latent maps (.npy, .nii.gz, .png).
 """
 
 import argparse
@@ -31,12 +31,12 @@ from vis.drawing.mosaics import ratio_figure
 from vis.drawing.reconstruction import reconstruct
 from vis.drawing.style import save_png
 from vis.drawing.wording import task_words
-from vis.export.map_files import add_options, file_stem, output_folder, say_written, spaces, write_array, write_map
+from vis.export.map_files import MapWriter, output_folder, requested_spaces, subject_file, write_array
 from vis.export.nifti import write_nifti
-from vis.export.viewer import write_viewer
 from vis.maps.latent import latent_map
 from vis.maps.masked_encoder import visible_tokens
 from vis.maps.registry import MapOptions, compute_maps
+from vis.options import add_map_options
 
 logger = logging.getLogger(__name__)
 RATIOS = (0.25, 0.5, 0.75, 0.9)
@@ -44,97 +44,100 @@ RATIOS = (0.25, 0.5, 0.75, 0.9)
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(description="Reconstructions and latent maps of a pre-trained model.")
-    add_options(parser)
-    parser.add_argument("--mask_ratio", type=float, help="part of the patches that is removed; default as in training")
-    parser.add_argument("--seed", type=int, default=0, help="which patches are removed")
+    add_map_options(parser)
+    parser.add_argument("--mask_ratio", type=float, help="share of patches to remove; default: as in training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mask")
     parser.add_argument(
         "--rounds",
         type=int,
         default=0,
-        help="0: maps of an encoder that sees all patches; N: mean over random masks that show each N times or more",
+        help="0: maps of the encoder with all patches visible; N: mean over random masks that show each patch at least "
+        "N times",
     )
     parser.add_argument(
-        "--ratios", type=float, nargs="*", metavar="R", help="a figure of reconstructions at these mask ratios, none "
-        f"for no figure; default {' '.join(map(str, RATIOS))} for a masked run",
+        "--ratios", type=float, nargs="*", metavar="R", help="draw reconstructions at these mask ratios; no value: no "
+        f"figure; default: {' '.join(map(str, RATIOS))} for a masked autoencoder",
     )  # fmt: skip
     return parser.parse_args(argv)
 
 
 def write_reconstruction(session: Session, study: Study, folder: Path, *, mask_ratio: float | None, seed: int) -> None:
-    """The decoder's output as .npy (C, Z, Y, X), input, reconstruction and mask as NIfTI, a figure."""
+    """Write the output of the decoder as .npy (C, Z, Y, X); input, reconstruction and mask as NIfTI; a figure."""
     model = session.model
     assert isinstance(model, PatchPredictor)
     subject, affine = study.subject, session.data.affine(study.subject)
     result = reconstruct(model, session.batch(study), mask_ratio=mask_ratio, seed=seed)
-    write_array(file_stem(folder, subject, "prediction.npy"), result.prediction[0])
+    write_array(subject_file(folder, subject, "prediction.npy"), result.prediction[0])
     pasted_CZYX, removed_ZYX = result.pasted[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy()
     for contrast, original_ZYX, pasted_ZYX in zip(study.contrasts, study.volume_CZYX, pasted_CZYX, strict=True):
-        write_nifti(file_stem(folder, subject, f"{contrast}_input.nii.gz"), original_ZYX, affine)
-        write_nifti(file_stem(folder, subject, f"{contrast}_reconstruction.nii.gz"), pasted_ZYX, affine)
-    write_nifti(file_stem(folder, subject, "removed.nii.gz"), removed_ZYX.astype(np.float32), affine)
+        write_nifti(subject_file(folder, subject, f"{contrast}_input.nii.gz"), original_ZYX, affine)
+        write_nifti(subject_file(folder, subject, f"{contrast}_reconstruction.nii.gz"), pasted_ZYX, affine)
+    write_nifti(subject_file(folder, subject, "removed.nii.gz"), removed_ZYX.astype(np.float32), affine)
     subtitle = f"{task_words(mask_ratio)} · loss {result.loss:.3f} · {session.checkpoint.stem}"
     figure = reconstruction_figure(study, result.prediction[0].cpu().numpy(), removed_ZYX, subtitle=subtitle)
-    save_png(file_stem(folder, subject, "reconstruction.png"), figure)
+    save_png(subject_file(folder, subject, "reconstruction.png"), figure)
 
 
 def write_ratios(session: Session, study: Study, folder: Path, *, ratios: Sequence[float], seed: int) -> None:
-    """A figure of reconstructions by mask ratio. The masks of a seed are nested: a larger ratio removes more."""
+    """Draw reconstructions by mask ratio. The masks of a seed are nested: a larger ratio removes more patches."""
     model = session.model
     assert isinstance(model, PatchPredictor)
-    attempts = {}
+    reconstructions = {}
     for ratio in ratios:
-        found = reconstruct(model, session.batch(study), mask_ratio=ratio, seed=seed)
-        attempts[ratio] = (found.pasted[0].cpu().numpy(), found.removed_ZYX[0].cpu().numpy(), found.loss)
-    subtitle = f"Of each pair: left what the encoder sees, right the reconstruction · {session.checkpoint.stem}"
-    figure = ratio_figure(study, attempts, subtitle=subtitle)
-    save_png(file_stem(folder, study.subject, "ratios.png"), figure)
+        result = reconstruct(model, session.batch(study), mask_ratio=ratio, seed=seed)
+        reconstructions[ratio] = (result.pasted[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), result.loss)
+    subtitle = f"Left of each pair: visible patches, right: reconstruction · {session.checkpoint.stem}"
+    figure = ratio_figure(study, reconstructions, subtitle=subtitle)
+    save_png(subject_file(folder, study.subject, "ratios.png"), figure)
 
 
-def ratios_of(run: Path, mask_ratio: float | None, asked: Sequence[float] | None, tokens: int) -> Sequence[float]:
-    """What --ratios asks for, checked; none for an autoregressive run."""
-    if asked is None:
+def choose_ratios(run: Path, mask_ratio: float | None, wanted: Sequence[float] | None, tokens: int) -> Sequence[float]:
+    """The checked values of --ratios, or its default. Empty for an autoregressive run."""
+    if wanted is None:
         return () if mask_ratio is None else RATIOS
-    if mask_ratio is None and asked:
+    if mask_ratio is None and wanted:
         raise ValueError(f"--ratios: the run {run} is autoregressive and removes no patches; drop the flag")
-    for ratio in asked:
+    for ratio in wanted:
         if not 0 < ratio < 1 or not 1 <= int(tokens * (1 - ratio)) < tokens:
-            raise ValueError(f"--ratios {ratio}: choose between 0 and 1, so that some of {tokens} patches stay visible")
-    return asked
+            raise ValueError(
+                f"--ratios {ratio}: choose a value between 0 and 1 for which some of the {tokens} patches stay visible"
+            )
+    return wanted
 
 
-def mask_ratio_of(run: Path, recorded: float | None, asked: float | None) -> float | None:
-    """What --mask_ratio asks for, else what the run was trained with; None for an autoregressive run."""
-    if recorded is None and asked is not None:
-        raise ValueError(f"--mask_ratio {asked}: the run {run} is autoregressive and removes no patches; drop the flag")
-    return recorded if asked is None else asked
+def choose_mask_ratio(run: Path, recorded: float | None, wanted: float | None) -> float | None:
+    """The value of --mask_ratio, else the ratio of training. None for an autoregressive run."""
+    if recorded is None and wanted is not None:
+        raise ValueError(
+            f"--mask_ratio {wanted}: the run {run} is autoregressive and removes no patches; drop the flag"
+        )
+    return recorded if wanted is None else wanted
 
 
 def encoder_maps(
     session: Session, study: Study, names: Sequence[str], block: int, mask_ratio: float | None, rounds: int, seed: int
 ) -> tuple[dict[str, Tensor], str]:
-    """Maps (z, y, x) by name and how they were made: of all tokens at once, or as the masked encoder saw them."""
+    """Maps (z, y, x) by name, and a description of the input: all patches visible, or random masks (rounds > 0)."""
     model, volume_BCZYX = session.model, session.batch(study)
     assert isinstance(model, PatchPredictor)
     if rounds == 0:
-        found = compute_maps(model, volume_BCZYX, names, MapOptions(block=block))
-        return {name: each.values_Bzyx[0] for name, each in found.items()}, "all patches visible"
+        spatial = compute_maps(model, volume_BCZYX, names, MapOptions(block=block))
+        return {name: each.values_Bzyx[0] for name, each in spatial.items()}, "all patches visible"
     if mask_ratio is None or not isinstance(model, MaskedAutoencoder3D):
-        raise ValueError(f"--rounds {rounds} averages over masks, which an autoregressive run has not: drop the flag")
+        raise ValueError(f"--rounds {rounds} averages over masks, but the run is autoregressive: drop the flag")
     if block not in (-1, model.config.depth - 1):
-        raise ValueError(f"--rounds {rounds} gives the encoder's final tokens: drop --block {block}")
+        raise ValueError(f"--rounds {rounds} uses the final tokens of the encoder: drop --block {block}")
     maps = {name: latent_map(name) for name in names}
-    if needy := [name for name, found in maps.items() if found.before_norm]:
+    if unsupported := [name for name, latent in maps.items() if latent.before_norm]:
         raise ValueError(
-            f"--map {needy[0]} wants tokens before the final norm, which --rounds has not: drop one of both"
+            f"--map {unsupported[0]} needs tokens before the final norm, which --rounds does not give: drop one of them"
         )
-    found = visible_tokens(model, volume_BCZYX, mask_ratio=mask_ratio, rounds=rounds, seed=seed)
-    how = (
-        f"mean over {found.masks} random masks, each patch visible in {int(found.seen_L.min())} to "
-        f"{int(found.seen_L.max())}"
-    )
-    if not found.error_B.isnan():
-        how += f", standard error of a token {found.error_B.item():.0%} of its length"
-    return {name: reduce(found.tokens_BLE, model.grid)[0].float() for name, reduce in maps.items()}, how
+    visible = visible_tokens(model, volume_BCZYX, mask_ratio=mask_ratio, rounds=rounds, seed=seed)
+    fewest, most = int(visible.seen_L.min()), int(visible.seen_L.max())
+    text = f"mean over {visible.masks} random masks, each patch visible in {fewest} to {most}"
+    if not visible.error_B.isnan():
+        text += f", standard error of a token {visible.error_B.item():.0%} of its norm"
+    return {name: latent(visible.tokens_BLE, model.grid)[0].float() for name, latent in maps.items()}, text
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -145,24 +148,20 @@ def main(argv: list[str] | None = None) -> None:
         run, "pretrain", checkpoint=args.checkpoint, data=args.data, device=args.device, fidelity=args.fidelity
     )
     subjects = choose_subjects(args.subjects, session.data.subjects)
-    mask_ratio = mask_ratio_of(run, session.config["mask_ratio"], args.mask_ratio)
-    ratios = ratios_of(run, mask_ratio, args.ratios, session.model.config.tokens)
+    mask_ratio = choose_mask_ratio(run, session.config["mask_ratio"], args.mask_ratio)
+    ratios = choose_ratios(run, mask_ratio, args.ratios, session.model.config.tokens)
     folder = output_folder(args.out, run, MAPS)
-    patients = spaces(session.data.root, args.space)
+    spaces = requested_spaces(session.data.root, args.space)
+    writer = MapWriter(folder, args.upsample, spaces, args.mosaic, args.viewer)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         write_reconstruction(session, study, folder, mask_ratio=mask_ratio, seed=args.seed)
         if ratios:
             write_ratios(session, study, folder, ratios=ratios, seed=args.seed)
-        maps, how = encoder_maps(session, study, args.map, args.block, mask_ratio, args.rounds, args.seed)
-        subtitle = f"Latent map of the pre-trained encoder · {how} · {session.checkpoint.stem}"
-        for name, map_zyx in maps.items():
-            write_map(folder, study, session.data.affine(subject), name, map_zyx, upsampling=args.upsample,
-                      subtitle=subtitle, space=patients.get(subject), mosaic=args.mosaic)  # fmt: skip
-        if args.viewer:
-            path = file_stem(folder, subject, "viewer.html")
-            write_viewer(path, study, session.data.affine(subject), maps, subtitle=subtitle)
-    say_written(folder, subjects)
+        maps, visibility = encoder_maps(session, study, args.map, args.block, mask_ratio, args.rounds, args.seed)
+        subtitle = f"Latent map of the pre-trained encoder · {visibility} · {session.checkpoint.stem}"
+        writer.write(study, session.data.affine(subject), maps, subtitle=subtitle)
+    logger.info("%d subject(s) written to %s", len(subjects), folder)
 
 
 if __name__ == "__main__":

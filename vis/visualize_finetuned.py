@@ -1,9 +1,9 @@
-"""Show where a fine-tuned classifier looks and what speaks for its class, on subjects that the fold did not train on.
+"""Write latent and class-specific maps of a fine-tuned classifier, for held-out subjects of a fold.
 
     python vis/visualize_finetuned.py                           the newest fine-tuning run, fold 0, two subjects
     python vis/visualize_finetuned.py --run runs/finetune --fold 3 --subjects EGD-0101 --map max gradient --viewer
 
-Per subject, in RUN/vis/fold_K/SUBJECT: maps (.npy, .nii.gz on the prepared and the patient's own grid, .png).
+Files of each subject, in RUN/vis/fold_K/SUBJECT: maps (.npy, .nii.gz on the prepared grid and in patient space, .png).
 """
 
 import argparse
@@ -23,18 +23,18 @@ from util.inference.open_run import choose_subjects, open_run
 from util.protocol.held_out import check_held_out, held_out, read_folds
 from util.run_folder import MAPS, fold_name
 from util.runs import newest_run
-from vis.drawing.wording import verdict
-from vis.export.map_files import add_options, file_stem, output_folder, say_written, spaces, write_map
-from vis.export.viewer import write_viewer
+from vis.drawing.wording import prediction_caption
+from vis.export.map_files import MapWriter, output_folder, requested_spaces
 from vis.maps.registry import MapOptions, compute_maps
+from vis.options import add_map_options
 
 logger = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Latent and class-specific maps of a fine-tuned classifier on held-out subjects.")
-    add_options(parser, classes=True)
-    parser.add_argument("--fold", type=int, default=0, help="whose model, and so whose held-out subjects")
+    parser = cli.Parser(description="Latent and class-specific maps of a fine-tuned classifier, for held-out subjects.")
+    add_map_options(parser, classes=True)
+    parser.add_argument("--fold", type=int, default=0, help="fold of the model and of the held-out subjects")
     return parser.parse_args(argv)
 
 
@@ -58,27 +58,23 @@ def main(argv: list[str] | None = None) -> None:
     model, labels = session.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
     folder = output_folder(args.out, run, MAPS, fold_name(args.fold))
-    patients = spaces(session.data.root, args.space)
+    spaces = requested_spaces(session.data.root, args.space)
+    writer = MapWriter(folder, args.upsample, spaces, args.mosaic, args.viewer)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
         study = session.study(subject)
         volume_BCZYX = session.batch(study)
         probability = session.probability(volume_BCZYX)
-        subtitle = verdict(session.config["label_type"], labels.get(subject), probability, args.fold)
+        subtitle = prediction_caption(session.config["label_type"], labels.get(subject), probability, args.fold)
         target = session.called(probability) if args.target is None else args.target
         options = MapOptions(args.block, target, args.steps, args.window, args.batch_size)
         maps, notes = {}, {}
-        for name, found in compute_maps(model, volume_BCZYX, args.map, options).items():
-            maps[name], completeness = found.first()
+        for name, spatial in compute_maps(model, volume_BCZYX, args.map, options).items():
+            maps[name], completeness = spatial.first()
             if completeness is not None:
                 completeness.warn(subject)
                 notes[name] = str(completeness)
-            how = f"{subtitle} · {notes[name]}" if name in notes else subtitle
-            write_map(folder, study, session.data.affine(subject), name, maps[name], upsampling=args.upsample,
-                      subtitle=how, space=patients.get(subject), mosaic=args.mosaic)  # fmt: skip
-        if args.viewer:
-            path = file_stem(folder, subject, "viewer.html")
-            write_viewer(path, study, session.data.affine(subject), maps, subtitle=subtitle, notes=notes)
-    say_written(folder, subjects)
+        writer.write(study, session.data.affine(subject), maps, subtitle=subtitle, notes=notes)
+    logger.info("%d subject(s) written to %s", len(subjects), folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tiny prepared folders and run folders for the tests of vis/: made in a moment, in the layout of the real programs."""
+"""Tiny prepared folders and run folders for the tests of vis/, in the layout of the real programs."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from util.protocol.folds import save_folds
 
 SIZE = (16, 24, 16)
 AFFINE = np.array([[2.0, 0.1, 0, -10], [-0.1, 2.0, 0, -20], [0, 0, 2.5, -30], [0, 0, 0, 1]])
-# The file that was prepared: flipped left to right, 3 voxels of air on the low side of y, and voxels of the same size.
+# The original file: flipped left to right, 3 more voxels of air at the low end of y, voxels of the same size.
 ORIGINAL_SHAPE, ORIGINAL_CROP = [16, 27, 16], [[0, 16], [3, 27], [0, 16]]
 TO_PREPARED = np.array([[-1.0, 0, 0, 15], [0, 1, 0, -3], [0, 0, 1, 0], [0, 0, 0, 1]])
 ENCODER = {"img_size": SIZE, "embed_dim": 24, "depth": 2}
@@ -40,7 +40,7 @@ def tiny_classifier(**fields):
 
 
 def write_prepared(root: Path, subjects: list[str], *, size=SIZE, affine=AFFINE) -> Path:
-    """A brain-like box with a bright tumour in air, uint8, with masks and a manifest."""
+    """Write uint8 volumes (a box of tissue with a bright tumour, surrounded by air), masks and a manifest."""
     for seed, subject in enumerate(subjects):
         generator = np.random.default_rng(seed)
         tumour = np.zeros(size, np.uint8)
@@ -78,7 +78,7 @@ def manifest_row(subject: str, affine: np.ndarray) -> ManifestRow:
 
 
 def write_run(folder: Path, kind: str, name: str, model: nn.Module, data: Path, **config) -> dict:
-    """config.json of a run, as the training programs write it."""
+    """Write config.json of a run, as the training programs do."""
     content = {
         "kind": kind,
         "model": {"name": name, "fields": asdict(model.config)},
@@ -103,7 +103,7 @@ def write_metrics(folder: Path, rows: list[dict]) -> None:
 
 
 def write_pretrain_run(folder: Path, data: Path, **fields) -> Path:
-    """Two checkpoints of different weights; losses 0.9, 0.4 against a baseline of 0.8."""
+    """Write two checkpoints with different weights; losses 0.9 and 0.4, baseline 0.8."""
     mae = tiny_mae(**fields)
     write_run(folder, "pretrain", "mae_3d_vim_tiny_patch8", mae, data, mask_ratio=0.5)
     save_weights(folder / "checkpoint-1.pth", mae)
@@ -118,7 +118,7 @@ def write_pretrain_run(folder: Path, data: Path, **fields) -> Path:
 
 
 def write_autoregressive_run(folder: Path, data: Path, **fields) -> Path:
-    """One checkpoint of an autoregressive model."""
+    """Write one checkpoint of an autoregressive model."""
     model = tiny_ar(**fields)
     write_run(folder, "pretrain", "ar_3d_vim_tiny_patch8", model, data, objective="ar", mask_ratio=None)
     save_weights(folder / "checkpoint-0.pth", model)
@@ -127,7 +127,7 @@ def write_autoregressive_run(folder: Path, data: Path, **fields) -> Path:
 
 
 def write_finetune_run(folder: Path, data: Path, subjects: list[str], *, finetune: Path | None = None) -> Path:
-    """Two folds, subjects alternating between them and, in pairs, between classes."""
+    """Write a run with two folds. Subjects alternate between folds and, in pairs, between classes."""
     classifier = tiny_classifier()
     write_run(folder, "finetune", "vim_3d_tiny_patch8", classifier, data, label_type="IDH", k_fold=2, n_unknown=3,
               finetune=str(finetune) if finetune else None)  # fmt: skip
@@ -155,5 +155,5 @@ def write_finetune_run(folder: Path, data: Path, subjects: list[str], *, finetun
 
 
 def texts(figure) -> list[str]:
-    """Every piece of text in a matplotlib figure."""
+    """All texts of a matplotlib figure."""
     return [found.get_text() for found in figure.findobj(Text) if found.get_text()]

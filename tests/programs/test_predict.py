@@ -1,4 +1,4 @@
-"""The real program: runs trained on EGD-like studies, patients in layouts that training never saw."""
+"""predict.py with real runs: trained on EGD-like studies, patients in a layout that training did not have."""
 
 import csv
 import json
@@ -64,12 +64,12 @@ def idh(prepared, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def codeletion(prepared, tmp_path_factory):
-    """Trained to do without contrasts."""
+    """Trained with contrast dropout."""
     return train(prepared, tmp_path_factory.mktemp("1p19q"), "1p19q", "--contrast_dropout", "0.4")
 
 
 def patient(root, name="BraTS-GLI-0001", contrasts=CONTRASTS, affine=AFFINE, change=lambda volume: volume):
-    """In BraTS' layout of 2023, another orientation and voxel size than training had."""
+    """The layout of BraTS 2023, with another orientation and voxel size than in training."""
     for contrast in contrasts:
         volume = change(brain_volume(1000 + CONTRASTS.index(contrast)))
         write_nifti(root / name / f"{name}-{BRATS_2023[contrast]}.nii.gz", volume, affine)
@@ -84,7 +84,7 @@ def report(tmp_path, name="BraTS-GLI-0001"):
     return json.loads((tmp_path / "out" / name / "report.json").read_text())
 
 
-def test_a_patient_from_a_layout_that_training_never_saw(tmp_path, idh, codeletion, caplog):
+def test_a_patient_with_a_layout_that_training_did_not_have(tmp_path, idh, codeletion, caplog):
     turned = np.array([[0, 0, 1.5, -12], [1.1, 0, 0, -9], [0, -0.9, 0, 40], [0, 0, 0, 1]])  # another orientation
     folder = patient(tmp_path, affine=turned)
     with caplog.at_level("INFO", "predict"):
@@ -119,7 +119,7 @@ def test_a_patient_from_a_layout_that_training_never_saw(tmp_path, idh, codeleti
 
 
 def test_preparation_and_probability_are_those_of_training(tmp_path, prepared, idh):
-    """A training subject, given as raw files, is computed from the very volume that training read."""
+    """A training subject, given as raw files, has the same volume as in training."""
     raw = tmp_path / "EGD-03"
     for position, contrast in enumerate(CONTRASTS):
         write_nifti(raw / f"{EGD[contrast]}.nii.gz", brain_volume(30 + position))
@@ -133,8 +133,8 @@ def test_preparation_and_probability_are_those_of_training(tmp_path, prepared, i
     assert config["data"]["preparation"] == {"size": [16, 16, 16], "percentiles": [2.0, 98.0], "margin": 2}
 
 
-def test_probabilities_are_those_that_a_calibrated_run_reports(tmp_path, prepared):
-    """Averaged weights, the epoch chosen on validation, mirror images, temperature and threshold of each fold."""
+def test_probabilities_agree_with_the_results_of_a_calibrated_run(tmp_path, prepared):
+    """Averaged weights, an epoch selected on validation, mirror images, temperature and threshold of each fold."""
     out = train(prepared, tmp_path / "run", "IDH", "--epochs", "2", "--val_fraction", "0.3", "--select", "best_val",
                 "--calibrate", "temperature", "--threshold", "val", "--tta", "flip", "--ema", "0.9",
                 "--lr", "1e-2")  # fmt: skip
@@ -154,7 +154,7 @@ def test_probabilities_are_those_that_a_calibrated_run_reports(tmp_path, prepare
         run(tmp_path, raw, "--run", out)
 
 
-def test_named_files_give_what_their_folder_gives(tmp_path, idh):
+def test_named_files_give_the_same_result_as_their_folder(tmp_path, idh):
     folder = patient(tmp_path)
     run(tmp_path, folder, "--run", idh, "--reference", "0")
     names = {contrast: next(folder.glob(f"*{BRATS_2023[contrast]}*")) for contrast in CONTRASTS}
@@ -164,20 +164,20 @@ def test_named_files_give_what_their_folder_gives(tmp_path, idh):
     assert report(tmp_path)["runs"][0]["probability"] == before
 
 
-def test_missing_contrasts_need_a_run_that_was_trained_for_it(tmp_path, idh, codeletion):
+def test_missing_contrasts_need_a_run_with_contrast_dropout(tmp_path, idh, codeletion):
     folder = patient(tmp_path, contrasts=("flair", "t1ce"))
     with pytest.raises(ValueError, match=r"t1, t2 missing, and .* was trained with all of .*--contrast_dropout"):
         run(tmp_path, folder, "--run", idh)
     assert run(tmp_path, folder, "--run", codeletion) == 0
     facts = report(tmp_path)
     assert facts["missing_contrasts"] == ["t1", "t2"]
-    assert "without t1, t2" in facts["unlike_training"]
+    assert "missing contrasts: t1, t2" in facts["unlike_training"]
     assert facts["runs"][0]["novelty"]["n"] == SUBJECTS  # compared with subjects that lack the same
     with pytest.raises(ValueError, match="none of t1, t2, t1ce, flair is there"):
         predict.open_ensemble(codeletion, predict.torch.device("cpu")).check_contrasts(CONTRASTS)
 
 
-def test_a_list_of_patients_gives_a_table_and_one_bad_patient_stops_no_other(tmp_path, idh, codeletion, caplog):
+def test_several_patients_give_a_table_and_a_bad_one_does_not_stop_the_others(tmp_path, idh, codeletion, caplog):
     good, lacking = patient(tmp_path, "A"), patient(tmp_path, "B", contrasts=("t1",))
     (tmp_path / "C").mkdir()
     assert run(tmp_path, good, lacking, tmp_path / "C", "--run", idh, "--reference", "0", "--map") == 1
@@ -222,7 +222,7 @@ def test_wrong_runs_are_named(tmp_path, prepared, idh, codeletion):
         run(tmp_path, folder, "--run", empty)
 
 
-def test_without_the_training_data_the_comparison_is_left_out_and_said(tmp_path, idh):
+def test_without_the_training_data_there_is_no_comparison(tmp_path, idh):
     moved = tmp_path / "moved"
     shutil.copytree(idh, moved, ignore=shutil.ignore_patterns("reference"))
     config = json.loads((idh / "config.json").read_text())
@@ -232,7 +232,7 @@ def test_without_the_training_data_the_comparison_is_left_out_and_said(tmp_path,
     found = report(tmp_path)["runs"][0]
     assert found["novelty"] is None
     assert "are not there" in found["novelty_not_judged"]
-    assert "not judged" in (tmp_path / "out" / "BraTS-GLI-0001" / "report.html").read_text()
+    assert "not compared" in (tmp_path / "out" / "BraTS-GLI-0001" / "report.html").read_text()
 
 
 def test_a_scan_whose_features_lie_far_away_is_flagged(tmp_path, idh, monkeypatch):
@@ -249,8 +249,10 @@ def test_a_scan_whose_features_lie_far_away_is_flagged(tmp_path, idh, monkeypatc
     monkeypatch.setattr(predict.FoldEnsemble, "opinion", elsewhere)
     run(tmp_path, folder, "--run", idh)
     assert report(tmp_path)["runs"][0]["novelty"]["unlike"]
-    assert "IDH: features" in report(tmp_path)["unlike_training"][0]
-    assert "Unlike the scans of training" in (tmp_path / "out" / "BraTS-GLI-0001" / "report.html").read_text()
+    assert "IDH: the distance to held-out subjects" in report(tmp_path)["unlike_training"][0]
+    assert (
+        "This scan differs from the training data" in (tmp_path / "out" / "BraTS-GLI-0001" / "report.html").read_text()
+    )
 
 
 def test_thick_slices_and_a_cut_brain_are_warned_about(tmp_path, idh):
@@ -277,7 +279,7 @@ def test_options_have_an_effect(tmp_path, idh):
     assert report(tmp_path)["runs"][0]["novelty_not_judged"] == "--reference 0"
 
 
-def test_a_map_speaks_for_the_class_that_is_called(tmp_path, idh):
+def test_a_class_specific_map_explains_the_predicted_class(tmp_path, idh):
     folder = patient(tmp_path)
     run(tmp_path, folder, "--run", idh, "--reference", "0", "--map", "gradient")
     called = report(tmp_path)["runs"][0]["decision"]
@@ -286,22 +288,20 @@ def test_a_map_speaks_for_the_class_that_is_called(tmp_path, idh):
     assert f'<a href="{folder.name}_IDH_viewer.html">' in html
 
 
-def test_how_complete_integrated_gradients_are_stands_beside_the_map_and_in_the_report(
-    tmp_path, idh, caplog, monkeypatch
-):
+def test_the_completeness_gap_is_in_the_report_and_the_viewer(tmp_path, idh, caplog, monkeypatch):
     folder = patient(tmp_path)
     run(tmp_path, folder, "--run", idh, "--reference", "0", "--map", "max", "integrated")
     completeness = report(tmp_path)["runs"][0]["completeness"]
     assert list(completeness) == ["integrated"]
     assert completeness["integrated"]["is_complete"]
     assert 0 <= completeness["integrated"]["gap"] <= 0.02
-    said = f"parts miss {completeness['integrated']['gap']:.1%} of the log-odds"
+    said = f"completeness gap {completeness['integrated']['gap']:.1%} ("
     for file in ("report.html", f"{folder.name}_IDH_viewer.html"):
         assert said in (tmp_path / "out" / folder.name / file).read_text()
-    assert "do not trust this map" not in caplog.text
+    assert "this map is not reliable" not in caplog.text
     monkeypatch.setattr("vis.maps.path_integral.TOLERANCE", -1.0)
     run(tmp_path, folder, "--run", idh, "--reference", "0", "--map", "integrated")
-    assert caplog.text.count("do not trust this map") == 1
+    assert caplog.text.count("this map is not reliable") == 1
 
 
 def test_an_impossible_combination_is_shown_as_such(tmp_path, idh, codeletion, monkeypatch):

@@ -1,4 +1,4 @@
-"""The real program on a tiny run: held-out subjects only, files, and every option."""
+"""check_maps.py on a tiny run: held-out subjects only, its files, and every option."""
 
 import csv
 import json
@@ -38,9 +38,9 @@ def _quiet(monkeypatch):
 
 @pytest.fixture
 def check(run, tmp_path, monkeypatch):
-    """Run the program without drawing, return scores by (subject, method) and the facts."""
+    """Run the program without drawing. Returns the scores by (subject, method) and the facts."""
     monkeypatch.setattr(vis.check_maps, "save_png", lambda path, figure: None)
-    monkeypatch.setattr(vis.check_maps, "truth_chart", lambda *_, **__: None)
+    monkeypatch.setattr(vis.check_maps, "map_check_chart", lambda *_, **__: None)
 
     def check(*flags, maps=("max",)):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -69,7 +69,7 @@ def test_folds_and_subjects_choose_who_is_scored(check):
     assert {subject for subject, _ in check("--subjects", "1", "--sanity", "0")[0]} == {"A", "B"}
 
 
-def test_maps_and_how_they_are_computed(check):
+def test_map_options_have_an_effect(check):
     maps = ("max", "integrated", "occlusion")
     plain = check("--folds", "0", "--sanity", "0", "--window", "1", maps=maps)[0]
     for method, flags in (
@@ -82,7 +82,7 @@ def test_maps_and_how_they_are_computed(check):
         assert any(changed[s, method][score] != plain[s, method][score] for s in ("A", "C") for score in scores)
 
 
-def test_batch_size_bounds_what_is_computed_at_once(check, monkeypatch):
+def test_batch_size_is_the_largest_batch(check, monkeypatch):
     sizes, forward = [], VolumeClassifier.forward
     monkeypatch.setattr(VolumeClassifier, "forward", lambda self, x: sizes.append(len(x)) or forward(self, x))
     check("--folds", "0", "--sanity", "0", "--batch_size", "3", maps=("occlusion",))
@@ -101,7 +101,7 @@ def test_sanity_and_shuffled_labels_fill_their_scores(run, check):
 
 
 def test_stability_between_folds_and_seeds(run, check):
-    """The seed's run holds the same subjects out, with weights of its own."""
+    """The run with another seed holds out the same subjects but has other weights."""
     seed = run.parent / "seed"
     shutil.copytree(run, seed)
     other = tiny_classifier()
@@ -117,7 +117,7 @@ def test_stability_between_folds_and_seeds(run, check):
     assert rows["A", "max"]["fold_similarity"] == rows["A", "max"]["seed_similarity"] == ""
 
 
-def test_runs_to_compare_with_are_what_they_must_be(run, check):
+def test_comparison_runs_must_fit_to_their_flags(run, check):
     with pytest.raises(ValueError, match=r"--shuffled .* was trained with --control none"):
         check("--shuffled", str(run))
     for wrong in (run, run.parent / "shuffled"):

@@ -1,4 +1,4 @@
-"""Every subset of contrasts is scored on held-out subjects, as the model really computes it."""
+"""Every subset of contrasts is scored on held-out subjects, with the predictions of the model."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def test_fifteen_subsets_the_largest_first():
     assert (found[0], found[-1]) == (("t1", "t2", "t1ce", "flair"), ("flair",))
 
 
-def test_rows_are_what_the_model_says_of_held_out_subjects(run, tmp_path):
+def test_rows_are_scores_of_held_out_subjects(run, tmp_path):
     model = train_for_missing(run)
     main(["--run", str(run), "--device", "cpu", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "contrasts.json").read_text())["rows"]

@@ -1,4 +1,4 @@
-"""The report: one offline file that says what was run, and in which nobody's text becomes markup."""
+"""The report: one offline file with results and provenance, in which no text becomes markup."""
 
 import re
 import subprocess
@@ -82,7 +82,7 @@ def test_subject_name_is_text_and_no_markup(html):
 
 def test_numbers_and_provenance_are_there(html):
     text = Tags(html).text
-    numbers = ("0.912", "0.012", "0.400", "50% below", "unknown, left out: 3")
+    numbers = ("0.912", "0.012", "0.400", "50% below", "3 of unknown label were excluded")
     provenance = ("main_pretrain.py --model", "git abc123", "torch 2.14.1", "x86_64 Linux")
     for words in (*numbers, *provenance, "held out in fold 0", "not among the pre-training subjects"):
         assert words in text, words
@@ -105,7 +105,7 @@ def test_phantoms_get_a_banner_and_others_do_not(runs, html, tmp_path):
     assert "Simulated phantoms, not patients" in (tmp_path / "phantom.html").read_text(encoding="utf-8")
 
 
-def test_each_half_alone(runs, tmp_path):
+def test_each_kind_of_run_alone(runs, tmp_path):
     main(["--pretrain", str(runs[0]), "--out", str(tmp_path / "a.html"), "--examples", "1", "--device", "cpu"])
     text = Tags((tmp_path / "a.html").read_text(encoding="utf-8")).text
     assert "cross-validation" not in text
@@ -114,10 +114,10 @@ def test_each_half_alone(runs, tmp_path):
     assert "removed patches" not in Tags((tmp_path / "b.html").read_text(encoding="utf-8")).text
 
 
-def test_default_place_is_the_finetuning_run(runs):
+def test_the_default_folder_is_the_finetuning_run(runs):
     main(["--finetune", str(runs[1]), "--examples", "0", "--device", "cpu"])
     text = (runs[1] / "report.html").read_text(encoding="utf-8")
-    assert "After 2 epochs" in text  # the pre-training that it started from came along
+    assert "After 2 epochs" in text  # includes its pre-training run
 
 
 def test_examples_flag_sets_their_number(runs, tmp_path):
@@ -135,13 +135,13 @@ def test_without_examples_no_model_is_opened(runs, tmp_path, monkeypatch):
     write_report(*runs, tmp_path / "r.html", examples=0)
 
 
-def test_data_that_moved_away_cost_the_pictures_only(runs, tmp_path):
+def test_without_the_data_the_report_has_no_examples(runs, tmp_path):
     data = write_prepared(tmp_path / "data", ["P", "Q"])
     run = write_pretrain_run(tmp_path / "run", data)
     data.rename(tmp_path / "elsewhere")
     write_report(run, None, tmp_path / "r.html", device="cpu")
     text = Tags((tmp_path / "r.html").read_text(encoding="utf-8")).text
-    assert "No example pictures" in text
+    assert "No example figures" in text
     assert "After 2 epochs" in text
 
 

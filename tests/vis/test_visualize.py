@@ -1,4 +1,4 @@
-"""The real program on a tiny run: what it writes, and that every flag has an effect."""
+"""visualize.py on a tiny run: its files, and the effect of every flag."""
 
 import os
 import subprocess
@@ -66,7 +66,7 @@ def load(folder, name):
     return np.asanyarray(nibabel.load(folder / "A" / name).dataobj)
 
 
-def test_everything_is_written_in_the_place_of_the_volume(show):
+def test_all_files_are_on_the_grid_of_the_volume(show):
     folder = show("out", "--map", "max", "norm", "pca")
     names = {path.name for path in (folder / "A").iterdir()}
     maps = {f"A_map-{name}{suffix}" for name in ("max", "norm", "pca") for suffix in (".npy", ".nii.gz", ".png")}
@@ -98,17 +98,19 @@ def test_mask_ratio_of_the_run_unless_given(show):
 @pytest.mark.usefixtures("no_pictures")
 def test_reconstructions_at_several_mask_ratios(show, monkeypatch):
     shown = []
-    monkeypatch.setattr(vis.visualize, "ratio_figure", lambda study, attempts, **_: shown.append(attempts))
+    monkeypatch.setattr(
+        vis.visualize, "ratio_figure", lambda study, reconstructions, **_: shown.append(reconstructions)
+    )
     show("default")
     show("two", "--ratios", "0.75", "0.5")
     show("none", "--ratios")
-    assert [list(attempts) for attempts in shown] == [[0.25, 0.5, 0.75, 0.9], [0.75, 0.5]]
+    assert [list(reconstructions) for reconstructions in shown] == [[0.25, 0.5, 0.75, 0.9], [0.75, 0.5]]
     few, many = (shown[1][ratio] for ratio in (0.5, 0.75))
     assert (few[1].mean(), many[1].mean()) == pytest.approx((0.5, 0.75))
     assert many[1][few[1]].all()  # nested
     np.testing.assert_array_equal(few[0][:, ~many[1]], many[0][:, ~many[1]])
     for wrong in ("0", "1", "0.99"):
-        with pytest.raises(ValueError, match=f"--ratios {float(wrong)}: choose between 0 and 1"):
+        with pytest.raises(ValueError, match=f"--ratios {float(wrong)}: choose a value between 0 and 1"):
             show("wrong", "--ratios", wrong)
 
 
@@ -176,9 +178,9 @@ def test_program_starts_in_its_own_folder_and_writes_into_the_run(run):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_masked_encoder_is_averaged_over_masks_that_cover_every_place(show, run, monkeypatch):
+def test_tokens_of_a_masked_encoder_are_averaged_over_masks_that_show_every_patch(show, run, monkeypatch):
     said = []
-    monkeypatch.setattr(vis.visualize, "write_map", lambda *_, subtitle, **__: said.append(subtitle))
+    monkeypatch.setattr(vis.visualize.MapWriter, "write", lambda *_, subtitle, **__: said.append(subtitle))
     show("all")
     show("masked", "--rounds", "3", "--mask_ratio", "0.75")
     assert "all patches visible" in said[0]

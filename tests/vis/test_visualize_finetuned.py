@@ -1,4 +1,4 @@
-"""Maps of a fine-tuned fold: only of subjects that it did not train on."""
+"""visualize_finetuned.py on a tiny run: maps of held-out subjects only, and the effect of every flag."""
 
 import shutil
 
@@ -65,7 +65,7 @@ def test_figure_says_label_probability_and_fold(run, tmp_path, monkeypatch):
     assert "D" in drawn[0]
 
 
-def test_default_place_names_the_fold(run):
+def test_the_default_folder_names_the_fold(run):
     show(run, "--subjects", "A")
     assert (run / "vis" / "fold_0" / "A" / "A_map-max.nii.gz").exists()
 
@@ -113,7 +113,7 @@ def test_every_option_of_class_specific_maps_has_an_effect(run, tmp_path, monkey
     same, other = (shown(f"target{t}", "gradient", "--target", str(t)) for t in (predicted, 1 - predicted))
     np.testing.assert_allclose(maps(same, "gradient"), maps(plain, "gradient"))
     np.testing.assert_allclose(maps(other, "gradient"), -maps(plain, "gradient"), atol=1e-6)
-    monkeypatch.setattr("vis.maps.path_integral.DOUBLINGS", 0)  # else few steps become as many as are needed
+    monkeypatch.setattr("vis.maps.path_integral.DOUBLINGS", 0)  # otherwise the steps are doubled until the gap is small
     changed = {"gradient": ("--block", "0"), "integrated": ("--steps", "2"), "occlusion": ("--window", "2")}
     for name, flags in changed.items():
         assert not np.allclose(maps(shown(name, name, *flags), name), maps(plain, name), atol=1e-7)
@@ -124,10 +124,10 @@ def test_every_option_of_class_specific_maps_has_an_effect(run, tmp_path, monkey
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_the_class_explained_is_the_one_that_the_run_calls(run, tmp_path):
+def test_the_explained_class_is_the_decision_of_the_run(run, tmp_path):
     moved, found = tmp_path / "run", []
     shutil.copytree(run, moved)
-    for threshold in (0.0, 1.0):  # everybody is called class 1, then nobody
+    for threshold in (0.0, 1.0):  # all subjects are class 1, then none
         Decision(threshold=threshold).save(moved / "fold_0")
         show(moved, "--out", str(tmp_path / f"{threshold}"), "--subjects", "A", "--map", "gradient")
         found.append(maps(tmp_path / f"{threshold}", "gradient"))
@@ -142,7 +142,7 @@ def record_batches(sizes, forward):
     return recorded
 
 
-def test_mosaic_viewer_and_the_patients_grid_are_written_on_demand(run, tmp_path):
+def test_mosaic_viewer_and_patient_space_are_optional(run, tmp_path):
     show(run, "--out", str(tmp_path / "more"), "--subjects", "A", "--mosaic", "--viewer")
     show(run, "--out", str(tmp_path / "less"), "--subjects", "A", "--space", "prepared")
     more, less = ({path.name for path in (tmp_path / place / "A").iterdir()} for place in ("more", "less"))

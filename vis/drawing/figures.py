@@ -1,4 +1,4 @@
-"""Figures of one subject: what the autoencoder reconstructs, and where a latent map is high."""
+"""Figures of one subject: reconstructions and maps, in anatomical planes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,19 +13,19 @@ from util.inference.study import Study
 from vis.drawing.planes import LEFT_LETTER, PLANES, REMOVED_TONE, cut
 from vis.drawing.style import MUTED, NOTICE, PHANTOM_NOTICE, SKY, panel_page, styled
 from vis.drawing.wording import CONTRAST_NAMES
-from vis.maps.registry import method
+from vis.maps.registry import map_kind
 
 ERROR_MAP = "magma"
 OVERLAY_ALPHA = 0.55
 REMOVED_COLOUR = np.array([REMOVED_TONE * 0.92, REMOVED_TONE, REMOVED_TONE * 1.25])
-# Safe for colour-blind readers; the signed one is dark in the middle, so that 0 leaves the tissue visible.
+# Both are colour-blind safe. The signed one is dark in the middle, so that the tissue stays visible where a map is 0.
 SEQUENTIAL = "inferno"
 SIGNED = LinearSegmentedColormap.from_list("sky-black-orange", [SKY, "#0072B2", "#101418", "#D55E00", "#F0B060"])
 MAP_BACKGROUNDS = ("t1ce", "flair")
 CAPTIONS = {"input": "input", "masked": "masked", "prediction": "decoder output", "pasted": "reconstruction",
             "error": "|error|"}  # fmt: skip
 Place = tuple[int, int, int]  # (z, y, x)
-BAR_WIDTH = 1.2  # inches kept free at the right for a colour bar and its text
+BAR_WIDTH = 1.2  # inches at the right, for a colour bar and its label
 
 
 @styled
@@ -38,9 +38,10 @@ def reconstruction_figure(
     planes: Sequence[str] = tuple(PLANES),
     panel: float = 1.25,
 ) -> Figure:
-    """A row per contrast; for each plane input | masked | reconstruction (pasted) | absolute error on removed patches.
+    """One row per contrast. Columns for each plane: input, masked input, reconstruction, absolute error.
 
-    With a single plane the decoder's whole output, unpasted, gets a column of its own.
+    The reconstruction shows visible patches from the input and removed patches from the prediction. With a single plane
+    another column shows the complete output of the decoder.
     """
     pasted_CZYX = np.where(removed_ZYX, prediction_CZYX, study.volume_CZYX)
     error_CZYX = np.abs(pasted_CZYX - study.volume_CZYX)
@@ -87,23 +88,25 @@ def map_figure(
     panel: float = 1.9,
     centres: Mapping[str, Place] | None = None,
 ) -> Figure:
-    """A row per plane: t1ce and flair (those present, else the first contrast), the same under the map, the map alone.
+    """One row per plane. Columns: the background contrasts, the same with the map overlaid, the map alone.
 
-    centres: (z, y, x) that planes go through, by what stands there; default the tumour's centre or the brain's middle.
-    The colours span the map's values inside the brain; outside the brain the overlay is left out, the map alone is not.
+    The backgrounds are t1ce and flair if the study has them, else its first contrast. The colour scale covers the
+    values inside the brain; the overlay is limited to the brain.
+
+    centres: (z, y, x) that the planes go through, by description. Default: the centre of the tumour, or of the brain.
     """
     backgrounds = [c for c in MAP_BACKGROUNDS if c in study.contrasts] or [study.contrasts[0]]
-    shown = method(name)
-    scale, colours = map_colours(map_ZYX[study.brain_ZYX], shown.signed)
+    kind = map_kind(name)
+    scale, colours = map_colours(map_ZYX[study.brain_ZYX], kind.signed)
     grey_CZYX = study.grey(study.volume_CZYX)
     columns = [*((c, False) for c in backgrounds), *((c, True) for c in backgrounds), (None, True)]
     notice = figure_notice(study, outline=study.segmentation_ZYX is not None)
     places = centres or {"": study.focus}
-    lines = [(what, plane, place[PLANES[plane]]) for what, place in places.items() for plane in PLANES]
+    lines = [(label, plane, place[PLANES[plane]]) for label, place in places.items() for plane in PLANES]
     figure, axes = panel_page(len(lines), len(columns), panel=panel, title=study.subject, subtitle=subtitle,
                               left=1.25 if centres else 0.85,
                               right=BAR_WIDTH, notice=notice)  # fmt: skip
-    for line, (what, plane, index) in zip(axes, lines, strict=True):
+    for line, (label, plane, index) in zip(axes, lines, strict=True):
         axis = PLANES[plane]
         values = cut(map_ZYX, axis, index)
         outside = cut(~study.brain_ZYX, axis, index)
@@ -116,18 +119,20 @@ def map_figure(
                 target.imshow(shown_values, cmap=colours, norm=scale, alpha=alpha, interpolation="nearest")
             draw_outline(target, study, axis, index)
         letter_side(line[0], plane, study)
-        label = f"{plane.capitalize()}\n{what}" if what else plane.capitalize()
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6, fontsize=8 if what else None)
+        text = f"{plane.capitalize()}\n{label}" if label else plane.capitalize()
+        line[0].set_ylabel(text, rotation=0, ha="right", va="center", labelpad=6, fontsize=8 if label else None)
     for target, (contrast, mapped) in zip(axes[0], columns, strict=True):
         text = "map alone" if contrast is None else CONTRAST_NAMES[contrast] + (" + map" if mapped else "")
         target.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=4)
-    colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
+    colour_bar(figure, axes, scale, colours, f"{kind.title}\n({kind.unit})")
     return figure
 
 
 def peak(study: Study, map_ZYX: np.ndarray, signed: bool) -> Place:
-    """(z, y, x) of the brain's voxel where the map is largest (a signed one: farthest from 0); of several equal ones,
-    as in a patch, the one nearest their centre."""
+    """(z, y, x) of the brain voxel with the largest value of the map (signed map: largest absolute value).
+
+    Among equal voxels, as in a patch, the one nearest to their centre.
+    """
     values = np.where(study.brain_ZYX, np.abs(map_ZYX) if signed else map_ZYX, -np.inf)
     largest = np.argwhere(values == values.max())
     z, y, x = largest[((largest - largest.mean(axis=0)) ** 2).sum(axis=1).argmin()]
@@ -135,7 +140,7 @@ def peak(study: Study, map_ZYX: np.ndarray, signed: bool) -> Place:
 
 
 def map_colours(values: np.ndarray, signed: bool) -> tuple[Normalize, Colormap]:
-    """Scale and colours for a map, from its values inside the brain."""
+    """Colour scale and colour map for the values of a map inside the brain."""
     return _map_scale(values, signed), SIGNED if signed else colormaps[SEQUENTIAL]
 
 
@@ -148,16 +153,18 @@ def _map_scale(values: np.ndarray, signed: bool) -> Normalize:
 
 
 def show_grey(target: Axes, image: np.ndarray) -> None:
+    """Show grey levels in [0, 1]."""
     target.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def show_masked(target: Axes, image: np.ndarray, removed: np.ndarray) -> None:
-    """A grey image whose removed pixels are of one colour that tissue has not."""
+    """Show grey levels in [0, 1], with the removed pixels in one colour."""
     coloured = image[..., None].repeat(3, axis=2)
     target.imshow(np.where(removed[..., None], REMOVED_COLOUR, coloured), interpolation="nearest")
 
 
 def draw_outline(target: Axes, study: Study, axis: int, index: int) -> None:
+    """Draw the outline of the tumour mask, if there is one."""
     if study.segmentation_ZYX is None:
         return
     tumour = cut(study.segmentation_ZYX > 0, axis, index)
@@ -166,12 +173,13 @@ def draw_outline(target: Axes, study: Study, axis: int, index: int) -> None:
 
 
 def letter_side(target: Axes, plane: str, study: Study) -> None:
+    """Mark the side of the patient at the left edge, if the orientation is known."""
     if study.oriented:
         target.text(0.03, 0.5, LEFT_LETTER[plane], transform=target.transAxes, color="white", fontsize=7, va="center")
 
 
 def colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize, colours, label: str) -> None:
-    """A bar beside the lowest right panel, drawn opaque."""
+    """Draw a colour bar at the right of the last panel."""
     width, height = figure.get_size_inches()
     beside = axes[-1][-1].get_position()
     bar_axes = figure.add_axes((beside.x1 + 0.12 / width, beside.y0, 0.12 / width, 1.9 / height))
@@ -184,6 +192,7 @@ def colour_bar(figure: Figure, axes: Sequence[Sequence[Axes]], scale: Normalize,
 
 
 def figure_notice(study: Study, *, outline: bool = False) -> str:
-    sides = "Radiological view: R = patient's right, A = anterior. " if study.oriented else ""
+    """The line below a figure: orientation, outline, simulated data, intended use."""
+    sides = "Radiological view: R = right of the patient, A = anterior. " if study.oriented else ""
     mask = "White outline: tumour mask. " if outline else ""
     return sides + mask + (PHANTOM_NOTICE if study.phantom else "") + NOTICE

@@ -1,5 +1,4 @@
-"""Many slices at a glance: one subject's whole map, reconstructions by mask ratio, the mean map of each
-class."""
+"""Figures of many slices: a map of the whole brain, reconstructions by mask ratio, mean maps per class."""
 
 from collections.abc import Mapping
 
@@ -21,14 +20,14 @@ from vis.drawing.figures import (
 from vis.drawing.planes import PLANES, cut
 from vis.drawing.style import panel_page, styled
 from vis.drawing.wording import CONTRAST_NAMES
-from vis.maps.registry import method
+from vis.maps.registry import map_kind
 
 COLUMNS = 6
-PREFERRED = ("flair", "t1ce", "t2")  # what lies under a mosaic's map: the first of these that a study has
+PREFERRED = ("flair", "t1ce", "t2")  # backgrounds of a map, the best first
 
 
 def background(contrasts: tuple[str, ...]) -> str:
-    """The contrast shown under a map where there is room for one."""
+    """The contrast under a map in figures with a single background."""
     return next((name for name in PREFERRED if name in contrasts), contrasts[0])
 
 
@@ -36,16 +35,17 @@ def background(contrasts: tuple[str, ...]) -> str:
 def mosaic_figure(
     study: Study, map_ZYX: np.ndarray, name: str, *, subtitle: str, rows: int = 4, panel: float = 1.25
 ) -> Figure:
-    """Axial slices from the brain's bottom to its top, evenly spaced, each under the map with the tumour's outline."""
-    shown, contrast = method(name), background(study.contrasts)
-    scale, colours = map_colours(map_ZYX[study.brain_ZYX], shown.signed)
+    """Evenly spaced axial slices of the whole brain, with the map overlaid and the tumour outlined."""
+    kind, contrast = map_kind(name), background(study.contrasts)
+    scale, colours = map_colours(map_ZYX[study.brain_ZYX], kind.signed)
     grey_ZYX = study.grey(study.volume_CZYX)[study.contrasts.index(contrast)]
     occupied = np.flatnonzero(study.brain_ZYX.any(axis=(1, 2)))
     count = rows * COLUMNS
-    slices = np.linspace(occupied[0], occupied[-1], count + 2).round().astype(int)[1:-1]  # the ends are nearly empty
+    # The first and the last slice of the brain are nearly empty.
+    slices = np.linspace(occupied[0], occupied[-1], count + 2).round().astype(int)[1:-1]
     figure, axes = panel_page(
         rows, COLUMNS, panel=panel, title=study.subject, left=0.3, right=BAR_WIDTH,
-        subtitle=f"{subtitle} · {CONTRAST_NAMES[contrast]} under the map",
+        subtitle=f"{subtitle} · background {CONTRAST_NAMES[contrast]}",
         notice=figure_notice(study, outline=study.segmentation_ZYX is not None),
     )  # fmt: skip
     for target, index in zip([axis for line in axes for axis in line], slices, strict=True):
@@ -55,26 +55,31 @@ def mosaic_figure(
         target.imshow(values, cmap=colours, norm=scale, alpha=OVERLAY_ALPHA, interpolation="nearest")
         draw_outline(target, study, 0, index)
         target.text(0.03, 0.04, f"z {index}", transform=target.transAxes, color="white", fontsize=6)
-    colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
+    colour_bar(figure, axes, scale, colours, f"{kind.title}\n({kind.unit})")
     return figure
 
 
 @styled
 def ratio_figure(
-    study: Study, attempts: Mapping[float, tuple[np.ndarray, np.ndarray, float]], *, subtitle: str, panel: float = 1.25
+    study: Study,
+    reconstructions: Mapping[float, tuple[np.ndarray, np.ndarray, float]],
+    *,
+    subtitle: str,
+    panel: float = 1.25,
 ) -> Figure:
-    """Below the input a row per mask ratio: for each contrast what was left visible, and the reconstruction, in the
-    axial plane through the tumour's centre.
+    """The input, then one row per mask ratio: for each contrast the visible patches and the reconstruction.
 
-    attempts: by ratio, the volume (C, Z, Y, X) with removed patches as predicted, the removed voxels (Z, Y, X), the
-    loss over removed patches.
+    The plane is axial, through the centre of the tumour.
+
+    reconstructions: by ratio, the volume (C, Z, Y, X) with removed patches replaced by the prediction, the removed
+    voxels (Z, Y, X), and the loss over removed patches.
     """
     axis = PLANES["axial"]
     index = study.focus[axis]
     seen_CZYX = study.grey(study.volume_CZYX)
     figure, axes = panel_page(
-        1 + len(attempts), 2 * len(study.contrasts), panel=panel, title=study.subject, subtitle=subtitle, left=1.25,
-        right=0.2, notice=figure_notice(study),
+        1 + len(reconstructions), 2 * len(study.contrasts), panel=panel, title=study.subject, subtitle=subtitle,
+        left=1.25, right=0.2, notice=figure_notice(study),
     )  # fmt: skip
     for column, (contrast, seen_ZYX) in enumerate(zip(study.contrasts, seen_CZYX, strict=True)):
         show_grey(axes[0][2 * column], cut(seen_ZYX, axis, index))
@@ -82,7 +87,7 @@ def ratio_figure(
         axes[0][2 * column + 1].set_visible(False)
         letter_side(axes[0][2 * column], "axial", study)
     axes[0][0].set_ylabel("input", rotation=0, ha="right", va="center", labelpad=6)
-    for line, (ratio, (pasted_CZYX, removed_ZYX, loss)) in zip(axes[1:], sorted(attempts.items()), strict=True):
+    for line, (ratio, (pasted_CZYX, removed_ZYX, loss)) in zip(axes[1:], sorted(reconstructions.items()), strict=True):
         removed = cut(removed_ZYX, axis, index)
         for column, (seen_ZYX, pasted_ZYX) in enumerate(zip(seen_CZYX, study.grey(pasted_CZYX), strict=True)):
             show_masked(line[2 * column], cut(seen_ZYX, axis, index), removed)
@@ -93,20 +98,20 @@ def ratio_figure(
 
 
 @styled
-def group_figure(
-    groups: Mapping[str, tuple[Study, np.ndarray]], name: str, *, subtitle: str, panel: float = 1.9
+def class_means_figure(
+    classes: Mapping[str, tuple[Study, np.ndarray]], name: str, *, subtitle: str, panel: float = 1.9
 ) -> Figure:
-    """A row per class: the mean map (Z, Y, X) over the class's mean volume, in the three planes through the middle.
+    """One row per class: the mean map (Z, Y, X) on the mean volume of the class, in three planes through the centre.
 
-    The classes share one colour scale. Brains are aligned by their bounding boxes only, as preparation leaves them.
+    The classes share one colour scale. The brains are aligned by their bounding boxes only, as prepared.
     """
-    shown = method(name)
-    everything = np.concatenate([map_ZYX[study.brain_ZYX] for study, map_ZYX in groups.values()])
-    scale, colours = map_colours(everything, shown.signed)
-    first = next(iter(groups.values()))[0]
-    figure, axes = panel_page(len(groups), len(PLANES), panel=panel, title="Mean map per class", subtitle=subtitle,
+    kind = map_kind(name)
+    everything = np.concatenate([map_ZYX[study.brain_ZYX] for study, map_ZYX in classes.values()])
+    scale, colours = map_colours(everything, kind.signed)
+    first = next(iter(classes.values()))[0]
+    figure, axes = panel_page(len(classes), len(PLANES), panel=panel, title="Mean map per class", subtitle=subtitle,
                               left=1.5, right=BAR_WIDTH, notice=figure_notice(first))  # fmt: skip
-    for line, (label, (study, map_ZYX)) in zip(axes, groups.items(), strict=True):
+    for line, (label, (study, map_ZYX)) in zip(axes, classes.items(), strict=True):
         grey_ZYX = study.grey(study.volume_CZYX)[study.contrasts.index(background(study.contrasts))]
         for target, (plane, axis) in zip(line, PLANES.items(), strict=True):
             index = study.focus[axis]
@@ -117,5 +122,5 @@ def group_figure(
                 target.set_title(plane.capitalize(), fontsize=9, fontweight="normal", loc="center", pad=4)
             letter_side(target, plane, study)
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
-    colour_bar(figure, axes, scale, colours, f"{shown.title}\n({shown.unit})")
+    colour_bar(figure, axes, scale, colours, f"{kind.title}\n({kind.unit})")
     return figure

@@ -1,4 +1,4 @@
-"""What a pre-trained model, masked or autoregressive, makes of a volume, in the intensities of its input."""
+"""Reconstruction of a volume by a pre-trained model, masked or autoregressive, in the intensities of the input."""
 
 from typing import NamedTuple
 
@@ -10,35 +10,38 @@ from models import PatchPredictor
 from util.inference.study import Study
 from util.training.eval_mode import evaluating
 from vis.drawing.planes import REMOVED_TONE, cut
-from vis.maps.latent import on_grid, upsample
+from vis.maps.token_grid import on_grid, upsample
 
 GAP = 2  # black pixels around each panel of a picture
 
 
 class Reconstruction(NamedTuple):
-    """Volumes (B, C, Z, Y, X) in the input's intensities, and the mask."""
+    """Volumes (B, C, Z, Y, X) in the intensities of the input, and the mask."""
 
     masked: Tensor
     """The input with removed patches set to 0."""
     prediction: Tensor
-    """The decoder's output everywhere, per-patch normalisation undone where the model trained with it."""
+    """The complete output of the decoder, with the per-patch normalisation undone if the model uses it."""
     pasted: Tensor
-    """Visible patches from the input, removed ones from the prediction: only the latter were asked for in training."""
+    """Visible patches from the input, removed patches from the prediction."""
     removed_ZYX: Tensor
-    """(B, Z, Y, X) bool, True where a patch was removed. An autoregressive model predicts every patch but the first of
-    its scan from those before it alone: there all but that one count as removed."""
+    """(B, Z, Y, X) bool, True where a patch was removed.
+
+    An autoregressive model predicts every patch from the patches before it in the scan. For this model all patches
+    except the first count as removed.
+    """
     loss: float
-    """As in training, over the removed patches."""
+    """The training loss, over the removed patches."""
 
 
 def reconstruct(
     model: PatchPredictor, volume_BCZYX: Tensor, *, mask_ratio: float | None = 0.75, seed: int = 0
 ) -> Reconstruction:
-    """Remove patches of `volume_BCZYX` and predict them, the model in evaluation mode for the time being.
+    """Remove patches of a volume and predict them, in evaluation mode.
 
-    mask_ratio: None for an autoregressive model, which takes no mask. The seed alone decides which patches are removed,
-    on every device. With norm_pix_loss the model predicts patches of mean 0 and
-    variance 1; the true moments of each patch are put back, so brightness there is the input's, structure is predicted.
+    mask_ratio: None for an autoregressive model, which takes no mask. seed: decides which patches are removed,
+    identically on every device. With norm_pix_loss the model predicts patches of mean 0 and variance 1. The true mean
+    and deviation of each patch are then restored: the brightness is that of the input, the structure is predicted.
     """
     mask = {}
     if mask_ratio is not None:
@@ -48,8 +51,7 @@ def reconstruct(
         out = model(volume_BCZYX, **mask)
         pred_BLP = model.denormalise(out.pred.float(), model.patchify(volume_BCZYX))
         prediction = model.unpatchify(pred_BLP)
-        size = (volume_BCZYX.shape[2], volume_BCZYX.shape[3], volume_BCZYX.shape[4])
-        removed_BZYX = upsample(on_grid(out.removed, model.grid), size) > 0.5
+        removed_BZYX = upsample(on_grid(out.removed, model.grid), volume_BCZYX.shape[2:]) > 0.5
     removed = removed_BZYX.unsqueeze(1)
     return Reconstruction(
         masked=volume_BCZYX.masked_fill(removed, 0),
@@ -63,10 +65,10 @@ def reconstruct(
 def reconstruction_picture(
     model: PatchPredictor, volume_BCZYX: Tensor, *, mask_ratio: float | None = 0.75, seed: int = 0
 ) -> np.ndarray:
-    """uint8 (H, W, 3): middle axial slice of the first volume, a row per contrast, input | masked | reconstruction.
+    """uint8 (H, W, 3): middle axial slice of the first volume. A row per contrast: input, masked input, reconstruction.
 
-    For TensorBoard during training (dataformats="HWC"): one forward pass of one volume, no figure made. The
-    reconstruction shows visible patches from the input and removed ones as predicted.
+    This picture is for TensorBoard during training (dataformats="HWC"). It takes one forward pass of one volume and no
+    figure.
     """
     result = reconstruct(model, volume_BCZYX[:1], mask_ratio=mask_ratio, seed=seed)
     volume_CZYX = volume_BCZYX[0].float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""One look for every figure: palette (Okabe-Ito, safe for colour-blind readers), type, page frame, PNG."""
+"""The style of all figures: colour-blind safe palette (Okabe-Ito), fonts, page layout, PNG files."""
 
 import io
 from pathlib import Path
@@ -13,11 +13,12 @@ from util.patient.who_2021 import NOTICE as NOTICE
 
 INK, MUTED, RULE = "#1b1f24", "#5b6570", "#d5dae0"
 BLUE, ORANGE, GREEN, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#8C5B96", "#56B4E9"
+PAGE_WIDTH = 10.58  # inches: the width of the text in a report
 PHANTOM_NOTICE = "Simulated phantom, not a patient. "
 
 RC: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, so that figures are the same on every machine
+    "font.sans-serif": ["DejaVu Sans"],  # part of matplotlib, so that figures are the same on every machine
     "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -37,23 +38,24 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "figure.facecolor": "white",
-    "text.parse_math": False,  # a subject named "A_$1$" is a name, not a formula
+    "text.parse_math": False,  # "$" in the name of a subject does not start a formula
     "savefig.dpi": 150,
 }
 
 styled = mpl.rc_context(RC)
-"""Decorator: draw in this style, whatever the caller's matplotlib settings are."""
+"""Decorator: draw in this style, independent of the matplotlib settings of the caller."""
 
 
 @styled
 def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG file in memory."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def save_png(path: Path, figure: Figure) -> None:
-    """Write a figure whole or not at all."""
+    """Write a figure as PNG, atomically."""
     content = png_bytes(figure)
     with atomic_write(path) as file:
         file.write(content)
@@ -62,9 +64,9 @@ def save_png(path: Path, figure: Figure) -> None:
 def panel_page(
     rows: int, columns: int, *, panel: float, title: str, subtitle: str, notice: str, left: float, right: float
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A page of rows x columns square image panels of `panel` inches: title and subtitle above, notice below.
+    """A page of rows x columns square image panels, with title and subtitle above and notice below.
 
-    left, right: margins in inches.
+    panel: side of a panel in inches. left, right: margins in inches.
     """
     top, bottom, gap = 0.98, 0.34, 0.06
     width = left + columns * panel + (columns - 1) * gap + right

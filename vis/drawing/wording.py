@@ -1,4 +1,4 @@
-"""Names as readers know them."""
+"""The words of figures and reports: names of contrasts, metrics and classes, and captions."""
 
 from util.evaluation.predictions import Prediction
 from util.patient.who_2021 import CLASS_NAMES as CLASS_NAMES
@@ -18,14 +18,14 @@ METRIC_NAMES = {
 
 
 def task_words(mask_ratio: float | None) -> str:
-    """What a pre-trained model is asked for: patches that were removed, or (None) the next one of its scan."""
+    """The pre-training task in words. mask_ratio: None for an autoregressive model."""
     if mask_ratio is None:
-        return "each patch predicted from those before it in the scan"
+        return "each patch predicted from the patches before it in the scan"
     return f"{mask_ratio:.0%} of patches removed"
 
 
-def verdict(label_type: str, recorded: Prediction | None, probability: float, fold: int) -> str:
-    """A line for a figure: the label in words, the predicted probability of class 1, the fold."""
+def prediction_caption(label_type: str, recorded: Prediction | None, probability: float, fold: int) -> str:
+    """The caption of a held-out subject: label, predicted probability of class 1, fold."""
     names = CLASS_NAMES[label_type]
     label = names[recorded.label] if recorded else "label not recorded"
     return f"{label} · predicted probability of {names[1]} {probability:.2f} · held out in fold {fold}"

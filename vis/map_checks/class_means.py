@@ -1,20 +1,20 @@
-"""Mean maps of a cohort, class by class."""
+"""Mean maps of the held-out subjects, per class."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from util.inference.study import Study
-from vis.drawing.mosaics import group_figure
-from vis.map_checks.subject import Found
-from vis.maps.latent import upsample
-from vis.maps.registry import method
+from vis.drawing.mosaics import class_means_figure
+from vis.map_checks.subject import SubjectResult
+from vis.maps.registry import map_kind
+from vis.maps.token_grid import upsample
 
 
-class Groups:
-    """Sums of maps and volumes per class, one subject at a time; only sums are kept.
+class ClassMeans:
+    """Running sums of maps and volumes per class. Only the sums are kept in memory.
 
-    A class-specific map is turned to speak for class 1 whatever class it explained: of two classes, the log-odds of one
-    are those of the other with the opposite sign. Subjects without a recorded label belong to no class.
+    A class-specific map that explains class 0 is negated, so that all of them explain class 1: the log-odds of two
+    classes differ in their sign only. Subjects of unknown label belong to no class.
     """
 
     def __init__(self) -> None:
@@ -24,21 +24,21 @@ class Groups:
         self._contrasts: tuple[str, ...] = ()
         self._oriented = True
 
-    def add(self, found: Found) -> None:
-        """Take a subject's maps and volume in."""
-        if found.label < 0:
+    def add(self, result: SubjectResult) -> None:
+        """Add the maps and the volume of a subject."""
+        if result.label < 0:
             return
-        study = found.study
-        size = (study.volume_CZYX.shape[1], study.volume_CZYX.shape[2], study.volume_CZYX.shape[3])
-        self.counts[found.label] = self.counts.get(found.label, 0) + 1
+        study, label = result.study, result.label
+        self.counts[label] = self.counts.get(label, 0) + 1
         self._contrasts, self._oriented = study.contrasts, self._oriented and study.oriented
-        self._volumes[found.label] = self._volumes.get(found.label, 0) + study.grey(study.volume_CZYX)
-        for name, map_zyx in found.maps.items():
-            sign = -1 if method(name).class_specific and found.target == 0 else 1
-            map_ZYX = sign * upsample(map_zyx.unsqueeze(0), size)[0].cpu().numpy()
-            self._maps[name, found.label] = self._maps.get((name, found.label), 0) + map_ZYX
+        self._volumes[label] = self._volumes.get(label, 0) + study.grey(study.volume_CZYX)
+        for name, map_zyx in result.maps.items():
+            sign = -1 if map_kind(name).class_specific and result.target == 0 else 1
+            map_ZYX = sign * upsample(map_zyx.unsqueeze(0), study.volume_CZYX.shape[1:])[0].cpu().numpy()
+            self._maps[name, label] = self._maps.get((name, label), 0) + map_ZYX
 
     def has(self, name: str) -> bool:
+        """Whether any subject of known label has this map."""
         return any(known == name for known, _ in self._maps)
 
     def mean(self, name: str, label: int) -> np.ndarray:
@@ -46,11 +46,11 @@ class Groups:
         return self._maps[name, label] / self.counts[label]
 
     def figure(self, name: str, class_names: tuple[str, ...], *, phantom: bool) -> Figure:
-        """A row per class that has subjects."""
+        """The mean maps of one kind, a row per class that has subjects."""
         rows = {}
         for label in sorted(self.counts):
             volume = (self._volumes[label] / self.counts[label]).astype(np.float32)
             study = Study("", self._contrasts, volume, None, self._oriented, phantom)
             rows[f"{class_names[label]}\n(n = {self.counts[label]})"] = (study, self.mean(name, label))
-        towards = f", log-odds of {class_names[1]}" if method(name).class_specific else ""
-        return group_figure(rows, name, subtitle=f"Held-out subjects, each by its own fold's model{towards}")
+        unit = f", log-odds of {class_names[1]}" if map_kind(name).class_specific else ""
+        return class_means_figure(rows, name, subtitle=f"Held-out subjects, each by the model of its fold{unit}")

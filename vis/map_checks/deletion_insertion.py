@@ -1,5 +1,8 @@
-"""Deletion and insertion: how the class's probability falls when a map's best places are emptied first, and how it
-rises when they are shown first (RISE, arXiv 1806.07421)."""
+"""Deletion and insertion scores of a map (RISE, arXiv 1806.07421).
+
+Deletion: the probability of the class while the patches with the highest values are replaced by background. Insertion:
+the probability while these patches are added to an empty volume.
+"""
 
 from collections.abc import Sequence
 
@@ -11,27 +14,29 @@ from models import VolumeClassifier
 from util.training.eval_mode import evaluating
 from vis.maps.explained_class import empty_volume
 
-FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the brain's patches; 0 and 1 are known without a map
+FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)  # of the patches that hold brain; the ends, 0 and 1, are the same for all maps
 
 
-def erasure_areas(
+def deletion_insertion_areas(
     model: VolumeClassifier,
     volume_1CZYX: Tensor,
     values: np.ndarray,
-    occupied: np.ndarray,
+    has_brain: np.ndarray,
     target: int,
     *,
     batch: int,
     fractions: Sequence[float] = FRACTIONS,
 ) -> dict[str, float]:
-    """Areas under the deletion and insertion curve of one volume, 0..1: a true map has a small first, a large second.
+    """Areas under the deletion curve and the insertion curve of one volume, between 0 and 1.
 
-    values (L,) rank the patches; occupied (L,) bool: those that hold brain, the only ones emptied or shown. The curves
-    are straight lines between `fractions`: of a curve that only falls, or only rises, the area is off by at most half
-    the widest gap between them, 0.15.
+    A map that ranks the patches by their importance has a small deletion area and a large insertion area.
+
+    values: (L,), which rank the patches. has_brain: (L,) bool, the patches that are deleted and inserted. The curves
+    are linear between `fractions`. For a monotonic curve the error of the area is at most half the largest gap between
+    them: 0.15.
     """
-    places = np.flatnonzero(occupied)
-    order = places[np.argsort(-values[places], kind="stable")]
+    patches = np.flatnonzero(has_brain)
+    order = patches[np.argsort(-values[patches], kind="stable")]
     empty_1CZYX = empty_volume(volume_1CZYX)
     chosen = torch.zeros(len(fractions), len(values), dtype=torch.bool)
     for row, fraction in enumerate(fractions):
@@ -58,7 +63,7 @@ def erasure_areas(
 
 def _voxels(chosen_FL: Tensor, model: VolumeClassifier) -> Tensor:
     """(F, L) per patch -> (F, 1, Z, Y, X) per voxel."""
-    found = chosen_FL.reshape(len(chosen_FL), 1, *model.grid)
+    voxels = chosen_FL.reshape(len(chosen_FL), 1, *model.grid)
     for axis in (2, 3, 4):
-        found = found.repeat_interleave(model.config.patch_size, dim=axis)
-    return found
+        voxels = voxels.repeat_interleave(model.config.patch_size, dim=axis)
+    return voxels

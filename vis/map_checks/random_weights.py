@@ -1,4 +1,7 @@
-"""Sanity checks of maps: what a map still shows when the weights know nothing (Adebayo et al., arXiv 1810.03292)."""
+"""Sanity check by model randomisation: maps of models whose weights are redrawn (Adebayo et al., arXiv 1810.03292).
+
+A map that stays similar when the weights are random depends on the input alone, not on what the model has learnt.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -13,11 +16,14 @@ from models import VolumeClassifier, create_model
 SEED = 0
 
 
-def cascade(
+def randomised_models(
     model: VolumeClassifier, name: str, fields: dict[str, Any], seed: int = SEED
 ) -> Iterator[tuple[str, VolumeClassifier]]:
-    """(stage, model) with weights drawn anew from the top down: the head, then the last block with the final norm, then
-    the upper half of the blocks, then everything. `model` stays as it is; name and fields as it was created."""
+    """(stage, copy of the model with redrawn weights), randomised from the output to the input (cascading).
+
+    The stages are: the head; also the last block and the final norm; also the upper half of the blocks; everything.
+    name, fields: as `model` was created. `model` itself does not change.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = create_model(name, **fields)
@@ -27,10 +33,10 @@ def cascade(
         ("head", depth, False), ("last block", depth - 1, False), ("upper half", depth // 2, False),
         ("everything", 0, True),
     ):  # fmt: skip
-        drawn = ["head.", *(f"blocks.{index}." for index in range(first_block, depth))]
-        drawn += ["norm_f."] if first_block < depth else []
+        redrawn = ["head.", *(f"blocks.{index}." for index in range(first_block, depth))]
+        redrawn += ["norm_f."] if first_block < depth else []
         state = {
-            key: value if everything or key.startswith(tuple(drawn)) else model.state_dict()[key]
+            key: value if everything or key.startswith(tuple(redrawn)) else model.state_dict()[key]
             for key, value in fresh.state_dict().items()
         }
         randomised = copy.deepcopy(model)
@@ -38,9 +44,9 @@ def cascade(
         yield stage, randomised.to(device).eval()
 
 
-def similarity(values: np.ndarray, others: np.ndarray, occupied: np.ndarray) -> float:
-    """Spearman's rank correlation of two maps (L,) over the patches that hold brain; 0 if one of them is constant."""
-    first, second = values[occupied], others[occupied]
+def rank_correlation(values: np.ndarray, others: np.ndarray, has_brain: np.ndarray) -> float:
+    """Spearman's rank correlation of two maps (L,) over the patches that hold brain. 0 if a map is constant."""
+    first, second = values[has_brain], others[has_brain]
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])

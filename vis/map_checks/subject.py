@@ -1,4 +1,4 @@
-"""One held-out subject put to the test: scores of every map, of trivial ones, of randomised and shuffled models."""
+"""All checks of one held-out subject: scores of its maps, of trivial maps, and of the maps of comparison models."""
 
 import dataclasses
 import zlib
@@ -12,138 +12,173 @@ from torch import Tensor
 from models import VolumeClassifier
 from util.inference.open_run import Session
 from util.inference.study import Study
-from vis.map_checks.deletion_insertion import erasure_areas
-from vis.map_checks.random_weights import cascade, similarity
-from vis.map_checks.table import CHANCE, VOXELWISE, Scored
+from vis.map_checks.deletion_insertion import deletion_insertion_areas
+from vis.map_checks.random_weights import randomised_models, rank_correlation
+from vis.map_checks.table import PER_VOXEL, RANDOM, ScoreRow
 from vis.map_checks.tumour_scores import (
-    Places,
-    Reading,
-    readings,
-    token_places,
+    Variant,
+    VoxelCounts,
+    intensity_contrast,
+    map_variants,
+    patch_counts,
     trivial_maps,
     tumour_scores,
-    voxel_flair,
+    voxel_intensity,
 )
 from vis.maps.registry import MapOptions, SpatialMap, compute_maps
 
-
-@dataclass(frozen=True)
-class Check:
-    """Which maps are checked, and how they are computed; the class is the one that the run calls each subject."""
-
-    names: tuple[str, ...]
-    options: MapOptions
-
-    @staticmethod
-    def trivial(contrasts: tuple[str, ...]) -> tuple[str, str]:
-        """Rows that a map must beat."""
-        return ("flair" if "flair" in contrasts else contrasts[-1]), "centre"
+Scores = dict[str, dict[str, float]]
+"""Scores by name, by map variant."""
 
 
 @dataclass(frozen=True)
-class Others:
+class ComparisonModels:
     """Models whose maps of the same subject are compared with the map under test."""
 
     folds: Sequence[VolumeClassifier] = ()
-    """Of the run's other folds. They trained on the subject, unless the division was repeated."""
+    """The other folds of the run. They trained on the subject, unless the cross-validation was repeated."""
     seeds: Sequence[VolumeClassifier] = ()
-    """Of repeated runs, from folds that held the subject out."""
+    """Repeated runs with other seeds: the folds that held out the subject."""
     shuffled: VolumeClassifier | None = None
-    """Trained on shuffled labels."""
+    """A model trained on shuffled labels."""
     randomise: bool = False
-    """Also draw the weights anew, part by part."""
+    """Also compare with randomised weights."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """Of one subject."""
+class SubjectResult:
+    """The maps and the scores of one subject."""
 
     study: Study
     label: int
     target: int
+    """The class that the maps explain."""
     maps: dict[str, Tensor]
     """(z, y, x) by name."""
-    rows: list[Scored]
+    rows: list[ScoreRow]
     similarities: list[dict[str, Any]]
-    """{subject, stage, method, similarity} of maps of partly randomised models."""
+    """{subject, stage, method, similarity} for every stage of the weight randomisation."""
+
+
+@dataclass(frozen=True)
+class _MapsOfSubject:
+    """Computes the map variants of one subject by any model."""
+
+    volume_1CZYX: Tensor
+    names: Sequence[str]
+    options: MapOptions
+    counts: VoxelCounts
+
+    def maps(self, model: VolumeClassifier) -> dict[str, SpatialMap]:
+        return compute_maps(model, self.volume_1CZYX, self.names, self.options)
+
+    def variants(self, maps: dict[str, SpatialMap]) -> dict[str, Variant]:
+        variants: dict[str, Variant] = {}
+        for name, spatial in maps.items():
+            values = spatial.values_Bzyx.flatten().cpu().double().numpy()
+            variants |= map_variants(name, values, self.counts.has_brain)
+        return variants
+
+    def variants_of(self, model: VolumeClassifier) -> dict[str, Variant]:
+        return self.variants(self.maps(model))
 
 
 def score_subject(
     session: Session,
     study: Study,
-    check: Check,
+    names: Sequence[str],
+    options: MapOptions,
     *,
     fold: int,
     label: int,
-    others: Others = Others(),  # noqa: B008  (frozen)
-) -> Found:
-    """All scores of one subject by the session's model, which must not have trained on it.
+    others: ComparisonModels = ComparisonModels(),  # noqa: B008  (frozen)
+) -> SubjectResult:
+    """All scores of one subject by the model of the session, which must not have trained on the subject.
 
-    All models explain the class that the session's run calls.
+    names, options: the maps to check. The maps of all models explain the class that the run predicts for the subject.
     """
     model, volume_1CZYX = session.model, session.batch(study)
     assert isinstance(model, VolumeClassifier)
     target = session.called(session.probability(volume_1CZYX))
-    options = dataclasses.replace(check.options, target=target)
-    places = token_places(study, model.config.patch_size)
+    counts = patch_counts(study, model.config.patch_size)
+    subject = _MapsOfSubject(volume_1CZYX, names, dataclasses.replace(options, target=target), counts)
+    maps = subject.maps(model)
+    variants = subject.variants(maps)
 
-    def read(maps: dict[str, SpatialMap]) -> dict[str, Reading]:
-        found: dict[str, Reading] = {}
-        for name, spatial in maps.items():
-            found |= readings(name, spatial.values_Bzyx.flatten().cpu().double().numpy(), places.occupied)
-        return found
-
-    def maps_of(other: VolumeClassifier) -> dict[str, SpatialMap]:
-        return compute_maps(other, volume_1CZYX, check.names, options)
-
-    maps = maps_of(model)
-    read_here = read(maps)
-    generator = np.random.default_rng(zlib.crc32(study.subject.encode()))
-    rows: dict[str, Reading] = {CHANCE: Reading(generator.random(len(places.brain)), 0.0)}
-    rows |= {name: Reading(values, 0.0) for name, values in trivial_maps(study, model.config.patch_size).items()}
-    rows |= read_here
-    scores: dict[str, dict[str, float]] = {}
-    for name, reading in rows.items():
-        areas = erasure_areas(model, volume_1CZYX, reading.values, places.occupied, target, batch=check.options.batch)
-        scores[name] = {**_against_mask(reading, places), **areas}
-    intensity, _ = check.trivial(study.contrasts)
-    scores[f"{intensity}{VOXELWISE}"] = _against_mask(*voxel_flair(study))
-
-    similarities = []
-    if others.randomise:
-        fields = session.config["model"]
-        for stage, randomised in cascade(model, fields["name"], fields["fields"]):
-            for name, reading in read(maps_of(randomised)).items():
-                alike = similarity(read_here[name].values, reading.values, places.occupied)
-                similarities.append({"subject": study.subject, "stage": stage, "method": name, "similarity": alike})
-                if stage == "everything":
-                    scores[name]["random_similarity"] = alike
-                    scores[name] |= _named("random_auc", reading, places)
+    scores: Scores = {}
+    for name, variant in (_maps_without_model(study, model.config.patch_size, counts) | variants).items():
+        areas = deletion_insertion_areas(
+            model, volume_1CZYX, variant.values, counts.has_brain, target, batch=options.batch
+        )
+        scores[name] = {**_localisation(variant, counts), **areas}
+    scores[f"{intensity_contrast(study.contrasts)}{PER_VOXEL}"] = _localisation(*voxel_intensity(study))
+    similarities = _compare_random_weights(session, subject, variants, scores) if others.randomise else []
     for kind, models in (("fold_similarity", others.folds), ("seed_similarity", others.seeds)):
         if models:
-            alike = [read(maps_of(other)) for other in models]
-            for name, here in read_here.items():
-                scores[name][kind] = float(
-                    np.mean([similarity(here.values, there[name].values, places.occupied) for there in alike])
-                )
+            _compare_models(kind, models, subject, variants, scores)
     if others.shuffled is not None:
-        for name, reading in read(maps_of(others.shuffled)).items():
-            scores[name] |= _named("shuffled_auc", reading, places)
+        for name, variant in subject.variants_of(others.shuffled).items():
+            scores[name] |= _tumour_auc("shuffled_auc", variant, counts)
     for name, spatial in maps.items():
         for completeness in spatial.completeness or ():
             completeness.warn(study.subject)
-            for row in read({name: spatial}):
+            for row in subject.variants({name: spatial}):
                 scores[row]["completeness_gap"] = completeness.gap
-    scored = [Scored(study.subject, fold, label, name, **found) for name, found in scores.items()]
-    shown = {name: spatial.values_Bzyx[0] for name, spatial in maps.items()}
-    return Found(study, label, target, shown, scored, similarities)
+    return SubjectResult(
+        study,
+        label,
+        target,
+        {name: spatial.values_Bzyx[0] for name, spatial in maps.items()},
+        [ScoreRow(study.subject, fold, label, name, **values) for name, values in scores.items()],
+        [{"subject": study.subject, **similarity} for similarity in similarities],
+    )
 
 
-def _against_mask(reading: Reading, places: Places) -> dict[str, float]:
-    """Nothing where the subject has no tumour mask."""
-    return tumour_scores(reading, places) if places.tumour.any() else {}
+def _maps_without_model(study: Study, patch_size: int, counts: VoxelCounts) -> dict[str, Variant]:
+    """Random values, which are the same in every run, and the trivial maps."""
+    generator = np.random.default_rng(zlib.crc32(study.subject.encode()))
+    maps = {RANDOM: generator.random(len(counts.brain)), **trivial_maps(study, patch_size)}
+    return {name: Variant(values, 0.0) for name, values in maps.items()}
 
 
-def _named(name: str, reading: Reading, places: Places) -> dict[str, float]:
-    scores = _against_mask(reading, places)
+def _compare_random_weights(
+    session: Session, subject: _MapsOfSubject, variants: dict[str, Variant], scores: Scores
+) -> list[dict[str, Any]]:
+    """The similarity at every stage of randomisation. Adds the scores of fully random weights to `scores`."""
+    assert isinstance(session.model, VolumeClassifier)
+    similarities, created = [], session.config["model"]
+    for stage, randomised in randomised_models(session.model, created["name"], created["fields"]):
+        for name, variant in subject.variants_of(randomised).items():
+            similarity = rank_correlation(variants[name].values, variant.values, subject.counts.has_brain)
+            similarities.append({"stage": stage, "method": name, "similarity": similarity})
+            if stage == "everything":
+                scores[name]["random_similarity"] = similarity
+                scores[name] |= _tumour_auc("random_auc", variant, subject.counts)
+    return similarities
+
+
+def _compare_models(
+    kind: str,
+    models: Sequence[VolumeClassifier],
+    subject: _MapsOfSubject,
+    variants: dict[str, Variant],
+    scores: Scores,
+) -> None:
+    """Add to `scores` the mean rank correlation with the maps of other models."""
+    by_model = [subject.variants_of(model) for model in models]
+    for name, variant in variants.items():
+        similarities = [
+            rank_correlation(variant.values, other[name].values, subject.counts.has_brain) for other in by_model
+        ]
+        scores[name][kind] = float(np.mean(similarities))
+
+
+def _localisation(variant: Variant, counts: VoxelCounts) -> dict[str, float]:
+    """Tumour scores; empty if the subject has no tumour mask."""
+    return tumour_scores(variant, counts) if counts.tumour.any() else {}
+
+
+def _tumour_auc(name: str, variant: Variant, counts: VoxelCounts) -> dict[str, float]:
+    """The tumour AUC under another name; empty if the subject has no tumour mask."""
+    scores = _localisation(variant, counts)
     return {name: scores["auc"]} if scores else {}

@@ -1,4 +1,4 @@
-"""Scores of many subjects as a table: means with intervals, differences to trivial maps, and a verdict per method."""
+"""The table of map checks: mean scores with intervals, paired differences, and the verdict on each map variant."""
 
 import csv
 import math
@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 
 from util.files.atomic import atomic_write
+from util.statistics.bootstrap import CONFIDENCE, RESAMPLES
 from vis.maps.path_integral import TOLERANCE
 
-RESAMPLES = 2000
-LEVEL = 0.95
-MAX_SIMILARITY = 0.5  # rank correlation with the map of random weights above which a map shows the input, not the model
+MAX_SIMILARITY = 0.5  # largest accepted rank correlation between the maps of the model and of random weights
 SCORES = ("auc", "pointing", "mass", "dice", "deletion", "insertion")
-CHANCE = "random"  # the row of random patches
-STABILITY = {"fold_similarity": "folds", "seed_similarity": "seeds"}
-VOXELWISE = ", voxel by voxel"  # ends the name of a trivial row on a finer grid than the maps'
+RANDOM = "random"  # row of a map of random values
+REPRODUCIBILITY = {"fold_similarity": "folds", "seed_similarity": "seeds"}
+PER_VOXEL = ", per voxel"  # ends the row name of a trivial map at voxel resolution
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One row of one subject. NaN where a score is not defined."""
+class ScoreRow:
+    """The scores of one map variant of one subject. NaN means that a score is not defined."""
 
     subject: str
     fold: int
     label: int
     method: str
+    """Row name: the map variant."""
     auc: float = math.nan
     pointing: float = math.nan
     mass: float = math.nan
@@ -36,54 +36,57 @@ class Scored:
     deletion: float = math.nan
     insertion: float = math.nan
     random_auc: float = math.nan
-    """Of the same method on the model whose weights were all drawn anew."""
+    """Tumour AUC of the same variant for a model whose weights were all redrawn."""
     random_similarity: float = math.nan
-    """Rank correlation of both maps."""
+    """Rank correlation with the map of that model."""
     shuffled_auc: float = math.nan
-    """Of the same method on a model trained on shuffled labels."""
+    """Tumour AUC of the same variant for a model trained on shuffled labels."""
     fold_similarity: float = math.nan
-    """Mean rank correlation with the maps of the run's other folds."""
+    """Mean rank correlation with the maps of the other folds of the run."""
     seed_similarity: float = math.nan
-    """Mean rank correlation with the maps of repeats of the run with other seeds."""
+    """Mean rank correlation with the maps of repeated runs with other seeds."""
     completeness_gap: float = math.nan
-    """Of a map that approximates an integral: vis/maps/path_integral.py."""
+    """Gap of a map that approximates an integral, see vis/maps/path_integral.py."""
 
 
-Interval = tuple[float, float, float]  # mean, lower and upper end
+MeanInterval = tuple[float, float, float]  # mean, lower and upper end of its interval
 
 
-def interval(values: np.ndarray, seed: int = 0) -> Interval | None:
-    """Mean over subjects and its 95% percentile bootstrap interval (2,000 resamples of subjects); None without any."""
+def mean_interval(values: np.ndarray, seed: int = 0) -> MeanInterval | None:
+    """Mean over subjects with its percentile bootstrap interval, over resampled subjects. None without any value."""
     values = values[~np.isnan(values)]
     if not len(values):
         return None
-    picks = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    resampled = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[resampled].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(values.mean()), float(low), float(high)
 
 
-def summarise(rows: Sequence[Scored], trivial: Sequence[str]) -> list[dict[str, Any]]:
-    """One entry per method, in order of appearance: intervals of its scores, of its paired differences, the verdict."""
+def summarise_scores(rows: Sequence[ScoreRow], trivial: Sequence[str]) -> list[dict[str, Any]]:
+    """One entry per map variant, in order of appearance: intervals of scores and of paired differences, and a verdict.
+
+    trivial: row names of the trivial maps.
+    """
     subjects = sorted({row.subject for row in rows})
-    by_method: dict[str, dict[str, Scored]] = {}
+    by_method: dict[str, dict[str, ScoreRow]] = {}
     for row in rows:
         by_method.setdefault(row.method, {})[row.subject] = row
 
     def column(name: str, score: str) -> np.ndarray:
-        found = by_method.get(name, {})
-        return np.array([getattr(found[s], score) if s in found else math.nan for s in subjects])
+        by_subject = by_method.get(name, {})
+        return np.array([getattr(by_subject[s], score) if s in by_subject else math.nan for s in subjects])
 
     table = []
     for name in by_method:
-        entry: dict[str, Any] = {"method": name, "trivial": name in (CHANCE, *trivial) or name.endswith(VOXELWISE)}
-        entry |= {score: interval(column(name, score)) for score in SCORES}
-        entry["gain"] = {other: interval(column(name, "auc") - column(other, "auc")) for other in trivial}
-        entry["random"] = interval(column(name, "auc") - column(name, "random_auc"))
-        entry["random_similarity"] = interval(np.abs(column(name, "random_similarity")))
-        entry["shuffled"] = interval(column(name, "auc") - column(name, "shuffled_auc"))
-        entry |= {kind: interval(column(name, kind)) for kind in STABILITY}
-        entry["deletion_gain"] = interval(column(CHANCE, "deletion") - column(name, "deletion"))
-        entry["insertion_gain"] = interval(column(name, "insertion") - column(CHANCE, "insertion"))
+        entry: dict[str, Any] = {"method": name, "trivial": name in (RANDOM, *trivial) or name.endswith(PER_VOXEL)}
+        entry |= {score: mean_interval(column(name, score)) for score in SCORES}
+        entry["gain"] = {other: mean_interval(column(name, "auc") - column(other, "auc")) for other in trivial}
+        entry["random"] = mean_interval(column(name, "auc") - column(name, "random_auc"))
+        entry["random_similarity"] = mean_interval(np.abs(column(name, "random_similarity")))
+        entry["shuffled"] = mean_interval(column(name, "auc") - column(name, "shuffled_auc"))
+        entry |= {kind: mean_interval(column(name, kind)) for kind in REPRODUCIBILITY}
+        entry["deletion_gain"] = mean_interval(column(RANDOM, "deletion") - column(name, "deletion"))
+        entry["insertion_gain"] = mean_interval(column(name, "insertion") - column(RANDOM, "insertion"))
         gaps = column(name, "completeness_gap")
         entry["largest_gap"] = None if np.isnan(gaps).all() else float(np.nanmax(gaps))
         table.append(entry | {"verdict": "" if entry["trivial"] else verdict(entry)})
@@ -91,56 +94,56 @@ def summarise(rows: Sequence[Scored], trivial: Sequence[str]) -> list[dict[str, 
 
 
 def verdict(entry: Mapping[str, Any]) -> str:
-    """ "passes", or "fails: " and every check that it does not pass: an interval of a difference must lie above 0."""
-    failed = [f"does not beat {other}" for other, gain in entry["gain"].items() if _not_above(gain)]
-    if _not_above(entry["random"]):
-        failed.append("random weights find the tumour as well")
+    """The text "passes", or "fails: " with the failed checks. A difference passes if its interval lies above 0."""
+    failed = [f"tumour AUC not above {other}" for other, gain in entry["gain"].items() if _fails(gain)]
+    if _fails(entry["random"]):
+        failed.append("random weights localise the tumour as well")
     if entry["random_similarity"] is not None and entry["random_similarity"][0] > MAX_SIMILARITY:
         failed.append("random weights give a similar map")
-    if _not_above(entry["shuffled"]):
-        failed.append("shuffled labels find the tumour as well")
-    for kind, between in STABILITY.items():
-        if _not_above(entry[kind]):
-            failed.append(f"unlike between {between}")
-    if _not_above(entry["deletion_gain"]) and _not_above(entry["insertion_gain"]):
-        failed.append("erasing by it is no better than at random")
+    if _fails(entry["shuffled"]):
+        failed.append("shuffled labels localise the tumour as well")
+    for kind, between in REPRODUCIBILITY.items():
+        if _fails(entry[kind]):
+            failed.append(f"not reproducible between {between}")
+    if _fails(entry["deletion_gain"]) and _fails(entry["insertion_gain"]):
+        failed.append("deletion and insertion no better than random")
     if entry["largest_gap"] is not None and entry["largest_gap"] > TOLERANCE:
-        failed.append(f"parts miss {entry['largest_gap']:.0%} of what they divide")
+        failed.append(f"completeness gap {entry['largest_gap']:.0%}")
     if entry["auc"] is None:
         return "not decided: no subject has a tumour mask"
     return f"fails: {'; '.join(failed)}" if failed else "passes"
 
 
-def _not_above(found: Interval | None) -> bool:
-    """The check was made and its interval reaches 0."""
-    return found is not None and found[1] <= 0
+def _fails(difference: MeanInterval | None) -> bool:
+    """The check was made, and the interval of the difference does not lie above 0."""
+    return difference is not None and difference[1] <= 0
 
 
-def write_scores(path: Path, rows: Sequence[Scored]) -> None:
-    """One line per subject and method; an undefined score is an empty cell."""
+def write_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
+    """Write one line per subject and map variant. An undefined score is an empty cell."""
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Scored)])
+        writer.writerow([field.name for field in fields(ScoreRow)])
         for row in rows:
             cells = asdict(row).values()
-            writer.writerow(["" if isinstance(v, float) and math.isnan(v) else _short(v) for v in cells])
+            writer.writerow(["" if isinstance(v, float) and math.isnan(v) else _six_digits(v) for v in cells])
 
 
-def write_table(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """One line per method: every score with its interval, the differences, the verdict."""
-    names = [*SCORES, "random", "random_similarity", "shuffled", *STABILITY, "deletion_gain", "insertion_gain"]
-    gains = list(table[0]["gain"]) if table else []
+def write_summary(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """Write one line per map variant: all scores with intervals, the differences, the verdict."""
+    names = [*SCORES, "random", "random_similarity", "shuffled", *REPRODUCIBILITY, "deletion_gain", "insertion_gain"]
+    trivial = list(table[0]["gain"]) if table else []
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
-        columns = [*names, *(f"auc minus {other}" for other in gains)]
-        ends = [f"{name} {end}".strip() for name in columns for end in ("", "low", "high")]
-        writer.writerow(["method", *ends, "largest completeness gap", "verdict"])
+        columns = [*names, *(f"auc minus {other}" for other in trivial)]
+        header = [f"{name} {end}".strip() for name in columns for end in ("", "low", "high")]
+        writer.writerow(["method", *header, "largest completeness gap", "verdict"])
         for entry in table:
-            found = [*(entry[name] for name in names), *(entry["gain"][other] for other in gains)]
-            cells = [_short(value) for triple in found for value in (triple or ("", "", ""))]
-            gap = "" if entry["largest_gap"] is None else _short(entry["largest_gap"])
+            intervals = [*(entry[name] for name in names), *(entry["gain"][other] for other in trivial)]
+            cells = [_six_digits(value) for interval in intervals for value in (interval or ("", "", ""))]
+            gap = "" if entry["largest_gap"] is None else _six_digits(entry["largest_gap"])
             writer.writerow([entry["method"], *cells, gap, entry["verdict"]])
 
 
-def _short(value: Any) -> Any:
+def _six_digits(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value

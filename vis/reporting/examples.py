@@ -1,4 +1,4 @@
-"""Pictures for a report: a few reconstructions and latent maps, each with a line on what its subject was used for."""
+"""Example figures for a report: reconstructions and latent maps, with captions that state the use of each subject."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,38 +15,41 @@ from util.run_folder import fold_folder
 from util.runs import checkpoints, read_config
 from vis.drawing.figures import map_figure, reconstruction_figure
 from vis.drawing.reconstruction import reconstruct
-from vis.drawing.wording import task_words, verdict
-from vis.maps.latent import latent_maps, upsample
+from vis.drawing.wording import prediction_caption, task_words
+from vis.maps.latent import latent_maps
+from vis.maps.token_grid import upsample
 
 
 @dataclass(frozen=True)
 class Example:
+    """A figure with its caption."""
+
     figure: Figure
     caption: str
 
 
 def held_out_examples(run: Path, count: int) -> tuple[int, list[str]]:
-    """A fold with a checkpoint, and `count` subjects that it did not train on, classes taking turns."""
+    """The first fold with a checkpoint, and `count` of its held-out subjects, alternating between classes."""
     folds, labels = read_folds(run), recorded(run)
     for fold in range(len(folds)):
         if checkpoints(fold_folder(run, fold)):
-            return fold, alternate(held_out(folds, fold), labels)[:count]
+            return fold, alternate_classes(held_out(folds, fold), labels)[:count]
     raise ValueError(f"no fold of {run} has a checkpoint")
 
 
-def alternate(subjects: Sequence[str], labels: dict[str, Prediction]) -> list[str]:
-    """The subjects reordered so that classes take turns; those without a recorded label come last."""
-    place: dict[str, tuple[int, int]] = {}
-    seen: dict[int, int] = {}
+def alternate_classes(subjects: Sequence[str], labels: dict[str, Prediction]) -> list[str]:
+    """Reorder subjects so that their classes alternate. Subjects without a recorded label come last."""
+    position: dict[str, tuple[int, int]] = {}
+    counts: dict[int, int] = {}
     for subject in subjects:
         label = labels[subject].label if subject in labels else -1
-        seen[label] = seen.get(label, 0) + 1
-        place[subject] = (seen[label] if label >= 0 else len(subjects) + 1, label)
-    return sorted(subjects, key=lambda subject: place[subject])
+        counts[label] = counts.get(label, 0) + 1
+        position[subject] = (counts[label] if label >= 0 else len(subjects) + 1, label)
+    return sorted(subjects, key=lambda subject: position[subject])
 
 
 def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
-    """The paper's map (maximum over features) of a fine-tuned fold, on subjects that it did not train on."""
+    """The map of the paper (maximum over features) for held-out subjects of a fine-tuned fold."""
     fold, subjects = held_out_examples(run, count)
     session, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
     model = session.model
@@ -57,13 +60,13 @@ def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
         batch = session.batch(study)
         map_Bzyx = latent_maps(model, batch, ["max"])["max"]
         map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
-        line = verdict(session.config["label_type"], labels.get(subject), session.probability(batch), fold)
+        line = prediction_caption(session.config["label_type"], labels.get(subject), session.probability(batch), fold)
         examples.append(Example(map_figure(study, map_ZYX, "max", subtitle=line), f"{subject}: {line}."))
     return examples
 
 
 def reconstruction_examples(run: Path, finetune: Path | None, count: int, device: str = "auto") -> list[Example]:
-    """Reconstructions of subjects that pre-training never saw, where the fine-tuning data have some, else of others."""
+    """Reconstructions of subjects that were not in pre-training if the fine-tuning data have any, else of others."""
     session = open_run(run, "pretrain", device=device)
     trained_on = set(session.data.subjects)
     subjects = session.data.subjects[:count]

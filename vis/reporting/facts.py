@@ -1,4 +1,4 @@
-"""The facts that a report states, read from run folders: plain values, nothing drawn, no model built."""
+"""The facts of a report, read from run folders as plain values. No figure is drawn and no model is built."""
 
 import json
 import shlex
@@ -12,41 +12,48 @@ from util.evaluation.predictions import Prediction, read_predictions
 from util.hub.download import located
 from util.hub.exported_folder import is_exported
 from util.inference.open_run import is_phantom
-from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folders
+from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folder
 from util.runs import newest_run, read_config, read_metrics
 from vis.drawing.wording import METRIC_NAMES, task_words
 
-NOTHING = "–"  # noqa: RUF001  what a table shows for a value that is not defined
+NOT_DEFINED = "–"  # noqa: RUF001  shown in tables for a value that is not defined
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Of either kind of run."""
+    """Facts of a run of any kind."""
 
     folder: Path
     config: dict[str, Any]
     details: list[tuple[str, str]]
-    """(name, text) of how the run was made."""
+    """(name, text): technical details of the run."""
     phantom: bool
 
 
 @dataclass(frozen=True)
 class PretrainFacts(RunFacts):
+    """Facts of a pre-training run."""
+
     rows: list[dict[str, Any]]
-    """metrics.jsonl, one per epoch."""
+    """Rows of metrics.jsonl, one per epoch."""
 
 
 @dataclass(frozen=True)
 class FinetuneFacts(RunFacts):
+    """Facts of a fine-tuning run."""
+
     rows_of_fold: dict[int, list[dict[str, Any]]]
     results: dict[str, Any] | None
-    """results.json, None while no fold has finished."""
+    """Content of results.json. None while no fold has finished."""
     predictions: list[Prediction]
 
 
 def find_runs(pretrain: Path | None, finetune: Path | None) -> tuple[Path | None, Path | None]:
-    """The runs to report on. Without names: the newest fine-tuning run and the pre-training that it started from, or
-    the newest pre-training run. Runs that have nothing to do with each other are never put together unasked."""
+    """The runs to report on.
+
+    Default: the newest fine-tuning run and the pre-training run that it started from. If there is no fine-tuning run:
+    the newest pre-training run. Unrelated runs are combined only if both are named.
+    """
     if pretrain is None and finetune is None:
         try:
             finetune = newest_run(kind="finetune")
@@ -58,13 +65,14 @@ def find_runs(pretrain: Path | None, finetune: Path | None) -> tuple[Path | None
 
 
 def origin(config: Mapping[str, Any]) -> Path | None:
-    """The pre-training run that a fine-tuning run started from, if it is a run folder that is still there."""
+    """The pre-training run that a fine-tuning run started from. None if its run folder does not exist."""
     start = config.get("finetune")
     folder = Path(start).parent if start else None
     return folder if folder is not None and (folder / CONFIG).is_file() else None
 
 
 def pretrain_facts(folder: Path) -> PretrainFacts:
+    """Read a pre-training run. ValueError if the folder is not one."""
     config = _config_of(folder, "pretrain")
     rows = read_metrics(folder)
     ratio = config["mask_ratio"]
@@ -74,8 +82,9 @@ def pretrain_facts(folder: Path) -> PretrainFacts:
 
 
 def finetune_facts(folder: Path) -> FinetuneFacts:
+    """Read a fine-tuning run. ValueError if the folder is not one."""
     config = _config_of(folder, "finetune")
-    rows_of_fold = {fold: rows for fold, part in fold_folders(folder).items() if (rows := read_metrics(part))}
+    rows_of_fold = {fold: rows for fold in range(config["k_fold"]) if (rows := read_metrics(fold_folder(folder, fold)))}
     results_path, predictions_path = folder / RESULTS, folder / PREDICTIONS
     details = [*_shared_details(folder, config), ("Started from", str(config.get("finetune") or "random weights"))]
     return FinetuneFacts(
@@ -90,31 +99,33 @@ def finetune_facts(folder: Path) -> FinetuneFacts:
 
 
 def fold_table(results: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Header, and rows (kind, cells): one per fold, then the mean with its SD, then all folds pooled.
+    """Header and rows (kind, cells): one row per fold, then mean and SD of the folds, then all folds pooled.
 
-    Metrics that an older run did not record are left out.
+    Metrics that an older run did not record are omitted.
     """
     names = [name for name in METRIC_NAMES if name in results["pooled"]]
     header = ["Fold", "Subjects", *(METRIC_NAMES[name] for name in names)]
     rows = [
-        ("fold", [str(row["fold"]), str(row["n"]), *(number(row[name]) for name in names)])
+        ("fold", [str(row["fold"]), str(row["n"]), *(format_number(row[name]) for name in names)])
         for row in results["per_fold"]
     ]
     for kind, label in (("mean", "Mean of folds"), ("sd", "SD of folds")):
-        rows.append((kind, [label, "", *(number(results[kind][name]) for name in names)]))
-    pooled = [number(results["pooled"][name]) for name in names]
+        rows.append((kind, [label, "", *(format_number(results[kind][name]) for name in names)]))
+    pooled = [format_number(results["pooled"][name]) for name in names]
     return header, [*rows, ("pooled", ["All folds pooled", str(results["n"]), *pooled])]
 
 
-def number(value: float | None) -> str:
-    """Three decimals; a dash for a value that is not defined."""
-    return NOTHING if value is None or value != value else f"{value:z.3f}"
+def format_number(value: float | None) -> str:
+    """Three decimals, or a dash for a value that is not defined."""
+    return NOT_DEFINED if value is None or value != value else f"{value:z.3f}"
 
 
 def _config_of(folder: Path, kind: str) -> dict[str, Any]:
     config = read_config(folder)
     if is_exported(located(folder)):
-        raise ValueError(f"{folder} was exported: its README.md says what is published; a report needs the run itself")
+        raise ValueError(
+            f"{folder} is an exported model: its README.md says what it contains; a report needs the run folder"
+        )
     if config.get("kind") != kind:
         raise ValueError(f"{folder} is not a {kind} run; give it as --{config.get('kind')}")
     return config
@@ -142,15 +153,15 @@ def _shared_details(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, 
         ("Last epoch written", f"{datetime.fromtimestamp(written).astimezone():%Y-%m-%d %H:%M %Z}"),
         ("Model", model),
         ("Data", f"{config['data']['root']}, intensities {config['data']['normalize']}"),
-        ("Machine", config.get("machine") or NOTHING),
-        ("Computed on", f"{config.get('device', NOTHING)}, {config.get('ranks', 1)} process(es)"),
+        ("Machine", config.get("machine") or NOT_DEFINED),
+        ("Computed on", f"{config.get('device', NOT_DEFINED)}, {config.get('ranks', 1)} process(es)"),
         ("Code", f"git {config['git']}" if config.get("git") else "not under version control"),
-        ("Versions", versions or NOTHING),
+        ("Versions", versions or NOT_DEFINED),
     ]
 
 
 def _speed(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Seconds of training, subjects per second, memory, as far as they were recorded."""
+    """Training time, subjects per second and memory, if they were recorded."""
     seconds = sum(row.get("seconds") or 0 for row in rows)
     rates = [row["samples_per_s"] for row in rows if row.get("samples_per_s")]
     memory = [row["peak_memory_mb"] for row in rows if row.get("peak_memory_mb")]

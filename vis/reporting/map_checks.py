@@ -1,4 +1,4 @@
-"""The report's section on whether maps are true, from what vis/check_maps.py left in a run folder."""
+"""The section of the report on the checks of maps, from the files of vis/check_maps.py in a run folder."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from util.run_folder import MAP_CHECKS
-from vis.map_checks.charts import truth_chart
+from vis.map_checks.charts import map_check_chart
 from vis.maps.registry import CLASS_SPECIFIC
-from vis.reporting.facts import NOTHING
-from vis.reporting.sections import drawn
+from vis.reporting.facts import NOT_DEFINED
+from vis.reporting.sections import encoded
 
-COLUMNS = {"auc": "Tumour AUC", "pointing": "Pointing", "mass": "Mass inside", "dice": "Best Dice",
-           "deletion": "Deletion", "insertion": "Insertion", "fold_similarity": "Between folds",
-           "seed_similarity": "Between seeds"}  # fmt: skip
-GAP = "Largest completeness gap"
+COLUMNS = {"auc": "Tumour AUC", "pointing": "Pointing game", "mass": "Mass in tumour", "dice": "Best Dice",
+           "deletion": "Deletion", "insertion": "Insertion", "fold_similarity": "Agreement of folds",
+           "seed_similarity": "Agreement of seeds"}  # fmt: skip
+GAP = "Completeness gap"
 
 
-def truth_section(run: Path) -> dict[str, Any] | None:
-    """Values for the template; None for a run whose maps were not checked."""
+def map_check_section(run: Path) -> dict[str, Any] | None:
+    """Values for the template. None for a run whose maps were not checked."""
     path = run / MAP_CHECKS / "truth.json"
     if not path.is_file():
         return None
@@ -29,48 +29,49 @@ def truth_section(run: Path) -> dict[str, Any] | None:
     return {
         "header": ["Map", *columns.values(), *gaps, "Verdict"],
         "rows": [_row(entry, list(columns), gap=bool(gaps)) for entry in table],
-        "chart": drawn(truth_chart(table, facts["cascade"], phantom=facts["phantom"])),
-        "scope": f"{facts['subjects']} held-out subjects, {facts['with_tumour']} of them with a tumour mask; brackets: "
-        f"{facts['interval']}.",
-        "conclusion": f"{conclusion(table)} {class_specific(table)}",
+        "chart": encoded(map_check_chart(table, facts["cascade"], phantom=facts["phantom"])),
+        "scope": f"The checks cover {facts['subjects']} held-out subjects, {facts['with_tumour']} of them with a "
+        f"tumour mask. Brackets: {facts['interval']}.",
+        "conclusion": f"{passing_maps(table)} {gain_over_trivial(table)}".strip(),
         "shuffled": facts["shuffled"] is not None,
     }
 
 
-def conclusion(table: Sequence[Mapping[str, Any]]) -> str:
-    """In one sentence: which kinds of maps pass."""
+def passing_maps(table: Sequence[Mapping[str, Any]]) -> str:
+    """One or two sentences: which map variants pass every check."""
     checked = [entry for entry in table if not entry["trivial"]]
     passed = [entry["method"] for entry in checked if entry["verdict"] == "passes"]
     if not passed:
-        return (
-            f"None of the {len(checked)} readings of maps passes every check: none of them may be trusted in this run."
-        )
-    rest = len(checked) - len(passed)
-    return f"Every check is passed by: {', '.join(passed)}. The other {rest} fail at least one and may not be trusted."
+        return f"None of the {len(checked)} map variants passes every check: none of them is reliable in this run."
+    failed = len(checked) - len(passed)
+    text = f"These map variants pass every check: {'; '.join(passed)}."
+    return f"{text} The other {failed} fail at least one check and are not reliable." if failed else text
 
 
-def class_specific(table: Sequence[Mapping[str, Any]]) -> str:
-    """In one sentence: which readings of class-specific maps beat every trivial map in tumour AUC; empty where none
-    was checked or no subject has a tumour mask."""
+def gain_over_trivial(table: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence: which class-specific map variants have a higher tumour AUC than every trivial map.
+
+    Empty if no class-specific map was checked, and if no subject has a tumour mask.
+    """
     checked = [entry for entry in table if entry["method"].split(",")[0] in CLASS_SPECIFIC and entry["auc"] is not None]
     if not checked:
         return ""
     trivial = " and ".join(checked[0]["gain"])
-    better = [entry["method"] for entry in checked if all(found and found[1] > 0 for found in entry["gain"].values())]
+    better = [entry["method"] for entry in checked if all(gain and gain[1] > 0 for gain in entry["gain"].values())]
     if not better:
-        return f"No class-specific map beats the trivial maps ({trivial}) in tumour AUC."
-    return f"In tumour AUC the trivial maps ({trivial}) are beaten by the class-specific {'; '.join(better)}."
+        return f"No class-specific map has a higher tumour AUC than the trivial maps ({trivial})."
+    return f"Class-specific maps with a higher tumour AUC than the trivial maps ({trivial}): {'; '.join(better)}."
 
 
 def _row(entry: Mapping[str, Any], scores: Sequence[str], *, gap: bool) -> tuple[str, list[str]]:
-    """(kind, cells) as the template's tables take them."""
-    cells = [cell(entry.get(score)) for score in scores]
+    """(kind, cells) for the table of the template."""
+    cells = [interval_cell(entry.get(score)) for score in scores]
     if gap:
         largest = entry.get("largest_gap")
-        cells.append(NOTHING if largest is None else f"{largest:.1%}")
-    return "trivial" if entry["trivial"] else "map", [entry["method"], *cells, entry["verdict"] or "without a model"]
+        cells.append(NOT_DEFINED if largest is None else f"{largest:.1%}")
+    return "trivial" if entry["trivial"] else "map", [entry["method"], *cells, entry["verdict"] or "trivial map"]
 
 
-def cell(found: Sequence[float] | None) -> str:
-    """Mean with its interval, which no line end parts, in two decimals; a dash where there is none."""
-    return NOTHING if found is None else "{:.2f} [{:.2f},\u00a0{:.2f}]".format(*found)
+def interval_cell(interval: Sequence[float] | None) -> str:
+    """Mean with its interval, without a line break inside the interval; a dash if there is none."""
+    return NOT_DEFINED if interval is None else "{:.2f} [{:.2f},\u00a0{:.2f}]".format(*interval)

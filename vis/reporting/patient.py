@@ -1,4 +1,4 @@
-"""What is said of one patient: report.json, report.html and a row of predictions.csv, from one dictionary."""
+"""The report on one patient: report.json, report.html and a row of predictions.csv, all from the same facts."""
 
 import csv
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from util.files.atomic import atomic_write
@@ -16,9 +15,11 @@ from util.patient.who_2021 import LIMITS, who_2021
 from util.runs import write_json
 from vis.drawing.style import NOTICE
 from vis.drawing.wording import CLASS_NAMES
-from vis.reporting.sections import drawn
+from vis.export.html_file import write_html
+from vis.export.patient_maps import PatientMaps
+from vis.reporting.sections import encoded
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "patient.html"
 PROBABILITIES = {"IDH": "IDH_mutant", "1p19q": "1p19q_codeleted"}
 COLUMNS: tuple[str, ...] = (
     "patient",
@@ -36,13 +37,10 @@ def run_facts(
     ensemble: FoldEnsemble,
     opinion: Opinion,
     novelty: Novelty | None,
-    not_judged: str,
-    maps: dict[str, str],
-    completeness: dict[str, dict[str, Any]],
-    viewer: str | None = None,
+    not_compared: str,
+    maps: PatientMaps,
 ) -> dict[str, Any]:
-    """Of one run. not_judged: why there is no novelty, empty where there is. maps: file per kind.
-    completeness: of the kinds that approximate an integral. viewer: its file."""
+    """The facts of one run. not_compared: the reason why there is no novelty, or an empty string."""
     names = CLASS_NAMES[ensemble.label_type]
     return {
         "label_type": ensemble.label_type,
@@ -52,30 +50,30 @@ def run_facts(
         "probability": opinion.probability,
         "sd_over_folds": opinion.sd,
         "by_fold": {str(fold): value for fold, value in opinion.by_fold.items()},
-        "how": _how(ensemble),
-        "decision_by_fold": {str(fold): asdict(found) for fold, found in ensemble.decisions.items()},
+        "how": _prediction_method(ensemble),
+        "decision_by_fold": {str(fold): asdict(decision) for fold, decision in ensemble.decisions.items()},
         "novelty": None if novelty is None else {**asdict(novelty), "unlike": novelty.unlike},
-        "novelty_not_judged": not_judged,
-        "maps": maps,
-        "completeness": completeness,
-        "viewer": viewer,
+        "novelty_not_judged": not_compared,
+        "maps": maps.files,
+        "completeness": {name: completeness.facts() for name, completeness in maps.completeness.items()},
+        "viewer": maps.viewer,
         "run": str(ensemble.folder.resolve()),
         "model": ensemble.config["model"]["name"],
         "checkpoints": {str(fold): str(path.resolve()) for fold, path in ensemble.checkpoints.items()},
     }
 
 
-def _how(ensemble: FoldEnsemble) -> str:
-    """In words, how a fold's probability and the call come about: as in the run's own results."""
-    found = ensemble.decisions.values()
-    parts = ["weights of the epoch that its validation part chose" if any(d.select == "best_val" for d in found)
-             else "weights of the last epoch"]  # fmt: skip
+def _prediction_method(ensemble: FoldEnsemble) -> str:
+    """How the models compute probabilities, in words. The method is that of the results of the run."""
+    decisions = ensemble.decisions.values()
+    selected = any(decision.select == "best_val" for decision in decisions)
+    parts = ["weights of the epoch selected on the validation set" if selected else "weights of the last epoch"]
     if ensemble.config.get("args", {}).get("ema") is not None:
-        parts.append("averaged while training")
-    if any(d.tta == "flip" for d in found):
-        parts.append("probabilities of the scan and its mirror image averaged (maps and comparison: the scan as it is)")
-    if any(d.temperature != 1 for d in found):
-        parts.append(f"temperatures {', '.join(f'{d.temperature:.3f}' for d in found)}")
+        parts.append("exponential moving average of the weights")
+    if any(decision.tta == "flip" for decision in decisions):
+        parts.append("probabilities averaged over the scan and its mirror image (maps and comparison: the scan only)")
+    if any(decision.temperature != 1 for decision in decisions):
+        parts.append(f"temperatures {', '.join(f'{decision.temperature:.3f}' for decision in decisions)}")
     return "; ".join(parts)
 
 
@@ -89,7 +87,7 @@ def patient_facts(
     seconds: dict[str, float],
     environment: dict[str, Any],
 ) -> dict[str, Any]:
-    """report.json, its keys in order. unlike_training: reasons for doubt, empty if there are none."""
+    """The content of report.json, in order. unlike_training: reasons to doubt the predictions, or an empty list."""
     by_label = {run["label_type"]: run for run in runs}
     who = None
     if {"IDH", "1p19q"} <= by_label.keys():
@@ -102,12 +100,12 @@ def patient_facts(
         )
         who = {**asdict(reading), "limits": LIMITS}
     reasons = [
-        f"{run['label_type']}: features {run['novelty']['distance']:.1f} times as far from those of held-out subjects "
-        f"as is usual (p = {run['novelty']['p']:.3f}, {run['novelty']['n']} subjects)"
+        f"{run['label_type']}: the distance to held-out subjects is {run['novelty']['distance']:.1f} times the median "
+        f"(p = {run['novelty']['p']:.3f}, {run['novelty']['n']} subjects)"
         for run in runs
         if run["novelty"] and run["novelty"]["unlike"]
     ]
-    reasons += [f"without {', '.join(missing)}"] if missing else []
+    reasons += [f"missing contrasts: {', '.join(missing)}"] if missing else []
     return {
         "notice": NOTICE,
         "patient": patient,
@@ -123,18 +121,14 @@ def patient_facts(
 
 
 def write_patient_report(folder: Path, facts: dict[str, Any], pictures: Sequence[tuple[str, Figure]]) -> None:
-    """FOLDER/report.json and FOLDER/report.html, self-contained; pictures: (caption, figure)."""
+    """Write FOLDER/report.json and FOLDER/report.html, a single file. pictures: (caption, figure)."""
     write_json(folder / "report.json", facts)
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    html = environment.get_template("patient.html").render(
-        facts=facts, pictures=[{"caption": caption, **drawn(figure)} for caption, figure in pictures]
-    )
-    with atomic_write(folder / "report.html", "w") as file:
-        file.write(html)
+    shown = [{"caption": caption, **encoded(figure)} for caption, figure in pictures]
+    write_html(folder / "report.html", TEMPLATE, facts=facts, pictures=shown)
 
 
-def write_table(path: Path, reports: Sequence[dict[str, Any]], problems: dict[str, str]) -> None:
-    """predictions.csv: a row per patient: the facts of those that were read, the problem of the others."""
+def write_predictions_table(path: Path, reports: Sequence[dict[str, Any]], problems: dict[str, str]) -> None:
+    """Write predictions.csv: one row per patient. problems: the reasons of failures, by name of the patient."""
     with atomic_write(path, "w") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", restval="")
         writer.writeheader()

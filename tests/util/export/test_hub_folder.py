@@ -199,7 +199,7 @@ NEED_SUBJECTS = {
     "visualize_finetuned": (vis.visualize_finetuned.main, "--run", "was exported without the names of its subjects"),
     "check_maps": (vis.check_maps.main, "--run", "was exported without the names of its subjects"),
     "check_maps, seeds": (vis.check_maps.main, "--seeds", "was exported without the names of its subjects"),
-    "report": (vis.report.main, "--finetune", r"was exported: its README\.md says what is published"),
+    "report": (vis.report.main, "--finetune", r"is an exported model: its README\.md says what it contains"),
     "compare": (compare.main, "", r"predictions\.csv is missing: .* or one that was exported without predictions"),
 }
 
@@ -217,7 +217,7 @@ def test_what_needs_the_subjects_says_that_they_stayed_at_home(hub_runs, exporte
 def test_what_needs_data_asks_for_them(exported):
     with pytest.raises(ValueError, match=r"was exported without its data: name a prepared folder with --data"):
         vis.visualize.main(["--run", str(exported / "pretrain"), "--device", "cpu"])
-    with pytest.raises(ValueError, match=r"--run hf-hub:user/name is no folder to write to: name one with --out"):
+    with pytest.raises(ValueError, match=r"--run hf-hub:user/name is not a local folder: name .* with --out"):
         output_folder(None, Path("hf-hub:user/name"), "vis")
     with pytest.raises(ValueError, match="an exported run has no data of held-out subjects"):
         references(open_ensemble(exported / "idh", CPU), [], 40)

@@ -1,4 +1,4 @@
-"""What the panels of a subject's figures hold."""
+"""The contents of the panels of a subject's figures."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_map_lies_over_the_brain_only_and_is_shown_alone(study, name):
     assert png_bytes(figure)
 
 
-def test_colours_span_the_brain_not_the_air(study):
+def test_the_colour_scale_covers_the_brain_only(study):
     values = np.where(study.brain_ZYX, np.linspace(0, 1, 16**3).reshape(16, 16, 16), 1000.0)
     low, high = map_figure(study, values, "max", subtitle="").axes[4].get_images()[0].get_clim()
     assert 0 <= low < high <= 1
@@ -81,24 +81,24 @@ def test_constant_map_is_drawn(study):
     assert png_bytes(map_figure(study, np.zeros((16, 16, 16)), "pca", subtitle=""))
 
 
-def test_other_contrasts_do_for_a_map(study):
+def test_a_map_can_use_another_background_contrast(study):
     alone = Study("S", ("t1",), study.volume_CZYX[:1])
     assert "T1 + map" in texts(map_figure(alone, np.zeros((16, 16, 16)), "max", subtitle=""))
 
 
 @pytest.mark.parametrize("oriented", [True, False])
-def test_sides_are_lettered_only_where_they_are_known(study, removed, oriented):
+def test_sides_are_marked_only_if_the_orientation_is_known(study, removed, oriented):
     known = Study("S", CONTRASTS, study.volume_CZYX, oriented=oriented)
     for figure in (
         map_figure(known, study.volume_CZYX[0], "max", subtitle=""),
         reconstruction_figure(known, study.volume_CZYX, removed, subtitle=""),
     ):
         assert ("R" in texts(figure)) == oriented
-        assert any("patient's right" in text for text in texts(figure)) == oriented
+        assert any("right of the patient" in text for text in texts(figure)) == oriented
 
 
 @pytest.mark.parametrize("phantom", [True, False])
-def test_every_figure_says_what_it_is_not(study, removed, phantom):
+def test_every_figure_states_the_intended_use_and_simulated_data(study, removed, phantom):
     marked = Study("S", CONTRASTS, study.volume_CZYX, phantom=phantom)
     for figure in (
         map_figure(marked, study.volume_CZYX[0], "max", subtitle=""),
@@ -117,16 +117,16 @@ def test_tumour_outline_is_drawn_and_explained_where_there_is_one(study):
     assert outlines(Study("S", CONTRASTS, study.volume_CZYX)) == (0, False)
 
 
-def test_planes_go_through_the_places_named(study):
+def test_planes_go_through_the_given_centres(study):
     values = np.random.default_rng(1).normal(size=(16, 16, 16))
     figure = map_figure(study, values, "occlusion", subtitle="", centres={"here": study.focus, "there": (3, 4, 5)})
     assert {"Axial\nhere", "Coronal\nhere", "Sagittal\nthere"} <= set(texts(figure))
     for row, (axis, index) in zip((3, 4, 5), ((0, 3), (1, 4), (2, 5)), strict=True):
         np.testing.assert_array_equal(images(figure.axes[5 * row + 4])[0], cut(values, axis, index))
-    assert any("fall when occluded\n(log-odds of the class)" in text for text in texts(figure))
+    assert any("drop when occluded\n(log-odds of the class)" in text for text in texts(figure))
 
 
-def test_peak_is_inside_the_brain_and_in_the_middle_of_a_patch(study):
+def test_the_peak_is_inside_the_brain_and_at_the_centre_of_a_patch(study):
     values = np.zeros((16, 16, 16))
     values[0, 0, 0] = 99  # air
     values[4:8, 4:8, 4:8] = 2

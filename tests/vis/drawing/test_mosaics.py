@@ -1,4 +1,4 @@
-"""Many slices: every one from the brain, in order, under the same colours; groups side by side."""
+"""Mosaics show slices of the brain in order with one colour scale; class means share a scale."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from tests.helpers.vis_cases import texts
 from util.data.folder import CONTRASTS
 from util.inference.study import Study
 from vis.drawing.figures import REMOVED_COLOUR
-from vis.drawing.mosaics import background, group_figure, mosaic_figure, ratio_figure
+from vis.drawing.mosaics import background, class_means_figure, mosaic_figure, ratio_figure
 from vis.drawing.planes import cut
 from vis.drawing.style import NOTICE, png_bytes
 
@@ -21,7 +21,7 @@ def study():
     return Study("S", CONTRASTS, volume, tumour)
 
 
-def test_slices_climb_through_the_brain_under_one_scale(study):
+def test_slices_go_up_through_the_brain_with_one_colour_scale(study):
     values = np.random.default_rng(1).normal(size=(40, 16, 16))
     figure = mosaic_figure(study, values, "pca", subtitle="how", rows=3)
     panels = figure.axes[:18]
@@ -36,39 +36,41 @@ def test_slices_climb_through_the_brain_under_one_scale(study):
         np.testing.assert_array_equal(np.ma.getmaskarray(shown), cut(~study.brain_ZYX, 0, index))
         np.testing.assert_array_equal(np.ma.getdata(shown), cut(values, 0, index))
         assert bool(panel.collections) == bool(study.segmentation_ZYX[index].any())
-    assert "how · FLAIR under the map" in texts(figure)
+    assert "how · background FLAIR" in texts(figure)
     assert any(NOTICE in text for text in texts(figure))
     assert png_bytes(figure)
 
 
-def test_contrast_under_a_map():
+def test_background_contrast_of_a_map():
     assert background(CONTRASTS) == "flair"
     assert background(("t1", "t1ce")) == "t1ce"
     assert background(("t1",)) == "t1"
 
 
-def test_groups_share_a_scale(study):
+def test_class_means_share_a_scale(study):
     low, high = np.zeros((40, 16, 16)), np.full((40, 16, 16), 5.0)
-    figure = group_figure({"wild type (n = 3)": (study, low), "mutant (n = 2)": (study, high)}, "max", subtitle="")
+    figure = class_means_figure(
+        {"wild type (n = 3)": (study, low), "mutant (n = 2)": (study, high)}, "max", subtitle=""
+    )
     assert {"wild type (n = 3)", "mutant (n = 2)", "Axial"} <= set(texts(figure))
     limits = {panel.get_images()[1].get_clim() for panel in figure.axes[:6]}
     assert limits == {(0.0, 5.0)}
     assert png_bytes(figure)
 
 
-def test_a_row_per_mask_ratio_shows_what_was_left_and_what_was_made_of_it(study):
+def test_a_row_per_mask_ratio_shows_the_visible_patches_and_the_reconstruction(study):
     generator = np.random.default_rng(2)
-    attempts = {}
+    reconstructions = {}
     for ratio in (0.9, 0.5):  # sorted in the figure
         removed = generator.random((40, 16, 16)) < ratio
-        attempts[ratio] = (np.where(removed, 0.5, study.volume_CZYX), removed, ratio / 10)
-    figure = ratio_figure(study, attempts, subtitle="how")
+        reconstructions[ratio] = (np.where(removed, 0.5, study.volume_CZYX), removed, ratio / 10)
+    figure = ratio_figure(study, reconstructions, subtitle="how")
     assert len(figure.axes) == 3 * 8
     rows = [figure.axes[start : start + 8] for start in (0, 8, 16)]
     assert [line[0].get_ylabel() for line in rows] == ["input", "50% removed\nloss 0.050", "90% removed\nloss 0.090"]
     plane = study.focus[0]
     for line, ratio in zip(rows[1:], (0.5, 0.9), strict=True):
-        pasted, removed, _ = attempts[ratio]
+        pasted, removed, _ = reconstructions[ratio]
         gone = cut(removed, 0, plane)
         for contrast in range(4):
             masked, shown = (line[2 * contrast + at].get_images()[0].get_array() for at in (0, 1))

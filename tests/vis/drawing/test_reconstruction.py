@@ -1,4 +1,4 @@
-"""Reconstructions in the input's intensities, from a model that is only being looked at."""
+"""Reconstructions have the intensities of the input, and the model stays unchanged."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def silence_decoder(mae):
     return mae
 
 
-def test_normalised_patches_get_their_moments_back(volume):
+def test_the_moments_of_normalised_patches_are_restored(volume):
     result = reconstruct(silence_decoder(tiny_mae(norm_pix_loss=True)), volume)
     blocks = volume.unfold(2, 8, 8).unfold(3, 8, 8).unfold(4, 8, 8)  # (B, C, z, y, x, 8, 8, 8)
     means = blocks.mean(dim=(1, 5, 6, 7))  # zero, the mean of a normalised patch, is the mean of the patch
@@ -31,7 +31,7 @@ def test_normalised_patches_get_their_moments_back(volume):
     torch.testing.assert_close(shown, means[:, None, :, :, :, None, None, None].expand_as(shown), atol=1e-5, rtol=0)
 
 
-def test_patches_that_were_not_normalised_are_left_alone(volume):
+def test_patches_that_were_not_normalised_stay_unchanged(volume):
     assert (reconstruct(silence_decoder(tiny_mae()), volume).prediction == 0).all()
 
 

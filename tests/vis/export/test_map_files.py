@@ -1,4 +1,4 @@
-"""Files of a latent map: tokens as .npy, voxels as NIfTI in the place of the volume, a figure."""
+"""Files of maps: tokens as .npy, voxels as NIfTI at the position of the volume, a figure."""
 
 import nibabel
 import numpy as np
@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from tests.helpers.vis_cases import AFFINE, ORIGINAL_SHAPE, TO_PREPARED, manifest_row, write_prepared
-from util.cli import Parser
 from util.inference.study import Study
-from vis.export.map_files import add_options, spaces, write_map
+from vis.export import map_files
+from vis.export.map_files import MapWriter, requested_spaces
 from vis.export.patient_space import PatientSpace
-from vis.maps.latent import MAPS
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def study():
 @pytest.mark.parametrize("how", ["nearest", "trilinear"])
 def test_map_is_written_on_tokens_and_on_voxels(tmp_path, study, how):
     tokens = torch.arange(12.0).reshape(2, 3, 2)
-    write_map(tmp_path, study, AFFINE, "max", tokens, upsampling=how, subtitle="how")
+    MapWriter(tmp_path, how).write(study, AFFINE, {"max": tokens}, subtitle="how")
     written = sorted(path.name for path in (tmp_path / "S").iterdir())
     assert written == ["S_map-max.nii.gz", "S_map-max.npy", "S_map-max.png"]
     np.testing.assert_array_equal(np.load(tmp_path / "S" / "S_map-max.npy"), tokens.numpy())
@@ -35,23 +34,15 @@ def test_map_is_written_on_tokens_and_on_voxels(tmp_path, study, how):
     assert np.array_equal(values, expected) == (how == "nearest")
 
 
-def test_subject_with_dots_keeps_its_whole_name(tmp_path, study):
+def test_a_subject_name_with_dots_stays_complete(tmp_path, study):
     dotted = Study("S.01.v2", study.contrasts, study.volume_CZYX)
-    write_map(tmp_path, dotted, AFFINE, "max", torch.ones(2, 3, 2), upsampling="nearest", subtitle="")
+    MapWriter(tmp_path).write(dotted, AFFINE, {"max": torch.ones(2, 3, 2)}, subtitle="")
     assert (tmp_path / "S.01.v2" / "S.01.v2_map-max.nii.gz").exists()
 
 
-def test_options_offer_every_map():
-    parser = Parser()
-    add_options(parser)
-    assert parser.parse_args(["--map", *MAPS]).map == list(MAPS)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--map", "median"])
-
-
-def test_patients_grid_is_written_beside_the_prepared_one(tmp_path, study):
+def test_maps_are_also_written_in_patient_space(tmp_path, study):
     tokens, space = torch.arange(12.0).reshape(2, 3, 2), PatientSpace.of(manifest_row("S", AFFINE))
-    write_map(tmp_path, study, AFFINE, "pca", tokens, upsampling="nearest", subtitle="", space=space, mosaic=True)
+    MapWriter(tmp_path, spaces={"S": space}, mosaic=True).write(study, AFFINE, {"pca": tokens}, subtitle="")
     written = {path.name.removeprefix("S_map-pca") for path in (tmp_path / "S").iterdir()}
     assert written == {".nii.gz", ".npy", ".png", "_patient.nii.gz", "_mosaic.png"}
     image = nibabel.load(tmp_path / "S" / "S_map-pca_patient.nii.gz")
@@ -62,10 +53,22 @@ def test_patients_grid_is_written_beside_the_prepared_one(tmp_path, study):
     np.testing.assert_allclose(np.asanyarray(image.dataobj)[::-1, 3:], prepared, atol=1e-5)
 
 
-def test_spaces_come_from_the_manifest_unless_unwanted(tmp_path, caplog):
+def test_patient_spaces_come_from_the_manifest_if_requested(tmp_path, caplog):
     root = write_prepared(tmp_path, ["A", "B"])
-    assert set(spaces(root, "patient")) == {"A", "B"}
-    assert spaces(root, "prepared") == {}
+    assert set(requested_spaces(root, "patient")) == {"A", "B"}
+    assert requested_spaces(root, "prepared") == {}
     (root / "manifest.csv").unlink()
-    assert spaces(root, "patient") == {}
+    assert requested_spaces(root, "patient") == {}
     assert "no manifest.csv" in caplog.text
+
+
+def test_notes_are_in_the_subtitle_and_the_viewer_is_optional(tmp_path, study, monkeypatch):
+    subtitles, figure = [], map_files.map_figure
+    monkeypatch.setattr(map_files, "map_figure", lambda *_, subtitle, **rest: (
+        subtitles.append(subtitle) or figure(*_, subtitle=subtitle, **rest)))  # fmt: skip
+    maps = {"max": torch.ones(2, 3, 2), "norm": torch.ones(2, 3, 2)}
+    MapWriter(tmp_path, viewer=True).write(study, AFFINE, maps, subtitle="how", notes={"norm": "gap 1%"})
+    assert subtitles == ["how", "how · gap 1%"]
+    assert "gap 1%" in (tmp_path / "S" / "S_viewer.html").read_text()
+    MapWriter(tmp_path / "plain").write(study, AFFINE, maps, subtitle="how")
+    assert not (tmp_path / "plain" / "S" / "S_viewer.html").exists()

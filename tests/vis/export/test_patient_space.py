@@ -1,4 +1,4 @@
-"""Round trips through the real preparation: what is marked in the prepared grid lies where the patient has it."""
+"""Round trips through the real preparation: positions on the prepared grid are the right ones in patient space."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from util.data.raw.layouts import Study
 from vis.export.patient_space import PatientSpace, patient_spaces
 
 SHAPE = (40, 48, 30)  # x, y, z as stored
-LESION = (slice(12, 20), slice(14, 26), slice(9, 17))  # asymmetric in every axis and off the middle
+LESION = (slice(12, 20), slice(14, 26), slice(9, 17))  # asymmetric in every axis, not at the centre
 
 
 def rotation(degrees, axis):
@@ -37,13 +37,13 @@ AFFINES = {
     "LPS": affine(np.diag([-1, -1, 1]), (1, 1, 1)),
     "RAS, uneven voxels": affine(np.eye(3), (0.9, 1.1, 2.5)),
     "left-right flip, uneven": affine(np.diag([-1, 1, 1]), (1.0, 0.7, 1.6)),
-    "axes exchanged (PIR)": affine(np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), (1.2, 0.8, 1.0)),
+    "axes swapped (PIR)": affine(np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), (1.2, 0.8, 1.0)),
     "oblique": affine(rotation(14, 0) @ rotation(-9, 2) @ np.diag([-1, 1, 1]), (1.0, 1.3, 2.0)),
 }
 
 
 def prepared(folder, matrix, size):
-    """The study's preparation, and its row as prepare_data.py writes it."""
+    """A prepared study, its manifest row as prepare_data.py writes it, and its lesion mask."""
     index = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE), indexing="ij"))
     brain = (index**2).sum(0) < 0.75
     values = np.where(brain, np.random.default_rng(0).integers(100, 900, SHAPE), 0).astype(np.int16)
@@ -63,9 +63,9 @@ def prepared(folder, matrix, size):
 
 @pytest.mark.parametrize("name", AFFINES)
 def test_lesion_corners_land_within_half_a_voxel(tmp_path, name):
-    """Both corners of a box drawn in the patient's grid, after preparation and back as a float map, on every axis.
+    """Both edges of a box in patient space, after preparation and back as a float map, on every axis.
 
-    The prepared grid is finer than the file's, so half a voxel of the file is all that the mask's rounding may cost.
+    The prepared grid is finer than that of the file, so rounding of the mask costs at most half a voxel of the file.
     """
     found, row, _ = prepared(tmp_path, AFFINES[name], (112, 112, 112))
     back = PatientSpace.of(row).to_patient(found.segmentation.astype(np.float32))
@@ -78,14 +78,14 @@ def test_lesion_corners_land_within_half_a_voxel(tmp_path, name):
 
 
 def _through(volume, axis):
-    """The mean profile along `axis` through the lesion's core."""
+    """The mean profile along `axis` through the core of the lesion."""
     core = [slice(part.start + 3, part.stop - 3) for part in LESION]
     core[axis] = slice(None)
     return volume[tuple(core)].mean(axis=tuple(other for other in range(3) if other != axis))
 
 
 def _edges(line):
-    """Where a box profile crosses a half, in voxels, by linear interpolation."""
+    """The positions, in voxels, where a box profile crosses 0.5, by linear interpolation."""
     above = np.flatnonzero(line > 0.5)
     first, last = above[0], above[-1]
     rise = first - (line[first] - 0.5) / (line[first] - line[first - 1])
@@ -95,7 +95,7 @@ def _edges(line):
 
 @pytest.mark.parametrize("name", AFFINES)
 def test_world_coordinates_survive(tmp_path, name):
-    """A ramp that is linear in world mm comes back as the same ramp on the stored grid, inside the crop."""
+    """A function that is linear in world mm stays the same function in patient space, inside the crop."""
     found, row, _ = prepared(tmp_path, AFFINES[name], (48, 48, 48))
     direction = np.array([0.3, -1.1, 0.7])
 
@@ -113,7 +113,7 @@ def test_world_coordinates_survive(tmp_path, name):
 
 
 def _shrunk(core):
-    """Without the two outermost voxels on every side, where the prepared grid may end first."""
+    """The core without the two outermost voxels on every side, where the prepared grid may end first."""
     places = np.argwhere(core)
     low, high = places.min(0) + 2, places.max(0) - 1
     shrunk = np.zeros_like(core)
@@ -121,7 +121,7 @@ def _shrunk(core):
     return shrunk
 
 
-def test_map_is_zero_outside_the_crop_and_nowhere_inside(tmp_path):
+def test_a_map_is_zero_outside_the_crop_only(tmp_path):
     found, row, _ = prepared(tmp_path, AFFINES["oblique"], (32, 32, 32))
     back = PatientSpace.of(row).to_patient(np.ones((32, 32, 32)))
     assert set(np.unique(back)) == {0.0, 1.0}
@@ -139,7 +139,7 @@ def test_labels_keep_their_values(tmp_path):
 
 
 def test_left_stays_left(tmp_path):
-    """The halves of a map that is 1 in the patient's left half: world x < middle, whatever the file's orientation."""
+    """A map that is 1 in the left half of the patient (world x below the middle), for any orientation of the file."""
     for name, size in itertools.product(("LPS", "left-right flip, uneven"), [(32, 32, 32)]):
         found, row, _ = prepared(tmp_path / name, AFFINES[name], size)
         left = np.zeros(size)
@@ -151,10 +151,10 @@ def test_left_stays_left(tmp_path):
         assert back[left_columns].mean() > 5 * back[~left_columns].mean()
 
 
-def test_manifest_that_does_not_know_the_way_is_an_error(tmp_path):
+def test_a_manifest_without_the_crop_is_an_error(tmp_path):
     _, row, _ = prepared(tmp_path, AFFINES["LPS"], (32, 32, 32))
     lost = ManifestRow(**{**row.__dict__, "crop": []})
-    with pytest.raises(ValueError, match="where A came from; prepare the subject again"):
+    with pytest.raises(ValueError, match="does not record the original grid of A; prepare the subject again"):
         PatientSpace.of(lost)
 
 

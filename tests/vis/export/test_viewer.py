@@ -1,4 +1,4 @@
-"""The offline viewer: everything in one file, small, and it answers in a real browser."""
+"""The offline viewer: all data in one small file, which works in a real browser."""
 
 import base64
 import gzip
@@ -101,7 +101,7 @@ def test_without_mask_or_map(tmp_path, study, maps):
 
 
 def test_full_size_stays_under_the_limit(tmp_path):
-    """160^3 with four contrasts of noise in an ellipsoid that touches every side: no real brain compresses worse."""
+    """160^3, four contrasts of noise in an ellipsoid that touches every side: a real brain compresses better."""
     index = np.linspace(-1, 1, 160) ** 2
     inside = (index[:, None, None] + index[:, None] + index) < 1
     volume = np.zeros((4, 160, 160, 160), np.float32)
@@ -115,7 +115,7 @@ def test_full_size_stays_under_the_limit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
 def test_a_click_moves_the_other_planes_and_the_readout(tmp_path, study, maps):
-    """In a real browser, from disk: click into the axial plane, switch contrast and map, raise the threshold."""
+    """In a real browser, opened from disk: click into the axial plane, change contrast and map, raise the threshold."""
     page, _ = written(tmp_path, study, maps)
     (z, _, x), clicked = study.focus, (18, 2)  # (y, x) to click at
     across, down = (SIZE[2] - 0.5 - clicked[1]) / SIZE[2], (SIZE[1] - 0.5 - clicked[0]) / SIZE[1]

@@ -1,4 +1,4 @@
-"""Deletion and insertion on a model whose evidence is known."""
+"""Deletion and insertion for a model whose important patch is known."""
 
 import numpy as np
 import pytest
@@ -6,28 +6,28 @@ import torch
 from torch import nn
 
 from tests.helpers.vis_cases import SIZE, tiny_classifier
-from vis.map_checks.deletion_insertion import FRACTIONS, erasure_areas
+from vis.map_checks.deletion_insertion import FRACTIONS, deletion_insertion_areas
 
-OCCUPIED = np.array([True] * 10 + [False] * 2)
+HAS_BRAIN = np.array([True] * 10 + [False] * 2)
 
 
 @pytest.fixture
 def model(monkeypatch):
-    """Class 1 is as likely as patch 4 is bright, whatever the rest."""
+    """The probability of class 1 depends on the brightness of patch 4 only."""
     model = tiny_classifier()
     monkeypatch.setattr(model, "forward", lambda v: nn.functional.pad(v[:, :1, :8, 16:24, :8].mean((2, 3, 4)), (1, 0)))
     return model
 
 
-def test_map_that_knows_the_patch_deletes_and_inserts_at_once(model):
+def test_a_map_with_the_important_patch_first_has_the_best_areas(model):
     volume = torch.zeros(1, 4, *SIZE)
     volume[:, :, 1:] = 6
     right, wrong = np.zeros(12), np.zeros(12)
-    right[4], wrong[4], right[10], wrong[11] = 1, -1, 9, 9  # patches 10 and 11 hold no brain: never touched
-    best, worst = (erasure_areas(model, volume, values, OCCUPIED, 1, batch=5) for values in (right, wrong))
+    right[4], wrong[4], right[10], wrong[11] = 1, -1, 9, 9  # patches 10 and 11 hold no brain: never changed
+    best, worst = (deletion_insertion_areas(model, volume, values, HAS_BRAIN, 1, batch=5) for values in (right, wrong))
     assert best["deletion"] < worst["deletion"]
     assert best["insertion"] > worst["insertion"]
-    # by hand: with 10 patches, 5% is none (half to even), 10% already the best one
+    # computed by hand: of 10 patches, 5% is none (round half to even), 10% is the best one
     high, low = torch.tensor([6 * 7 / 8, 0.0]).sigmoid().tolist()
     shares = (0, *FRACTIONS, 1)
     assert best["deletion"] == pytest.approx(np.trapezoid([high, high, low, low, low, low, low], shares))
@@ -35,15 +35,17 @@ def test_map_that_knows_the_patch_deletes_and_inserts_at_once(model):
     assert worst["insertion"] == pytest.approx(np.trapezoid([low] * 6 + [high], shares))
 
 
-def test_model_is_run_in_batches_and_left_alone():
+def test_the_model_runs_in_batches_and_stays_unchanged():
     model, volume = tiny_classifier().train(), torch.randn(1, 4, *SIZE)
-    one, all_at_once = (erasure_areas(model, volume, np.arange(12.0), OCCUPIED, 0, batch=b) for b in (1, 20))
+    one, all_at_once = (
+        deletion_insertion_areas(model, volume, np.arange(12.0), HAS_BRAIN, 0, batch=b) for b in (1, 20)
+    )
     assert one == pytest.approx(all_at_once, abs=1e-5)
     assert model.training
 
 
 def test_coarse_curves_stay_within_the_stated_error(model):
-    """A patch that decides alone makes the steepest curve; wherever it comes in the order, the bound holds."""
+    """One decisive patch gives the steepest curve; the bound holds for every position in the order."""
     volume = torch.zeros(1, 4, *SIZE)
     volume[:, :, 1:] = 60
     gaps = np.diff((0, *FRACTIONS, 1)).max() / 2
@@ -55,8 +57,8 @@ def test_coarse_curves_stay_within_the_stated_error(model):
         values = np.zeros(12)
         values[[*others[:rank], 4, *others[rank:]]] = np.arange(10, 0, -1)
         coarse, exact = (
-            erasure_areas(model, volume, values, OCCUPIED, 1, batch=300, fractions=shares)
+            deletion_insertion_areas(model, volume, values, HAS_BRAIN, 1, batch=300, fractions=shares)
             for shares in (FRACTIONS, fine)
         )
         errors += [abs(coarse[name] - exact[name]) for name in coarse]
-    assert 0.05 < max(errors) <= gaps + 0.01  # 0.01: the fine curves' own error
+    assert 0.05 < max(errors) <= gaps + 0.01  # 0.01: the error of the fine curves

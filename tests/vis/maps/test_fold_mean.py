@@ -1,4 +1,4 @@
-"""Maps of a run are the mean over its folds."""
+"""The map of a run is the mean over its folds."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_maps_are_the_mean_over_folds(run):
     assert for_one.abs().max() > 0
 
 
-def test_a_mean_map_is_as_complete_as_its_worst_fold(run):
+def test_a_mean_map_has_the_completeness_of_its_worst_fold(run):
     models, scan = open_ensemble(run, CPU).models.values(), torch.randn(1, 4, *SIZE)
     mean = mean_maps(models, scan, ["integrated"], 1)["integrated"]
     each = [compute_maps(m, scan, ["integrated"], MapOptions(target=1))["integrated"] for m in models]

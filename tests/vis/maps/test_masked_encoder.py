@@ -1,4 +1,4 @@
-"""Random masks that leave no place unseen, and the mean token over them."""
+"""Random masks that show every patch, and the mean of each token over them."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ from vis.maps.masked_encoder import covering_noise, visible_tokens
 
 
 @pytest.mark.parametrize(("tokens", "keep"), [(12, 3), (12, 5), (7, 7), (9, 1)])
-def test_every_place_is_dealt_in_every_round(tokens, keep):
+def test_every_patch_is_visible_in_every_round(tokens, keep):
     noise = covering_noise(tokens, keep, rounds=3, seed=0)
     masks = -(-tokens // keep)
     assert noise.shape == (3 * masks, tokens)
     kept = noise.argsort(dim=1)[:, :keep]
-    for dealt in kept.split(masks):
-        assert set(dealt.flatten().tolist()) == set(range(tokens))
+    for masks_of_round in kept.split(masks):
+        assert set(masks_of_round.flatten().tolist()) == set(range(tokens))
     assert not torch.equal(noise, covering_noise(tokens, keep, rounds=3, seed=1)) or tokens == keep == 7
 
 

@@ -1,4 +1,4 @@
-"""Occlusion agrees with emptying patches one by one, and never computes what cannot matter."""
+"""Occlusion agrees with replacing patches one by one, and skips windows of background."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from tests.helpers.vis_cases import SIZE, tiny_classifier
 from vis.maps.explained_class import log_odds
 from vis.maps.occlusion import occlusion, window_of_patch
-from vis.maps.registry import patch_sums
+from vis.maps.token_grid import patch_sums
 
 TARGET = torch.tensor([1])
 
@@ -26,16 +26,16 @@ def volume():
     return volume
 
 
-def test_fall_agrees_with_emptying_a_patch_by_hand(model, volume):
+def test_the_drop_agrees_with_replacing_a_patch_by_hand(model, volume):
     found = occlusion(model, volume, TARGET, batch=4).reshape(2, 3, 2)
     for place in ((1, 0, 0), (1, 2, 1)):
         emptied = volume.clone()
         z, y, x = (8 * index for index in place)
         emptied[:, :, z : z + 8, y : y + 8, x : x + 8] = 0.5
         with torch.no_grad():
-            fall = log_odds(model(volume), TARGET) - log_odds(model(emptied), TARGET)
-        torch.testing.assert_close(found[place], fall[0], atol=1e-5, rtol=1e-4)
-        assert fall.abs() > 1e-4
+            drop = log_odds(model(volume), TARGET) - log_odds(model(emptied), TARGET)
+        torch.testing.assert_close(found[place], drop[0], atol=1e-5, rtol=1e-4)
+        assert drop.abs() > 1e-4
 
 
 def test_background_is_exactly_zero_and_not_computed(model, volume, monkeypatch):
@@ -56,7 +56,7 @@ def test_windows_tile_the_grid():
     assert torch.equal(window_of_patch((2, 3, 4), 1).flatten(), torch.arange(24))
 
 
-def test_patches_of_a_window_share_its_fall(model, volume):
+def test_patches_of_a_window_share_its_drop(model, volume):
     found = occlusion(model, volume, TARGET, window=2).reshape(2, 3, 2)
     assert len(found[:, :2].unique()) == 1
     assert len(found[:, 2].unique()) == 1
@@ -76,7 +76,7 @@ def test_error_is_rounding_only(model, volume):
 
 
 @pytest.mark.parametrize("window", [1, 2])
-def test_falls_of_a_model_that_is_a_sum_over_patches_are_exact(model, volume, monkeypatch, window):
+def test_drops_of_a_model_that_is_a_sum_over_patches_are_exact(model, volume, monkeypatch, window):
     weight = torch.randn(1, 4, *SIZE)
     monkeypatch.setattr(
         model, "forward", lambda x: torch.nn.functional.pad((weight * x).sum((1, 2, 3, 4))[:, None], (1, 0))

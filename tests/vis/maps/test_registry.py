@@ -1,4 +1,4 @@
-"""Maps by name, on the token grid of either kind of model."""
+"""Maps by name, on the token grid, of autoencoders and classifiers."""
 
 import argparse
 
@@ -7,9 +7,9 @@ import torch
 
 from tests.helpers.vis_cases import SIZE, tiny_classifier, tiny_mae
 from vis.maps.gradients import gradient_activation, integrated_gradients, scan_influence
-from vis.maps.latent import on_grid
 from vis.maps.occlusion import occlusion
-from vis.maps.registry import CLASS_SPECIFIC, NAMES, MapOptions, compute_maps, map_name, method, patch_sums
+from vis.maps.registry import CLASS_SPECIFIC, NAMES, MapOptions, compute_maps, map_kind, map_name
+from vis.maps.token_grid import on_grid, patch_sums
 
 GRID = (2, 3, 2)
 
@@ -41,10 +41,10 @@ def test_every_name_gives_a_map_and_leaves_the_model_as_it_was(model, volume):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_options_reach_the_method_they_concern(model, volume):
+def test_options_reach_the_maps_that_use_them(model, volume):
     one, options = torch.ones(2, dtype=torch.long), MapOptions(block=0, target=1, steps=3, window=2, batch=2)
     found = compute_maps(model, volume, ["gradient", "influence", "integrated", "occlusion"], options)
-    parts = integrated_gradients(model, volume, one, steps=3).parts_BCZYX.sum(1)
+    parts = integrated_gradients(model, volume, one, steps=3).attributions_BCZYX.sum(1)
     expected = {
         "gradient": gradient_activation(model, volume, one, 0),
         "influence": scan_influence(model, volume, one, 0),
@@ -67,21 +67,15 @@ def test_block_changes_latent_maps(model, volume):
         assert not torch.allclose(last, first)
 
 
-def test_autoencoder_has_latent_maps_but_no_class(volume):
+def test_an_autoencoder_has_latent_maps_but_no_class_specific_ones(volume):
     assert set(compute_maps(tiny_mae(), volume, ["mean", "directions"])) == {"mean", "directions"}
     with pytest.raises(ValueError, match="--map occlusion explains a class"):
         compute_maps(tiny_mae(), volume, ["occlusion"])
 
 
-def test_patch_sums_are_in_raster_order():
-    volume = torch.zeros(1, 4, 6, 4)
-    volume[0, 2:, 4:, :2] = 1  # patch (1, 2, 0) of grid (2, 3, 2)
-    assert patch_sums(volume, 2).tolist() == [[0.0] * 10 + [8.0, 0.0]]
-
-
 def test_unknown_name_hints_at_the_nearest():
     with pytest.raises(ValueError, match=r'no map "gradeint"; did you mean "gradient"\?'):
-        method("gradeint")
+        map_kind("gradeint")
     with pytest.raises(argparse.ArgumentTypeError, match="feature-K"):
         map_name("feature-x")
     assert map_name("feature-12") == "feature-12"

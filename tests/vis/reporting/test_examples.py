@@ -1,4 +1,4 @@
-"""Example pictures: held-out subjects only, and honest lines about what each subject was used for."""
+"""Example figures: held-out subjects only, with captions that state the use of each subject."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.vis_cases import texts, write_finetune_run, write_prepared, write_pretrain_run
 from util.evaluation.predictions import Prediction
-from vis.reporting.examples import alternate, held_out_examples, map_examples, reconstruction_examples
+from vis.reporting.examples import alternate_classes, held_out_examples, map_examples, reconstruction_examples
 
 SUBJECTS = ["E", "F", "G", "H"]
 
@@ -18,13 +18,13 @@ def runs(tmp_path_factory):
     return pre, write_finetune_run(root / "fine", write_prepared(root / "egd", SUBJECTS), SUBJECTS)
 
 
-def test_classes_take_turns():
+def test_classes_alternate():
     labels = {name: Prediction(name, 0, label, 0.5) for name, label in zip("ABCDE", (0, 0, 0, 1, 1), strict=True)}
-    assert alternate(list("ABCDE"), labels) == ["A", "D", "B", "E", "C"]
-    assert alternate(["X", "A"], labels) == ["A", "X"]
+    assert alternate_classes(list("ABCDE"), labels) == ["A", "D", "B", "E", "C"]
+    assert alternate_classes(["X", "A"], labels) == ["A", "X"]
 
 
-def test_first_fold_with_a_checkpoint_is_shown(runs, tmp_path):
+def test_examples_are_of_the_first_fold_with_a_checkpoint(runs, tmp_path):
     copy = shutil.copytree(runs[1], tmp_path / "fine")
     assert held_out_examples(copy, 9) == (0, ["E", "G"])
     (copy / "fold_0" / "checkpoint-4.pth").unlink()
@@ -41,14 +41,14 @@ def test_maps_are_of_held_out_subjects(runs):
     assert "E" in texts(examples[0].figure)
 
 
-def test_reconstructions_of_subjects_that_pretraining_never_saw(runs):
+def test_reconstructions_prefer_subjects_that_were_not_in_pretraining(runs):
     examples = reconstruction_examples(*runs, 2, "cpu")
     assert [example.caption.split(" · ")[0] for example in examples] == [
         "E: not among the pre-training subjects", "G: not among the pre-training subjects",
     ]  # fmt: skip
 
 
-def test_without_other_data_the_caption_says_that_they_were_seen(runs, tmp_path):
+def test_without_other_data_the_caption_says_seen_in_pretraining(runs, tmp_path):
     for finetune in (
         None,
         write_finetune_run(tmp_path / "same", write_prepared(tmp_path / "again", ["P", "Q"]), ["P", "Q"]),

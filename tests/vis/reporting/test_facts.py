@@ -1,15 +1,22 @@
-"""Facts of a report come from the run folders, and runs are put together only where they belong together."""
+"""The facts of a report come from the run folders; unrelated runs are not combined."""
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 import vis.reporting.facts as report_facts
 from tests.helpers.vis_cases import write_autoregressive_run, write_finetune_run, write_prepared, write_pretrain_run
-from vis.reporting.facts import NOTHING, find_runs, finetune_facts, fold_table, number, origin, pretrain_facts
+from vis.reporting.facts import (
+    NOT_DEFINED,
+    find_runs,
+    finetune_facts,
+    fold_table,
+    format_number,
+    origin,
+    pretrain_facts,
+)
 
 SUBJECTS = ["A", "B", "C", "D"]
 
@@ -54,11 +61,6 @@ def test_finetuning(runs):
     assert not facts.phantom
 
 
-def test_the_curves_are_of_all_folds_of_all_repeats(runs):
-    shutil.copytree(runs[1] / "fold_1", runs[1] / "fold_2")  # config.json says k_fold 2
-    assert sorted(finetune_facts(runs[1]).rows_of_fold) == [0, 1, 2]
-
-
 def test_run_without_results_or_metrics(runs):
     for name in ("results.json", "predictions.csv", "fold_0/metrics.jsonl"):
         (runs[1] / name).unlink()
@@ -81,7 +83,7 @@ def test_wrong_kind_names_the_flag(runs):
         finetune_facts(runs[0])
 
 
-def test_finetuning_brings_its_own_pretraining(runs):
+def test_a_finetuning_run_comes_with_its_pretraining_run(runs):
     assert find_runs(None, runs[1]) == runs
     assert find_runs(runs[0], None) == (runs[0], None)
     assert origin({"finetune": None}) is None
@@ -106,11 +108,11 @@ def test_table_has_folds_mean_sd_and_pooled(runs):
     header, rows = fold_table(results)
     assert header == ["Fold", "Subjects", "Accuracy", "F1", "AUC", "Sensitivity", "Specificity"]
     assert [kind for kind, _ in rows] == ["fold", "fold", "mean", "sd", "pooled"]
-    assert rows[0][1] == ["0", "2", "1.000", "1.000", "0.875", "1.000", NOTHING]
+    assert rows[0][1] == ["0", "2", "1.000", "1.000", "0.875", "1.000", NOT_DEFINED]
     assert rows[3][1][4] == "0.012"
     assert rows[-1][1][:2] == ["All folds pooled", "4"]
     assert rows[-1][1][4] == "0.912"
 
 
 def test_undefined_numbers_are_a_dash():
-    assert [number(value) for value in (None, float("nan"), 0.12345)] == [NOTHING, NOTHING, "0.123"]
+    assert [format_number(value) for value in (None, float("nan"), 0.12345)] == [NOT_DEFINED, NOT_DEFINED, "0.123"]

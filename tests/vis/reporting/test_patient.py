@@ -1,4 +1,4 @@
-"""What a report says, and that nothing in a patient's name or file can become code."""
+"""The report on a patient: its facts, and no name or warning becomes markup."""
 
 import csv
 import dataclasses
@@ -15,7 +15,8 @@ from util.patient.novelty import Novelty
 from util.patient.who_2021 import ASTROCYTOMA, GLIOBLASTOMA
 from util.protocol.decision import Decision
 from vis.drawing.style import NOTICE
-from vis.reporting.patient import patient_facts, run_facts, write_patient_report, write_table
+from vis.export.patient_maps import PatientMaps
+from vis.reporting.patient import patient_facts, run_facts, write_patient_report, write_predictions_table
 
 EVIL = '<script>alert("x")</script>'
 
@@ -29,7 +30,9 @@ def ensemble(tmp_path_factory):
 
 def facts(ensemble, *, probability=0.8, codeleted=None, novelty=None, name="P", **changed):
     runs = [
-        run_facts(ensemble, Opinion({0: probability, 1: probability}, {}), novelty, "" if novelty else "why", {}, {})
+        run_facts(
+            ensemble, Opinion({0: probability, 1: probability}, {}), novelty, "" if novelty else "why", PatientMaps()
+        )
     ]
     if codeleted is not None:
         runs.append({**runs[0], "label_type": "1p19q", "probability": codeleted})
@@ -62,20 +65,20 @@ def test_the_report_needs_no_network(tmp_path, ensemble):
 def test_reasons_for_doubt(ensemble):
     assert facts(ensemble, novelty=Novelty(1.0, 0.4, 50))["unlike_training"] == []
     found = facts(ensemble, novelty=Novelty(3.2, 0.02, 50), missing=["t2"], warnings=["thick"])["unlike_training"]
-    assert found[0].startswith("IDH: features 3.2 times as far")
-    assert found[1:] == ["without t2", "thick"]
+    assert found[0].startswith("IDH: the distance to held-out subjects is 3.2 times the median")
+    assert found[1:] == ["missing contrasts: t2", "thick"]
 
 
-def test_the_reading_needs_both_markers(ensemble):
+def test_the_who_type_needs_both_markers(ensemble):
     assert facts(ensemble)["who_2021"] is None
     assert facts(ensemble, codeleted=0.7)["who_2021"]["reading"].startswith("Oligodendroglioma")
     assert facts(ensemble)["runs"][0]["decision"] == "IDH mutant"
     assert facts(ensemble, probability=0.4)["runs"][0]["decision"] == "IDH wild type"
 
 
-def test_the_table_has_a_row_for_everyone(tmp_path, ensemble):
+def test_the_table_has_a_row_for_every_patient(tmp_path, ensemble):
     path: Path = tmp_path / "predictions.csv"
-    write_table(path, [facts(ensemble, codeleted=0.1, missing=["t1", "t2"])], {"Q": "no files"})
+    write_predictions_table(path, [facts(ensemble, codeleted=0.1, missing=["t1", "t2"])], {"Q": "no files"})
     with path.open() as file:
         first, second = csv.DictReader(file)
     assert (first["patient"], first["probability_IDH_mutant"], first["missing_contrasts"]) == ("P", "0.800000", "t1 t2")
@@ -83,7 +86,7 @@ def test_the_table_has_a_row_for_everyone(tmp_path, ensemble):
     assert (second["patient"], second["problem"], second["who_2021"]) == ("Q", "no files", "")
 
 
-def test_call_reading_and_report_follow_the_thresholds_of_the_runs(ensemble, tmp_path):
+def test_decision_who_type_and_report_use_the_thresholds_of_the_runs(ensemble, tmp_path):
     decided = {0: Decision(1.5, 0.8, "best_val", "flip"), 1: Decision(1.5, 0.9, "best_val", "flip")}
     strict = dataclasses.replace(ensemble, decisions=decided)
     plain, found = facts(ensemble, codeleted=0.1), facts(strict, codeleted=0.1)
@@ -94,9 +97,14 @@ def test_call_reading_and_report_follow_the_thresholds_of_the_runs(ensemble, tmp
                                                          "tta": "flip"}  # fmt: skip
     write_patient_report(tmp_path, found, [])
     html = (tmp_path / "report.html").read_text()
-    for words in ("IDH wild type (from 0.85)", "mirror image", "temperatures 1.500, 1.500", "validation part chose"):
+    for words in (
+        "IDH wild type (threshold 0.85)",
+        "mirror image",
+        "temperatures 1.500, 1.500",
+        "selected on the validation set",
+    ):
         assert words in html
     write_patient_report(tmp_path, plain, [])
     html = (tmp_path / "report.html").read_text()
-    assert "IDH mutant (from 0.5)" in html
-    assert not any(words in html for words in ("mirror image", "temperature", "validation part"))
+    assert "IDH mutant (threshold 0.5)" in html
+    assert not any(words in html for words in ("mirror image", "temperature", "validation set"))

@@ -1,3 +1,5 @@
+"""Tables, methods paragraph and warnings state the statistics of the results file."""
+
 import pytest
 
 from tests.helpers.score_cases import binormal, predictions
@@ -29,7 +31,7 @@ def test_intervals_are_listed_for_every_metric_and_delong():
     shown = {row[0]: row[1:] for row in rows}
     auc = found["statistics"]["pooled"]["auc"]
     assert shown["AUC"][:2] == [f"{auc['value']:.3f}", f"{auc['low']:.3f} to {auc['high']:.3f}"]
-    assert "AUC, interval after DeLong" in shown
+    assert "AUC, DeLong interval" in shown
 
 
 def test_baselines_stand_under_the_model():
@@ -51,8 +53,8 @@ def test_one_class_gives_dashes():
 def test_methods_state_protocol_numbers_and_missing_labels():
     text = methods_text(results(rivals=[("age", predictions(LABELS, PROBABILITIES[1]))]), NAMES)
     for words in ("5-fold", "32 subjects of known label (20 IDH wild type, 12 IDH mutant)",
-                  "4 subjects of unknown label", "2000 bootstrap resamples", "nothing was chosen", "10000 permutations",
-                  "McNemar"):  # fmt: skip
+                  "4 subjects of unknown label", "2000 bootstrap resamples", "no choice was based on results",
+                  "10000 permutations", "McNemar"):  # fmt: skip
         assert words in text, words
 
 
@@ -61,30 +63,34 @@ def test_methods_state_what_was_chosen_where():
                 "stratify_by": "Grade", "group_by": "Patient"}  # fmt: skip
     model = predictions(LABELS, PROBABILITIES, patients=[f"p{i // 2}" for i in range(32)])
     text = methods_text(results(model, protocol=protocol, repeats=2), NAMES)
-    for words in ("3 times repeated 5-fold", "by label and Grade", "All subjects of a patient (n = 16)", "20% of the",
-                  "the epoch, a temperature and the threshold was chosen", "used for testing only"):  # fmt: skip
+    for words in ("3 times repeated 5-fold", "by label and Grade", "All subjects of a patient (n = 16)",
+                  "20% of the patients formed a validation set",
+                  "select the epoch, a temperature and the threshold.", "used for testing only"):  # fmt: skip
         assert words in text, words
 
 
-@pytest.mark.parametrize(("control", "words"), [("none", None), ("shuffled_labels", "labels were dealt out anew")])
+@pytest.mark.parametrize(("control", "words"), [("none", None), ("shuffled_labels", "labels were permuted")])
 def test_controls_are_announced(control, words):
     found = warnings_of(results(protocol={"control": control}))
     assert any(words in text for text in found) if words else not found
 
 
-def test_a_model_that_beats_nothing_is_said_to():
+def test_a_model_without_advantage_over_a_baseline_is_warned_about():
     constant = predictions(LABELS, [0.4] * 32)
     perfect = predictions(LABELS, LABELS * 0.8 + 0.1)
     alike = warnings_of(results(rivals=[("age", predictions(LABELS, PROBABILITIES[0]))]))
-    assert "not shown to be better than age" in alike[0]
-    assert any("Age alone does better" in text for text in warnings_of(results(constant, rivals=[("age", perfect)])))
+    assert 'not shown to be better than the baseline "age"' in alike[0]
+    assert any(
+        'The baseline "age" has a higher AUC' in text
+        for text in warnings_of(results(constant, rivals=[("age", perfect)]))
+    )
     assert warnings_of(results(rivals=[("age", constant)])) == []
 
 
-def test_a_sample_without_errors_is_said_to_have_intervals_of_another_kind():
+def test_a_sample_without_errors_has_intervals_of_another_kind():
     perfect = results(predictions(LABELS, LABELS * 0.8 + 0.1))
     assert "cannot tell how rare errors are" in warnings_of(perfect)[0]
-    assert "Newcombe's (2006, method 5)" in methods_text(perfect, NAMES)
+    assert "Newcombe's interval (AUC; 2006, method 5)" in methods_text(perfect, NAMES)
     assert "Newcombe" not in methods_text(results(), NAMES)
     shown = {row[0]: row[2] for row in interval_table(perfect)[1]}
-    assert shown["AUC"] == shown["AUC, interval after DeLong"] == "0.865 to 1.000"
+    assert shown["AUC"] == shown["AUC, DeLong interval"] == "0.865 to 1.000"
