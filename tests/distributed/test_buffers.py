@@ -1,4 +1,4 @@
-"""What two gloo ranks send each other in a training step: gradients, and no buffer after the first agreement."""
+"""Two gloo ranks exchange gradients in a training step, and buffers only when the model is wrapped."""
 
 import socket
 
@@ -15,10 +15,10 @@ from util.distributed.world import World
 TINY = {"img_size": 16, "embed_dim": 24, "depth": 2, "decoder_embed_dim": 24, "decoder_depth": 1, "drop_path_rate": 0.5}
 
 
-def of_two_ranks(rank, port, results):
+def run_rank(rank, port, results):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.manual_seed(rank)  # ranks start apart: wrapping must bring them together
+    torch.manual_seed(rank)  # ranks start with different weights: wrapping must synchronise them
     model = create_model("mae_3d_vim_tiny_patch8", **TINY)
     with torch.no_grad():
         model.pos_embed += rank
@@ -43,12 +43,12 @@ def of_two_ranks(rank, port, results):
 
 
 @pytest.mark.slow
-def test_ranks_agree_at_the_start_and_buffers_are_not_sent_again():
+def test_ranks_are_synchronised_at_the_start_and_buffers_are_not_sent_again():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     results = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(of_two_ranks, args=(port, results), nprocs=2)
+    mp.spawn(run_rank, args=(port, results), nprocs=2)
     sent, by_default, agree, positions = results.get()
     assert sent == 0
     assert by_default >= 4 * positions
@@ -57,7 +57,7 @@ def test_ranks_agree_at_the_start_and_buffers_are_not_sent_again():
 
 @pytest.mark.parametrize("name", [name for name in list_models() if name.endswith("_tiny_patch8")])
 def test_no_buffer_changes_while_training(name):
-    """What is not sent again must not change."""
+    """Buffers are not synchronised again, so they must not change."""
     torch.manual_seed(0)
     model = create_model(name, img_size=16).train()
     before = {key: value.clone() for key, value in model.named_buffers()}

@@ -1,4 +1,4 @@
-"""Two gloo ranks under torchrun do what one process does with the same global batch."""
+"""Two gloo ranks under torchrun give the results of one process with the same global batch."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_two_ranks_finetune_like_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_world_larger_than_the_data_is_refused(tmp_path):
+def test_more_ranks_than_data_are_refused(tmp_path):
     data = make_prepared(tmp_path / "data", count=3)
     with pytest.raises(AssertionError, match=r"on 2 rank\(s\) needs 8 subjects, the training data has 3"):
         launch("main_pretrain.py", "--data", data, "--model", "mae_3d_vim_tiny_patch8", "--batch_size", 4,

@@ -1,4 +1,4 @@
-"""The README's SLURM script with stand-ins for SLURM: two nodes, one rank each, all on this host."""
+"""The SLURM script of the README with fake SLURM commands: two nodes with one rank each, on this host."""
 
 import contextlib
 import os
@@ -19,9 +19,9 @@ from util.runs import checkpoints
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README, re.DOTALL)
 JOB = torture.JOBS[1]
-PATIENCE_S = 600
-STAND_INS = {
-    # SLURM sends --signal to the tasks of a step, not to the batch script: their ids are written down
+TIMEOUT_S = 600
+FAKE_COMMANDS = {
+    # SLURM sends --signal to the tasks of a step, not to the batch script, so srun records their ids
     "srun": 'for node in 0 1; do "$@" & echo $! >> tasks; done; wait',
     "scontrol": 'if [ "$1" = show ]; then echo localhost; echo localhost; else echo "$@" >> scontrol_calls; fi',
     "torchrun": 'exec "$PYTHON" -m torch.distributed.run "$@" $TEST_OPTIONS',
@@ -34,10 +34,10 @@ def test_scripts_are_shell():
 
 
 @pytest.mark.slow
-def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued_again(tmp_path):
+def test_two_nodes_survive_a_kill_stop_on_a_signal_and_are_requeued(tmp_path):
     (script,) = [script for script in SCRIPTS if "scontrol requeue" in script]
     (tmp_path / "main_pretrain.py").symlink_to(ROOT / "main_pretrain.py")
-    for name, body in STAND_INS.items():
+    for name, body in FAKE_COMMANDS.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/bash\n{body}\n")
@@ -47,7 +47,7 @@ def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued
         port = free.getsockname()[1]
     script = script.replace("29500", str(port)).replace("--nproc_per_node=4", "--nproc_per_node=1")
     folder, log = tmp_path / "runs" / "pretrain", tmp_path / "log"
-    words = JOB.words(make_prepared(tmp_path / "data"), folder)
+    words = JOB.arguments(make_prepared(tmp_path / "data"), folder)
     environment = {
         **os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable,
         "TEST_OPTIONS": " ".join([*words, "--epochs", "2000", "--keep_last", "3"]), "OMP_NUM_THREADS": "1",
@@ -55,7 +55,7 @@ def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued
     }  # fmt: skip
 
     def wait_for(condition):
-        stop = time.monotonic() + PATIENCE_S
+        stop = time.monotonic() + TIMEOUT_S
         while not condition():
             assert job.poll() is None, log.read_text()
             assert time.monotonic() < stop, log.read_text()
@@ -74,7 +74,7 @@ def test_two_nodes_train_together_outlive_a_kill_stop_on_a_signal_and_are_queued
         wait_for(lambda: checkpoints(folder)[-1] != before)
         for task in tasks:
             os.kill(task, signal.SIGUSR1)
-        assert job.wait(PATIENCE_S) == 0, log.read_text()
+        assert job.wait(TIMEOUT_S) == 0, log.read_text()
     finally:
         with contextlib.suppress(OSError):
             for task in map(int, (tmp_path / "tasks").read_text().split()):

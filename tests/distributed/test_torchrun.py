@@ -1,4 +1,4 @@
-"""torchrun around our programs: restarts after a kill, failures, polite stops."""
+"""The programs under torchrun: restarts after a kill, failures, polite stops."""
 
 import contextlib
 import json
@@ -20,10 +20,10 @@ from util.runs import checkpoints
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the ranks through Linux's /proc"),
+    pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the ranks are found in /proc of Linux"),
 ]
 JOB = replace(torture.JOBS[1], options=(*torture.JOBS[1].options, "--epochs", "12"))
-PATIENCE_S = 600
+TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def data(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def torchrun(words, log, *options):
-    """A running torchrun of JOB's program on two ranks; whatever is left of it is killed in the end."""
+def torchrun(arguments, log, *options):
+    """torchrun of the program of JOB on two ranks. Remaining processes are killed at the end."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *options, f"{JOB.program}.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with log.open("w") as output:
-        process = subprocess.Popen([*launcher, *words], cwd=ROOT, env=environment, stderr=output)
+        process = subprocess.Popen([*launcher, *arguments], cwd=ROOT, env=environment, stderr=output)
     try:
         yield process
     finally:
@@ -49,20 +49,20 @@ def torchrun(words, log, *options):
 
 
 def wait_for_checkpoint(process, folder, log):
-    stop = time.monotonic() + PATIENCE_S
+    stop = time.monotonic() + TIMEOUT_S
     while not checkpoints(folder):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < stop, log.read_text()
         time.sleep(0.002)
 
 
-def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(data, tmp_path):
+def test_a_killed_rank_is_restarted_and_the_run_ends_like_an_uninterrupted_one(data, tmp_path):
     torture.run(JOB, data, tmp_path / "whole")
     folder, log = tmp_path / "cut", tmp_path / "log"
-    with torchrun(JOB.words(data, folder), log, "--standalone", "--max_restarts=1") as process:
+    with torchrun(JOB.arguments(data, folder), log, "--standalone", "--max_restarts=1") as process:
         wait_for_checkpoint(process, folder, log)
         os.kill(torture.children(process.pid)[-1], signal.SIGKILL)
-        assert process.wait(PATIENCE_S) == 0, log.read_text()
+        assert process.wait(TIMEOUT_S) == 0, log.read_text()
     assert f"resumed {folder}" in log.read_text()
     assert torture.bytes_that_differ(folder, tmp_path / "whole") == 0
 
@@ -70,10 +70,10 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
 def test_a_failing_rank_ends_the_run_and_its_message_comes_first(data, tmp_path):
     broken, log = shutil.copytree(data, tmp_path / "broken"), tmp_path / "log"
     (path,) = broken.glob("t1/*-07_t1.npy")
-    with torchrun(JOB.words(broken, tmp_path / "run"), log, "--standalone", "--max_restarts=0") as process:
+    with torchrun(JOB.arguments(broken, tmp_path / "run"), log, "--standalone", "--max_restarts=0") as process:
         wait_for_checkpoint(process, tmp_path / "run", log)
-        path.unlink()  # one of the two ranks will ask for it
-        assert process.wait(PATIENCE_S) == 1
+        path.unlink()  # one of the two ranks will read it
+        assert process.wait(TIMEOUT_S) == 1
     errors = [line for line in log.read_text().splitlines() if line.startswith("error: rank ")]
     assert path.name in errors[0]
     assert "stops: another rank ended" in errors[1]
@@ -83,10 +83,10 @@ def test_a_failing_rank_ends_the_run_and_its_message_comes_first(data, tmp_path)
 
 def test_sigterm_to_torchrun_stops_politely(data, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
-    with torchrun(JOB.words(data, folder), log, "--standalone") as process:
+    with torchrun(JOB.arguments(data, folder), log, "--standalone") as process:
         wait_for_checkpoint(process, folder, log)
         process.terminate()
-        assert process.wait(PATIENCE_S) == 1, log.read_text()
+        assert process.wait(TIMEOUT_S) == 1, log.read_text()
     stopped = json.loads((folder / STOPPED).read_text())
     assert stopped["reason"] == "SIGTERM"
     assert "continue with --resume auto" in log.read_text()

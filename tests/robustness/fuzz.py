@@ -1,9 +1,9 @@
-"""Readers of files under hypothesis for some CPU-minutes: manifest, label sheet, config.ini, NIfTI, checkpoint, volume.
+"""Fuzz the readers of files for some CPU minutes: manifest, label sheet, config.ini, NIfTI, checkpoint, volume.
 
 python -m tests.robustness.fuzz --minutes 10          writes benchmarks/results/fuzz_<hardware>_<date>.md
 
-A file may be read, or refused by a ValueError that names it; anything else is a bug: exit code 1, and the report shows
-the error. Where atheris is installed, half of the time is its: coverage then steers what is drawn.
+A reader must read a file or raise a ValueError that names it. Anything else is a bug: the exit status is 1 and the
+report shows the error. Files are drawn by hypothesis and, if it is installed, by atheris, which is guided by coverage.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from tests.robustness.fuzz_inputs import TARGETS, File, Target, outcome
 from util import cli
 
 logger = logging.getLogger(__name__)
-BATCH = 100  # examples between looks at the clock
+BATCH = 100  # examples between two checks of the time
 MAX_BYTES = 2 * 2**30
-"""Address space beyond what the imports take: the largest scan that is believed is refused for lack of bytes long
-before, so a reader that needs more has believed a file too much."""
+"""Limit of the address space, in addition to that of the imports. A reader that needs more trusts the sizes in a file
+without checking them."""
 
 
 def fuzz(target: Target, *, seconds: float, seed: int, most_crashes: int = 5) -> tuple[Counter[str], list[str]]:
-    """Counts of "read", "refused" and "crashed" after so many seconds of processor time, and what the crashes were."""
+    """Counts of "read", "refused" and "crashed" within `seconds` of processor time, and descriptions of the crashes."""
     counts: Counter[str] = Counter()
     crashes: list[str] = []
     deadline = time.process_time() + seconds
@@ -40,7 +40,7 @@ def fuzz(target: Target, *, seconds: float, seed: int, most_crashes: int = 5) ->
         seed += 1
         try:
             _run(target, counts, seed, BATCH)
-        except Exception as error:  # every type is a finding
+        except Exception as error:  # every type of error is a finding
             counts["crashed"] += 1
             crashes.append(f"{target.name}, seed {seed}: {type(error).__name__}: {str(error)[:300]}")
             logger.exception("%s", crashes[-1])
@@ -63,16 +63,16 @@ ENGINES = {"hypothesis": fuzz, "atheris": guided}
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(prog="python -m tests.robustness.fuzz", description="Fuzz the readers of files.")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of processor time, shared by all readers alike")
+    parser.add_argument("--minutes", type=float, default=10.0, help="processor time, divided equally among the readers")
     parser.add_argument(
         "--engines",
         nargs="+",
         choices=ENGINES,
         default=[name for name in ENGINES if name != "atheris" or AVAILABLE],
-        help="what draws the files; they share the time. Default: those that are installed",
+        help="generators of files; they share the time; default: the installed ones",
     )
-    parser.add_argument("--seed", type=int, default=0, help="where the series of examples begins")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="for the report")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first example")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER", help="folder of the report")
     args = parser.parse_args(argv)
     if not args.minutes > 0:
         raise ValueError(f"--minutes {args.minutes:g}: give more than 0")
@@ -82,14 +82,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0: no crash; 1: some, in the report."""
+    """Exit status 0: no crash. 1: the report lists the crashes."""
     args = parse(argv)
     cli.setup_logging()
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it comments on every odd header
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it logs every invalid header
     logger.setLevel(logging.INFO)
     command = f"python -m tests.robustness.fuzz {shlex.join(sys.argv[1:] if argv is None else argv)}".strip()
-    report = Report("fuzz", "Readers under damaged and hostile files", command, args.out)
-    report.text(f"Seed {args.seed}. A crash is anything but a ValueError that names the file.")
+    report = Report("fuzz", "Readers of damaged and malicious files", command, args.out)
+    report.text(f"Seed {args.seed}. A crash is any error other than a ValueError that names the file.")
     rows: list[tuple] = []
     report.table(("reader", "engine", "files tried", "read", "refused", "crashed", "seconds"), rows)
     found: list[str] = []
@@ -98,10 +98,10 @@ def main(argv: list[str] | None = None) -> int:
     for target, engine in itertools.product(TARGETS, engines):
         started = time.process_time() + children_seconds()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # libraries warn of odd files
+            warnings.simplefilter("ignore")  # warnings of libraries about invalid files
             counts, crashes = ENGINES[engine](target, seconds=share, seed=args.seed)
         spent = time.process_time() + children_seconds() - started
-        seconds = min(spent, share)  # atheris takes some more to put its counters into the readers' code
+        seconds = min(spent, share)  # atheris needs additional time to instrument the code
         kinds = [counts[kind] for kind in ("read", "refused", "crashed")]
         rows.append((target.name, engine, counts.total(), *kinds, f"{seconds:.0f}"))
         found += crashes
@@ -116,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def limit_memory() -> None:
-    """MemoryError, a crash like any other, beyond MAX_BYTES more than what is in use now; Linux only."""
+    """Limit the memory to MAX_BYTES more than in use now. A MemoryError counts as a crash. Linux only."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         most = int(statm.read_text().split()[0]) * resource.getpagesize() + MAX_BYTES

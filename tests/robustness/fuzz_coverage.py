@@ -1,7 +1,7 @@
-"""Readers of files under atheris (libFuzzer): coverage of the readers' Python code steers what hypothesis draws.
+"""Fuzzing with atheris (libFuzzer): the coverage of the readers' Python code guides what hypothesis draws.
 
-atheris is optional (requirements-dev.txt installs it where it has wheels). It cannot stop without ending the process,
-so that every reader is fuzzed in a fork of this one.
+atheris is optional: requirements-dev.txt installs it on platforms with wheels. It cannot stop without ending the
+process, so each reader is fuzzed in a forked process.
 """
 
 import gc
@@ -25,16 +25,16 @@ from tests.robustness.fuzz_inputs import File, Target, outcome
 
 AVAILABLE = importlib.util.find_spec("atheris") is not None
 INSTRUMENTED = ("util", "nibabel", "openpyxl", "safetensors", "configparser", "zipfile", "gzip")
-SEEDS, SEED_BYTES = 64, 4096  # random beginnings, long enough for hypothesis to make a file of them
+SEEDS, SEED_BYTES = 64, 4096  # random inputs at the start, long enough for hypothesis to draw a file
 HANG_S = 60
 KINDS = ("read", "refused")
 _CRASH = re.compile(r"=== Uncaught Python exception: ===\n(.*)")
 
 
 def guided(target: Target, *, seconds: float, seed: int) -> tuple[Counter[str], list[str]]:
-    """Counts of "read", "refused" and "crashed" after so many seconds of processor time, and what the crashes were.
+    """Counts of "read", "refused" and "crashed" within `seconds` of processor time, and descriptions of the crashes.
 
-    libFuzzer ends with the first crash.
+    libFuzzer stops at the first crash.
     """
     context = multiprocessing.get_context("fork")
     counts = context.Array("q", len(KINDS))
@@ -47,17 +47,17 @@ def guided(target: Target, *, seconds: float, seed: int) -> tuple[Counter[str], 
         process = context.Process(target=_fuzz, args=(target, seconds, seed, counts, corpus, log))
         process.start()
         process.join()
-        said = log.read_text(errors="replace")
-    found = Counter(dict(zip(KINDS, counts)))
+        output = log.read_text(errors="replace")
+    outcomes = Counter(dict(zip(KINDS, counts)))
     if process.exitcode == 0:
-        return found, []
-    crash = _CRASH.search(said)
-    found["crashed"] += 1
-    return found, [f"{target.name}, atheris, seed {seed}: {crash[1][:300] if crash else said[-300:]}"]
+        return outcomes, []
+    crash = _CRASH.search(output)
+    outcomes["crashed"] += 1
+    return outcomes, [f"{target.name}, atheris, seed {seed}: {crash[1][:300] if crash else output[-300:]}"]
 
 
 def _fuzz(target: Target, seconds: float, seed: int, counts: Sequence[int], corpus: Path, log: Path) -> None:
-    """Be libFuzzer; leaves by exit code 0 when the time is over."""
+    """Run libFuzzer in this process. Exit with status 0 when the time is over."""
     import atheris
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT)
@@ -67,7 +67,7 @@ def _fuzz(target: Target, seconds: float, seed: int, counts: Sequence[int], corp
     for function in gc.get_objects():
         if isinstance(function, FunctionType) and str(function.__module__).split(".")[0] in INSTRUMENTED:
             atheris.instrument_func(function)
-    os.chdir(corpus.parent)  # libFuzzer writes what crashed to the working folder
+    os.chdir(corpus.parent)  # libFuzzer writes crashing inputs to the working folder
     deadline = time.process_time() + seconds
 
     @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -80,13 +80,13 @@ def _fuzz(target: Target, seconds: float, seed: int, counts: Sequence[int], corp
             os._exit(0)
         attempt.hypothesis.fuzz_one_input(data)
 
-    # a limit of the address space is inherited, libFuzzer's own would count what torch takes
+    # The limit of the address space is inherited. The limit of libFuzzer would include the memory of torch.
     options = [f"-seed={seed + 1}", f"-timeout={HANG_S}", "-rss_limit_mb=0", "-len_control=0", f"-max_len={SEED_BYTES}"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one_input)
     atheris.Fuzz()
 
 
 def children_seconds() -> float:
-    """Processor time of the forks that have ended."""
+    """Processor time of the forked processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

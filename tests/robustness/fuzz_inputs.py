@@ -1,4 +1,4 @@
-"""Damaged and hostile files for every reader: valid ones, changed a little or a lot, by hypothesis."""
+"""Damaged and malicious files for every reader: hypothesis draws changes of valid files."""
 
 import argparse
 import csv
@@ -48,7 +48,7 @@ WORDS = [
 
 @dataclass(frozen=True)
 class Target:
-    """A reader, and files for it. read: takes the file's path, and may raise nothing but ValueError naming it."""
+    """A reader and its files. read: takes the path of a file; it may raise only a ValueError that names the file."""
 
     name: str
     files: st.SearchStrategy[File]
@@ -57,23 +57,23 @@ class Target:
 
 @st.composite
 def damaged(draw: st.DrawFn, content: bytes, within: int | None = None) -> bytes:
-    """Up to eight changes of bytes, within the first `within`."""
+    """Up to eight changes within the first `within` bytes."""
     changed = bytearray(content)
     for _ in range(draw(st.integers(0, 8))):
-        place = draw(st.integers(0, min(within or len(changed), len(changed))))
+        start = draw(st.integers(0, min(within or len(changed), len(changed))))
         match draw(st.sampled_from(["put", "cut", "insert", "random", "repeat"])):
             case "put":
                 extreme = draw(st.sampled_from(EXTREMES))
-                changed[place : place + len(extreme)] = extreme
+                changed[start : start + len(extreme)] = extreme
             case "cut":
-                del changed[place : place + draw(st.sampled_from([1, 4, 100, 10**9]))]
+                del changed[start : start + draw(st.sampled_from([1, 4, 100, 10**9]))]
             case "insert":
-                changed[place:place] = draw(st.sampled_from(WORDS)).encode("utf-8", "surrogatepass")
+                changed[start:start] = draw(st.sampled_from(WORDS)).encode("utf-8", "surrogatepass")
             case "random":
                 some = draw(st.binary(max_size=8))
-                changed[place : place + len(some)] = some
+                changed[start : start + len(some)] = some
             case "repeat":
-                changed[place:place] = changed[place : place + 200] * draw(st.integers(1, 5))
+                changed[start:start] = changed[start : start + 200] * draw(st.integers(1, 5))
     return bytes(changed)
 
 
@@ -83,7 +83,7 @@ def nifti_files(draw: st.DrawFn) -> File:
     image = kind(brain_volume()[6:12, 6:11, 6:10] % 200, AFFINE)
     content = draw(damaged(image.to_bytes(), within=kind.header_class.sizeof_hdr + 8))
     compressed = draw(st.sampled_from(["", "inside", "outside"]))
-    if compressed == "inside":  # the damage is in what is compressed
+    if compressed == "inside":  # the damage is inside the compressed data
         content = gzip.compress(content, 1)
     elif compressed == "outside":
         content = draw(damaged(gzip.compress(content, 1)))
@@ -98,7 +98,7 @@ def label_sheets(draw: st.DrawFn) -> File:
             del parts[name]
         else:
             parts[name] = draw(damaged(parts[name]))
-    if draw(st.booleans()):  # text where a number or a name stood
+    if draw(st.booleans()):  # text in place of a number or a name
         text = draw(st.one_of(st.sampled_from(WORDS), st.text(max_size=20))).encode("utf-8", "ignore")
         sheet = "xl/worksheets/sheet1.xml"
         parts[sheet] = parts.get(sheet, b"").replace(draw(st.sampled_from([b"sub-1", b"IDH", b"B2", b"<v>1"])), text)
@@ -203,7 +203,7 @@ def _checkpoint() -> dict:
 
 
 def _parts(save: Callable[[io.BytesIO], object]) -> dict[str, bytes]:
-    """The parts of the zip archive that `save` writes."""
+    """The parts of the zip archive written by `save`."""
     buffer = io.BytesIO()
     save(buffer)
     with zipfile.ZipFile(buffer) as archive:
@@ -240,7 +240,7 @@ TARGETS = [
 
 
 def outcome(target: Target, file: File) -> str:
-    """ "read", or "refused" by a ValueError that names the file. Anything else that happens is a bug and is raised."""
+    """The text "read", or "refused" for a ValueError that names the file. Any other error is raised."""
     name, content = file
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name

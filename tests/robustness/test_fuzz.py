@@ -1,4 +1,4 @@
-"""Readers raise nothing but our own errors, whatever a file holds; `make torture` tries for longer."""
+"""Readers raise only their own errors for damaged files. `make torture` runs this for longer."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ EXAMPLES = 60
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """What libraries say of damaged files is not under test."""
+    """Silence the warnings of libraries about damaged files."""
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -25,7 +25,7 @@ def _quiet():
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_damaged_files_are_read_or_refused_in_our_words(target):
+def test_damaged_files_are_read_or_refused_with_our_errors(target):
     counts = Counter()
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
@@ -36,10 +36,10 @@ def test_damaged_files_are_read_or_refused_in_our_words(target):
 
     attempt()
     assert counts["refused"] > EXAMPLES / 10
-    assert counts["read"] > 0  # some get through to the end of the reader
+    assert counts["read"] > 0  # some files are read completely
 
 
-def test_a_crash_is_found_and_its_file_shown():
+def test_a_crash_is_found_and_reported():
     def crash(path):
         if b"9" in path.read_bytes():
             raise KeyError("crash")

@@ -1,4 +1,4 @@
-"""A few of the kills of `make torture`, and ranks that fail or are asked to stop."""
+"""Some of the kills of `make torture`, and ranks that fail or stop on a signal."""
 
 import random
 import shutil
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_killed_pretraining_ends_like_one_that_nobody_touched(data, tmp_path):
+def test_a_killed_pretraining_ends_like_an_uninterrupted_one(data, tmp_path):
     job = torture.JOBS[0]
     torture.run(job, data, tmp_path / "whole")
     for _ in range(2):
@@ -47,8 +47,8 @@ def test_a_failing_rank_ends_the_others_and_its_message_comes_first(data, tmp_pa
     job = torture.JOBS[1]
     broken = shutil.copytree(data, tmp_path / "broken")
     for path in broken.glob("t1/*.npy"):
-        path.write_bytes(path.read_bytes()[:-100])  # headers stay right: it fails in the middle of an epoch
-    ranks = torture.start(job, data, tmp_path / "run", {1: job.words(broken, tmp_path / "run")})
+        path.write_bytes(path.read_bytes()[:-100])  # the headers stay valid, so it fails within an epoch
+    ranks = torture.start(job, data, tmp_path / "run", {1: job.arguments(broken, tmp_path / "run")})
     assert torture.end(ranks) == [2, 2]
     errors = [line for line in torture.log_of(tmp_path / "run").read_text().splitlines() if line.startswith("error: ")]
     assert errors[0].startswith("error: rank 1 of 2: ")
@@ -60,7 +60,7 @@ def test_corruptions_are_recognised(tmp_path):
         save_checkpoint(checkpoint_path(tmp_path, epoch), {"model": {}, "epoch": epoch, "tallies": None})
     counts = torture.corrupt(tmp_path, 40, random.Random(0))
     assert set(counts.values()) == {(10, 10)}
-    checkpoint_path(tmp_path, 1).write_bytes(checkpoint_path(tmp_path, 0).read_bytes())  # whole: nothing to recognise
+    checkpoint_path(tmp_path, 1).write_bytes(checkpoint_path(tmp_path, 0).read_bytes())  # a whole file
     assert newest_readable(tmp_path) == checkpoint_path(tmp_path, 1)
 
 

@@ -1,9 +1,10 @@
-"""Real trainings, killed at random moments and resumed, end like one that nobody touched. `make torture` runs this.
+"""Kill real trainings at random times, resume them, and compare the result with an uninterrupted run.
+
+`make torture` runs this program.
 
 python -m tests.robustness.torture --kills 100    -> benchmarks/results/torture_<hardware>_<date>.md
 
-Every rank is a process of its own, forked from a server that has imported the programs, so that a kill costs a second
-and not the import of torch.
+Each rank is a process that is forked from a server with all imports done, so that a restart does not import torch.
 """
 
 import json
@@ -24,22 +25,22 @@ from tests.helpers.prepared import TINY
 from util.runs import checkpoints, read_metrics
 from util.training.state import newest_readable
 
-CLOCKS = {"seconds", "samples_per_s", "peak_memory_mb"}  # what differs between two runs of the same training
-PATIENCE_S = 600
+CLOCKS = {"seconds", "samples_per_s", "peak_memory_mb"}  # these values differ between two runs of the same training
+TIMEOUT_S = 600
 SHORT = ["--epochs", "8", "--batch_size", "2", "--lr", "1e-3", "--warmup_epochs", "1", "--threads", "1",
          "--save_freq", "0.002min", "--resume", "auto", "--rank_timeout", "3", "--drop_path", "0.2"]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training of one of our programs. ranks: processes that share it, over gloo."""
+    """A training by one of the programs. ranks: number of processes, connected by gloo."""
 
     name: str
     program: str
     ranks: int
     options: tuple[str, ...]
 
-    def words(self, data: Path, folder: Path) -> list[str]:
+    def arguments(self, data: Path, folder: Path) -> list[str]:
         return ["--data", str(data), "--output_dir", str(folder), *TINY, *SHORT, *self.options]
 
 
@@ -53,20 +54,20 @@ JOBS = (
 )
 
 
-def _enter(program: str, words: list[str], environment: dict[str, str], log: Path) -> None:
-    """Be one rank: what a fresh process does after its imports."""
+def _enter(program: str, arguments: list[str], environment: dict[str, str], log: Path) -> None:
+    """Run one rank in this process."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.environ.update(environment)
-    multiprocessing.set_start_method("fork", force=True)  # for data loading, as in a process of its own
+    multiprocessing.set_start_method("fork", force=True)  # for data loading, as in a separate process
     from util import cli
 
-    cli.run(lambda: __import__(program).main(words))
+    cli.run(lambda: __import__(program).main(arguments))
 
 
-def start(job: Job, data: Path, folder: Path, words_of_rank: dict[int, list[str]] | None = None) -> list:
-    """The processes of all ranks, running. words_of_rank: options in place of the job's for some of them."""
+def start(job: Job, data: Path, folder: Path, arguments_of_rank: dict[int, list[str]] | None = None) -> list:
+    """Start the processes of all ranks. arguments_of_rank: other arguments for some ranks."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["main_pretrain", "main_cr_finetune"])
     with socket.socket() as free:
@@ -76,8 +77,8 @@ def start(job: Job, data: Path, folder: Path, words_of_rank: dict[int, list[str]
     ranks = []
     for rank in range(job.ranks):
         environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        words = (words_of_rank or {}).get(rank, job.words(data, folder))
-        ranks.append(context.Process(target=_enter, args=(job.program, words, environment, log_of(folder))))
+        arguments = (arguments_of_rank or {}).get(rank, job.arguments(data, folder))
+        ranks.append(context.Process(target=_enter, args=(job.program, arguments, environment, log_of(folder))))
         ranks[-1].start()
     return ranks
 
@@ -87,7 +88,7 @@ def log_of(folder: Path) -> Path:
 
 
 def children(pid: int) -> list[int]:
-    """Ids of a process's children in the order of their start, none where it is gone: the ranks of a torchrun."""
+    """Ids of the child processes (the ranks of torchrun), in the order of their start. Empty if the process ended."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -95,8 +96,8 @@ def children(pid: int) -> list[int]:
 
 
 def end(ranks: list) -> list[int]:
-    """Exit codes of all ranks; a rank that hangs is killed and gives None."""
-    stop = time.monotonic() + PATIENCE_S
+    """Wait for all ranks and return their exit codes. A rank that hangs is killed; its exit code is None."""
+    stop = time.monotonic() + TIMEOUT_S
     for rank in ranks:
         rank.join(max(stop - time.monotonic(), 0))
     codes = [rank.exitcode for rank in ranks]
@@ -108,7 +109,7 @@ def end(ranks: list) -> list[int]:
 
 
 def run(job: Job, data: Path, folder: Path) -> float:
-    """Train to the end without a kill; the seconds it took. AssertionError with the log where that fails."""
+    """Train to the end without a kill and return the seconds. AssertionError with the log if the training fails."""
     started = time.monotonic()
     codes = end(start(job, data, folder))
     assert set(codes) == {0}, f"{job.name} ended with {codes}:\n{log_of(folder).read_text()[-4000:]}"
@@ -118,9 +119,10 @@ def run(job: Job, data: Path, folder: Path) -> float:
 def interrupt(
     job: Job, data: Path, folder: Path, number: int, victims: list[int], *, after_s: float = 0, saves: int = 0
 ) -> list[int] | None:
-    """Start or continue a training and send a signal to some of its ranks; exit codes, None if it ended before.
+    """Start or resume a training and send a signal to some of its ranks.
 
-    The moment: once the training saved so many times, and after_s seconds more.
+    The signal is sent `after_s` seconds after the training has saved `saves` checkpoints. Returns the exit codes, or
+    None if the training ended before.
     """
     before, ranks = _newest(folder), start(job, data, folder)
     for _ in range(saves):
@@ -139,13 +141,13 @@ def interrupt(
 
 
 def _newest(folder: Path) -> Path | None:
-    """The checkpoint that a training with folds, if it has any, wrote last."""
+    """The newest checkpoint of a training, with or without folds."""
     found = [path for part in (folder, *sorted(folder.glob("fold_*"))) for path in checkpoints(part)]
     return found[-1] if found else None
 
 
 def bytes_that_differ(mine: Path, reference: Path) -> int:
-    """Of weights, averages, optimiser states, metrics, folds and predictions of two run folders."""
+    """Number of different bytes in weights, averages, optimiser states, metrics, folds and predictions of two runs."""
     differ = 0
     folders = [Path()] + [path.relative_to(reference) for path in sorted(reference.glob("fold_*"))]
     for folder in folders:
@@ -179,7 +181,7 @@ def _differing(a: bytes, b: bytes) -> int:
 
 @dataclass
 class Count:
-    """Of one job: kills tried, kills after which the training went on, runs brought to their end, bytes that differ."""
+    """Counts of one job: kills, kills with a successful resumption, polite stops, completed runs, different bytes."""
 
     tried: int = 0
     survived: int = 0
@@ -189,10 +191,10 @@ class Count:
 
 
 def torture(job: Job, data: Path, scratch: Path, kills: int, draw: random.Random) -> Count:
-    """Kill a training `kills` times, in as many runs as it takes, each brought to its end and compared."""
+    """Kill a training `kills` times, in several runs. Each run is completed and compared with an uninterrupted run."""
     scratch.mkdir(parents=True)
     whole, count = scratch / "whole", Count()
-    run(job, data, whole)  # the first one waits for the server's imports
+    run(job, data, whole)  # includes the imports of the server
     span = run(job, data, scratch / "timed")
     while count.tried < kills:
         folder, in_this_run = scratch / f"run_{count.runs}", 0
@@ -203,7 +205,7 @@ def torture(job: Job, data: Path, scratch: Path, kills: int, draw: random.Random
             codes = interrupt(job, data, folder, number, victims, after_s=draw.uniform(0, 0.8 * span))
             if codes is None:
                 break
-            assert None not in codes, f"a rank hung after another was killed:\n{log_of(folder).read_text()[-4000:]}"
+            assert None not in codes, f"a rank hangs after a kill:\n{log_of(folder).read_text()[-4000:]}"
             in_this_run += 1
             count.tried += not polite
             count.polite += polite
@@ -225,12 +227,12 @@ DAMAGES = {
 
 
 def _patched(data: bytes, draw: random.Random, change, length: int) -> bytes:
-    place = draw.randrange(len(data) - length)
-    return data[:place] + bytes(map(change, data[place : place + length])) + data[place + length :]
+    start = draw.randrange(len(data) - length)
+    return data[:start] + bytes(map(change, data[start : start + length])) + data[start + length :]
 
 
 def corrupt(folder: Path, tries: int, draw: random.Random) -> dict[str, tuple[int, int]]:
-    """Damage the newest checkpoint of a folder of two, again and again: tries and recognitions by kind of damage."""
+    """Damage the newest checkpoint of a folder repeatedly. Returns (tried, recognised) by kind of damage."""
     before, newest = checkpoints(folder)[-2:]
     whole, counts = newest.read_bytes(), dict.fromkeys(DAMAGES, (0, 0))
     for number in range(tries):
@@ -250,20 +252,20 @@ def main() -> None:
     from benchmarks.measuring.report import Report
     from tests.helpers.prepared import make_prepared
 
-    parser = argparse.ArgumentParser(description="Kill trainings, damage checkpoints, and count what is lost.")
-    parser.add_argument("--kills", type=int, default=100, help="SIGKILLs, spread over the jobs")
-    parser.add_argument("--corruptions", type=int, default=400, help="checkpoints to damage")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and the damages")
+    parser = argparse.ArgumentParser(description="Kill trainings, damage checkpoints, and count the losses.")
+    parser.add_argument("--kills", type=int, default=100, help="number of kills, divided among the jobs")
+    parser.add_argument("--corruptions", type=int, default=400, help="number of damaged checkpoints")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times and the damages")
     args = parser.parse_args()
     logging.getLogger("util").setLevel(logging.CRITICAL)
     draw = random.Random(args.seed)
     command = (
         f"python -m tests.robustness.torture --kills {args.kills} --corruptions {args.corruptions} --seed {args.seed}"
     )
-    report = Report("torture", "Trainings that were killed, checkpoints that were damaged", command)
-    report.section("Kills", "SIGKILL at a random moment, to one rank or to all; then `--resume auto`. Polite stops are "
-                   "SIGTERM or SIGUSR1 to one rank. Compared bit for bit with an uninterrupted run: weights, averages, "
-                   "optimiser, metrics.jsonl (but for clocks), folds, predictions.")  # fmt: skip
+    report = Report("torture", "Killed trainings and damaged checkpoints", command)
+    report.section("Kills", "SIGKILL at a random time, to one rank or to all, then `--resume auto`. Polite stops are "
+                   "SIGTERM or SIGUSR1 to one rank. The following are compared bit for bit with an uninterrupted run: "
+                   "weights, averages, optimiser, metrics.jsonl (without times), folds, predictions.")  # fmt: skip
     rows = []
     report.table(["job", "kills tried", "survived", "polite stops", "runs", "bytes lost"], rows)
     with tempfile.TemporaryDirectory() as scratch:
@@ -273,7 +275,8 @@ def main() -> None:
             count = torture(job, data, Path(scratch) / str(number), kills, draw)
             rows.append([job.name, *vars(count).values()])
             report.write()
-        report.section("Corruptions", "Of the newest of two checkpoints; recognised: put aside, the one before used.")
+        report.section("Corruptions", "The newest of two checkpoints is damaged. Recognised: it was set aside and the "
+                       "previous one was used.")  # fmt: skip
         counts = corrupt(Path(scratch) / "0" / "whole", args.corruptions, draw)
         report.table(["damage", "tried", "recognised"], [[kind, *pair] for kind, pair in counts.items()])
     print(report.write().read_text())

@@ -1,6 +1,7 @@
-"""python -m tests.verification NAME... [--source TREE]: compare with what others wrote, and say how many cases hold.
+"""python -m tests.verification NAME... [--source TREE]: compare with independent implementations, called peers.
 
-Exit status 1 if a case misses by more than the peer's own rounding. A check whose peer is absent is skipped: status 0.
+Exit status 1 if a case differs by more than the rounding error of the peer. A check without its peer is skipped, with
+status 0.
 """
 
 import argparse
@@ -23,19 +24,21 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="+", choices=[*CHECKS, ALL], metavar="NAME", help=f"{', '.join(CHECKS)}, or {ALL}"
     )
-    parser.add_argument("--source", type=Path, help="root of the peer's source tree, for a check that runs its code")
-    parser.add_argument("--sources", type=Path, help="folder that holds such trees under their repositories' names")
+    parser.add_argument("--source", type=Path, help="source tree of the peer, for a check that runs its code")
+    parser.add_argument("--sources", type=Path, help="folder of the source trees of all peers, by repository")
     parser.add_argument(
-        "--cases", type=int, help="of each grid at most, drawn by --seed; 0: all (default: the check's)"
+        "--cases",
+        type=int,
+        help="most cases of each grid, drawn with --seed; 0: all; default: by check",
     )
-    parser.add_argument("--longest", type=int, help="tokens of a sequence at most; 0: any (default: the check's)")
-    parser.add_argument("--seed", type=int, default=0, help="of drawn cases and of random inputs")
-    parser.add_argument("--quick", action="store_true", help="a dozen short cases of each grid")
+    parser.add_argument("--longest", type=int, help="most tokens of a sequence; 0: no limit; default: by check")
+    parser.add_argument("--seed", type=int, default=0, help="seed of drawn cases and random inputs")
+    parser.add_argument("--quick", action="store_true", help="run a dozen short cases of each grid")
     help_report = "write verification_<hardware>_<date>.md into this folder (default: benchmarks/results)"
     parser.add_argument("--report", type=Path, nargs="?", const=RESULTS, metavar="FOLDER", help=help_report)
     given = parser.parse_args(words)
     if given.source is not None and (len(given.names) > 1 or given.names == [ALL]):
-        parser.error("--source is the tree of one check; give --sources, the folder of all trees, for several")
+        parser.error("--source is the tree of one check; for several checks give --sources, the folder of all trees")
     for name in ("cases", "longest"):
         if (getattr(given, name) or 0) < 0:
             parser.error(f"--{name} must be 0 or more")
@@ -56,8 +59,10 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.disable(logging.INFO)
     names = list(CHECKS) if ALL in given.names else given.names
     rows: list[tuple[str, ...]] = []
-    report = Report("verification", "Comparisons with what others wrote", _command(words), given.report or RESULTS)
-    report.table(["check", "source tree", "cases run", "held", "missed by their rounding", "missed"], rows)
+    report = Report(
+        "verification", "Comparisons with independent implementations", _command(words), given.report or RESULTS
+    )
+    report.table(["check", "source tree", "cases run", "held", "missed by rounding of the peer", "missed"], rows)
     failed = 0
     for name in names:
         check, options = CHECKS[name], options_of(CHECKS[name], given)
@@ -107,12 +112,12 @@ def _extent(options: Options) -> str:
 
 
 def _revision(check: Check, options: Options) -> str:
-    """The repository and its commit, if the tree is a clone."""
+    """The repository and its commit; the commit is unknown if the tree is not a clone."""
     if check.repository is None:
         return ""
-    words = ["git", "-C", str(options.source), "rev-parse", "--short=12", "HEAD"]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    return f"{check.repository} {found.stdout.strip() or 'of unknown revision'}"
+    command = ["git", "-C", str(options.source), "rev-parse", "--short=12", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"{check.repository} {done.stdout.strip() or 'of unknown revision'}"
 
 
 def _command(words: Sequence[str] | None) -> str:

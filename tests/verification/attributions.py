@@ -1,6 +1,6 @@
-"""Class-specific maps as captum computes them: gradient x activation, occlusion, integrated gradients.
+"""Comparison of class-specific maps with Captum: gradient x activation, occlusion, integrated gradients.
 
-captum's own integral is taken with enough points to have converged (Gauss-Legendre); ours with its default settings.
+The integral of Captum uses enough points to converge (Gauss-Legendre); ours uses its default settings.
 """
 
 from types import ModuleType
@@ -12,7 +12,7 @@ from models import VolumeClassifier, create_model
 from tests.verification.options import Case, Options
 from tests.verification.peers import installed, named
 from tests.verification.tally import Tally
-from vis.maps.explained_class import empty_volume, explaining, log_odds
+from vis.maps.explained_class import attribution_mode, empty_volume, log_odds
 from vis.maps.gradients import gradient_activation, integrated_gradients
 from vis.maps.occlusion import occlusion
 
@@ -23,7 +23,7 @@ GRIDS = {
     "integrated": {**MODELS, "classes": [3]},
 }
 SIZE, PATCH = (16, 32, 16), 8
-POINTS = 800  # of captum's integral; 256 still miss 2% of the largest part on these models
+POINTS = 800  # of the integral of Captum; with 256 points the error is still 2% of the largest value
 
 
 def run(options: Options) -> Tally:
@@ -34,9 +34,9 @@ def run(options: Options) -> Tally:
             torch.manual_seed(case["seed"])
             model = _classifier(case)
             volume = torch.randn(2, 2, *SIZE)
-            volume[:, :, :2] = 0  # background, near which most of the rise lies
+            volume[:, :, :2] = 0  # background, near which the score changes most
             target = torch.tensor([1, 0])
-            with explaining(model):
+            with attribution_mode(model):
                 pairs, tolerance = compare(captum, model, volume, target, case)
             tally.near(f"{kind}, {named(case)}", pairs, of_largest=tolerance)
     return tally
@@ -52,7 +52,7 @@ def _classifier(case: Case) -> VolumeClassifier:
 
 
 def _score(model: VolumeClassifier, target: Tensor):
-    """The explained number of one volume; captum stacks volumes along the batch."""
+    """The explained score of one volume. Captum stacks volumes along the batch."""
 
     def score(volumes: Tensor) -> Tensor:
         return log_odds(model(volumes), target.expand(len(volumes)))
@@ -69,8 +69,8 @@ def _gradient(captum: ModuleType, model: VolumeClassifier, volume: Tensor, targe
     layer = model.norm_f if last else model.blocks[case["block"]]
 
     def theirs(volume: Tensor, target: Tensor) -> Tensor:
-        found = captum.LayerGradientXActivation(_score(model, target), layer).attribute(volume)
-        parts = found if isinstance(found, tuple) else (found,)
+        result = captum.LayerGradientXActivation(_score(model, target), layer).attribute(volume)
+        parts = result if isinstance(result, tuple) else (result,)
         return sum(part.sum(-1) for part in parts)  # pyright: ignore[reportReturnType]
 
     ours = gradient_activation(model, volume, target, case["block"])
@@ -81,13 +81,13 @@ def _occlusion(captum: ModuleType, model: VolumeClassifier, volume: Tensor, targ
     window = (volume.shape[1], *(case["window"] * PATCH,) * 3)
 
     def theirs(volume: Tensor, target: Tensor) -> Tensor:
-        found = captum.Occlusion(_score(model, target)).attribute(
+        drops = captum.Occlusion(_score(model, target)).attribute(
             volume, sliding_window_shapes=window, strides=window, baselines=empty_volume(volume)
         )
-        return found[:, 0, ::PATCH, ::PATCH, ::PATCH].flatten(1)
+        return drops[:, 0, ::PATCH, ::PATCH, ::PATCH].flatten(1)
 
     ours = occlusion(model, volume, target, window=case["window"])
-    return {"fall when occluded": (ours, _each(theirs, volume, target))}, 1e-4
+    return {"drop when occluded": (ours, _each(theirs, volume, target))}, 1e-4
 
 
 def _integrated(captum: ModuleType, model: VolumeClassifier, volume: Tensor, target: Tensor, case: Case):
@@ -95,5 +95,5 @@ def _integrated(captum: ModuleType, model: VolumeClassifier, volume: Tensor, tar
         integral = captum.IntegratedGradients(_score(model, target))
         return integral.attribute(volume, baselines=empty_volume(volume), n_steps=POINTS, internal_batch_size=16)
 
-    ours = integrated_gradients(model, volume, target).parts_BCZYX
+    ours = integrated_gradients(model, volume, target).attributions_BCZYX
     return {"integrated gradients": (ours, _each(theirs, volume, target))}, 0.02

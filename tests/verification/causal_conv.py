@@ -1,6 +1,7 @@
-"""causal_conv1d's tests of its convolution, run on ours: values, final states, every gradient, on the tests' own grid.
+"""The tests of causal_conv1d, run with our convolution: values, final states, all gradients, on the grid of the tests.
 
-Not run: the tests of causal_conv1d_update and of varlen states, which we do not have, and those of races on a GPU.
+Not run: the tests of causal_conv1d_update and of varlen states, which we do not provide, and of race conditions on a
+GPU.
 """
 
 import inspect
@@ -16,7 +17,7 @@ TESTS = ("test_causal_conv1d", "test_causal_conv1d_varlen", "test_causal_conv1d_
 
 
 def run(options: Options, convolution: Callable[..., Any] = causal_conv1d_fn) -> Tally:
-    """convolution: what is checked."""
+    """convolution: the function under test."""
     if options.source is None:
         raise Skipped("--source of Dao-AILab/causal-conv1d is not given")
     kernels = stand_in(
@@ -41,12 +42,12 @@ def run(options: Options, convolution: Callable[..., Any] = causal_conv1d_fn) ->
 
 
 def _marked_grid(test: Callable[..., None]) -> dict[str, list[Any]]:
-    """What pytest would run: the values of the test's parametrize marks, in the order of its arguments."""
+    """The values of the parametrize marks of a test, in the order of its arguments."""
     marks = {mark.args[0]: list(mark.args[1]) for mark in vars(test)["pytestmark"]}
     return {name: marks[name] for name in inspect.signature(test).parameters}
 
 
 def _applies(case: Case) -> bool:
-    """Theirs skips states where channels are not the fastest axis in memory."""
+    """Their test skips states if channels are not the fastest axis in memory."""
     has_states = case.get("has_initial_states") or case.get("return_final_states")
     return case.get("channel_last", True) or not has_states

@@ -1,4 +1,4 @@
-"""The checks by name: what each needs, and how much of its grid runs unless the command says otherwise."""
+"""The checks by name: their source trees, and the default size of their grids."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,27 +23,29 @@ from tests.verification.tally import Tally
 
 @dataclass(frozen=True)
 class Check:
+    """A comparison with a peer."""
+
     about: str
     run: Callable[[Options], Tally]
     repository: str | None = None
-    """On GitHub; its source tree is what --source names."""
+    """GitHub repository of the source tree for --source."""
     cases: int | None = None
-    """Of each grid, drawn by the seed; None for all. Chosen so that the check takes minutes on one core."""
+    """Number of cases of each grid, drawn with the seed. None: all. The check takes minutes on one core."""
     longest: int | None = None
-    """Tokens."""
+    """Maximal number of tokens."""
 
 
 CHECKS = {
-    "mamba_scan": Check("mamba_ssm's tests of its selective scan", mamba_scan.run, "state-spaces/mamba", longest=128),
-    "mamba2": Check("Mamba2's scan and mixer, three references", mamba2.run, "state-spaces/mamba", cases=300),
-    "causal_conv": Check("causal_conv1d's tests", causal_conv.run, "Dao-AILab/causal-conv1d", cases=150, longest=512),
-    "vim": Check("Vim's bidirectional mixer, weights loaded", vim.run, "hustvl/Vim"),
-    "mae": Check("MAE's masks, patches and loss", mae.run, "facebookresearch/mae"),
-    "statistics": Check("AUC, errors and tests by R's pROC", statistics.run),
-    "prognosais": Check("PrognosAIs' published predictions", prognosais.run, "Svdvoort/PrognosAIs_glioma"),
+    "mamba_scan": Check("Tests of the selective scan of mamba_ssm", mamba_scan.run, "state-spaces/mamba", longest=128),
+    "mamba2": Check("Scan and mixer of Mamba2, three references", mamba2.run, "state-spaces/mamba", cases=300),
+    "causal_conv": Check("Tests of causal_conv1d", causal_conv.run, "Dao-AILab/causal-conv1d", cases=150, longest=512),
+    "vim": Check("Bidirectional mixer of Vim, with its weights", vim.run, "hustvl/Vim"),
+    "mae": Check("Masks, patches and loss of MAE", mae.run, "facebookresearch/mae"),
+    "statistics": Check("AUC, standard errors and tests by pROC (R)", statistics.run),
+    "prognosais": Check("Published predictions of PrognosAIs", prognosais.run, "Svdvoort/PrognosAIs_glioma"),
     "orientation": Check("Orientation by MONAI and torchio", orientation.run),
-    "cropping": Check("Box around the brain by MONAI", cropping.run),
+    "cropping": Check("Bounding box of the brain by MONAI", cropping.run),
     "resampling": Check("Resampling by MONAI and torchio", resampling.run),
-    "attributions": Check("Class-specific maps by captum", attributions.run),
-    "influence": Check("A scan's hidden attention written out", influence.run),
+    "attributions": Check("Class-specific maps by Captum", attributions.run),
+    "influence": Check("Hidden attention of a scan as an explicit matrix", influence.run),
 }

@@ -1,4 +1,4 @@
-"""The box around a brain and the crop's place in space, as MONAI's CropForeground finds them."""
+"""Comparison with CropForeground of MONAI: the bounding box of a brain, and the affine of the crop."""
 
 import numpy as np
 

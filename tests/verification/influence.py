@@ -1,7 +1,7 @@
-"""A frozen scan against its hidden attention written out, a matrix of tokens by tokens for every channel, in float64.
+"""Comparison of a frozen scan with its hidden attention as an explicit L x L matrix per channel, in float64.
 
-What the scan carries from token j to place t is C_t exp(A (sum of the steps after j, up to t)) delta_j B_j, and D where
-t = j; models/frozen_scan.py computes products with it in linear time and never writes it.
+The contribution of token j to position t is C_t exp(A (sum of the steps after j, up to t)) delta_j B_j, and D where
+t = j; models/frozen_scan.py computes products with this matrix in linear time, without storing it.
 """
 
 import torch
@@ -45,12 +45,12 @@ def _same_influence(tally: Tally, case: Case) -> None:
 
 
 def hidden_attention(mixer: BiMamba, tokens_BLE: Tensor, values_BIL: Tensor, suffix: str) -> Tensor:
-    """(B, I, L, L): what place t receives from token s."""
+    """(B, I, L, L): the contribution of token s to position t."""
     weights = mixer.direction(suffix)
     z_BLI = mixer.in_proj(tokens_BLE).chunk(2, dim=-1)[1].double()
     dt, B, C = (part.double() for part in weights.parts(F.linear(values_BIL.transpose(1, 2), weights.x_proj)))
     delta_BLI = F.softplus(F.linear(dt, weights.dt_proj.double()) + weights.dt_bias.double())
-    if suffix == "_b":  # from the last token on
+    if suffix == "_b":  # starts at the last token
         delta_BLI, B, C, z_BLI = (part.flip(1) for part in (delta_BLI, B, C, z_BLI))
     A, D = weights.A.double(), weights.D.double()
     passed_BLI = delta_BLI.cumsum(1)

@@ -1,6 +1,6 @@
-"""The masked autoencoder of facebookresearch/mae: which patches are removed, the order of a patch's values, the loss.
+"""Comparison with facebookresearch/mae: the removed patches, the order of values in a patch, the loss.
 
-Their methods run on theirs and our tensors. Theirs are images, so that a volume is compared slice by slice.
+Their methods run on the same tensors. They take images, so a volume is compared slice by slice.
 """
 
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ LOSSES = {"patch": [2, 4], "mask_ratio": [0.5, 0.75], "norm_pix_loss": [False, T
 def run(options: Options) -> Tally:
     if options.source is None:
         raise Skipped("--source of facebookresearch/mae is not given")
-    embeddings = stand_in("util.pos_embed", get_2d_sincos_pos_embed=None)  # not what is compared here
+    embeddings = stand_in("util.pos_embed", get_2d_sincos_pos_embed=None)  # not part of the comparison
     tally = Tally()
     with importable({"util": options.source / "util"}, (embeddings,)):
         theirs = load(options.source / "models_mae.py").MaskedAutoencoderViT
@@ -50,9 +50,9 @@ def _same_mask(tally: Tally, theirs: Any, case: Case) -> None:
 
 
 def _same_patches(tally: Tally, theirs: Any, case: Case) -> None:
-    """Each slice of a patch holds what their patch of that slice holds; both inverses lead back."""
+    """Each slice of a patch equals their patch of that slice; both inverses restore the volume."""
     p, side = case["patch"], case["side"]
-    volume = torch.randn(case["batch"], 3, 2 * p, side, side)  # three contrasts, for theirs are red, green and blue
+    volume = torch.randn(case["batch"], 3, 2 * p, side, side)  # their images have three colours
     model = _their_model(p)
     slices = [theirs.patchify(model, slice_) for slice_ in volume.unbind(2)]  # each (B, l, p * p * 3)
     expected = torch.stack(slices, 1).unflatten(1, (2, p)).transpose(2, 3).flatten(1, 2).flatten(2)
@@ -64,7 +64,7 @@ def _same_patches(tally: Tally, theirs: Any, case: Case) -> None:
 
 
 def _same_loss(tally: Tally, theirs: Any, case: Case) -> None:
-    """Their loss of our patches, given our order of values; ours takes the removed patches only. And its gradient."""
+    """Loss and gradient. Their loss gets patches in our order of values; ours gets the removed patches only."""
     p, grid = case["patch"], (3, 2, 4)
     volume = torch.randn(case["batch"], 3, *(n * p for n in grid)) * 40 + 100
     mask = make_mask("random", torch.rand(case["batch"], 24), case["mask_ratio"], grid)
@@ -78,5 +78,5 @@ def _same_loss(tally: Tally, theirs: Any, case: Case) -> None:
 
 
 def _their_model(patch: int, **members: Any) -> SimpleNamespace:
-    """What their methods read of a model."""
+    """The attributes of a model that their methods read."""
     return SimpleNamespace(patch_embed=SimpleNamespace(patch_size=(patch, patch)), **members)

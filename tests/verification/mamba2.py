@@ -1,6 +1,7 @@
-"""Mamba2 of mamba_ssm: its scan against three of their references, and its mixer with their weights loaded.
+"""Comparison with Mamba2 of mamba_ssm: the scan with three of their references, and the mixer with their weights.
 
-References: by chunks, by the paper's listing 1, and one step after another; none needs a GPU. Values and gradients.
+The references compute by chunks, by listing 1 of the paper, and step by step. None needs a GPU. Values and gradients
+are compared.
 """
 
 import math
@@ -38,11 +39,11 @@ MIXERS = {
     "d_state": [8, 16],
 }
 TOLERANCES = {torch.float32: (6e-4, 2e-3), torch.float16: (3e-3, 5e-3), torch.bfloat16: (3e-2, 5e-2)}
-"""rtol and atol of outputs in mamba_ssm's own tests of its scan; gradients are measured by their largest value."""
+"""rtol and atol of outputs in the tests of mamba_ssm. Tolerances of gradients are relative to the largest value."""
 
 
 class Theirs(NamedTuple):
-    """Their modules."""
+    """Modules of mamba_ssm."""
 
     combined: ModuleType
     listing: ModuleType
@@ -50,7 +51,7 @@ class Theirs(NamedTuple):
 
 
 def run(options: Options, scan: Callable[..., Tensor] = ssd_scan_fn) -> Tally:
-    """scan: what is checked."""
+    """scan: the function under test."""
     tally = Tally()
     with their_modules(options) as theirs:
         for case in options.chosen(SCANS):
@@ -63,7 +64,7 @@ def run(options: Options, scan: Callable[..., Tensor] = ssd_scan_fn) -> Tally:
 
 @contextmanager
 def their_modules(options: Options) -> Iterator[Theirs]:
-    """Their modules with references in place of what needs a GPU."""
+    """Their modules, with reference functions in place of GPU kernels."""
     if options.source is None:
         raise Skipped("--source of state-spaces/mamba is not given")
     layer_norm = stand_in("mamba_ssm.ops.triton.layer_norm", _layer_norm_fwd=None)
@@ -88,7 +89,7 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Te
 
 
 def _without_chunks(reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Their reference of the whole mixer under the arguments of their kernel."""
+    """Their reference of the whole mixer, with the arguments of their kernel."""
 
     def call(*inputs: Any, seq_idx: None, initial_states: None, **more: Any) -> Tensor:
         return reference(*inputs, **more)
@@ -114,7 +115,7 @@ def _same_scan(tally: Tally, theirs: Theirs, scan: Callable[..., Tensor], case: 
 
 
 def _inputs(case: Case) -> dict[str, Tensor]:
-    """Of a sequence that decays by less than exp(-88): beyond, the gradients of their reference by chunks are nan."""
+    """Inputs whose decay is above exp(-88): below, the gradients of their reference by chunks are NaN."""
     batch, length, heads, groups = (case[name] for name in ("batch", "seqlen", "heads", "ngroups"))
     inputs = {
         "x": torch.randn(batch, length, heads, 8),
@@ -157,7 +158,7 @@ def _listing(
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
 ) -> Tensor:
-    """The listing knows no D, groups, bias or softplus, and one precision."""
+    """The listing has no D, groups, bias or softplus, and one precision only, so they are applied here."""
     dt = dt.float() if dt_bias is None else dt.float() + dt_bias
     dt = torch.nn.functional.softplus(dt) if dt_softplus else dt
     each = x.shape[2] // B.shape[2]
@@ -167,7 +168,7 @@ def _listing(
 
 
 def _same_mixer(tally: Tally, theirs: Theirs, case: Case) -> None:
-    """Ours over the parameters of one of theirs, or of two that share z, x and the output projection."""
+    """Our mixer with the parameters of one of theirs, or of two that share z, x and the output projection."""
     dim, states, head_dim = case["width"], case["d_state"], case["head_dim"]
     make = {"d_state": states, "headdim": head_dim, "chunk_size": 16}
     forward, backward = (theirs.mixer.Mamba2Simple(dim, **make) for _ in range(2))

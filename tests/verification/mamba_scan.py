@@ -1,6 +1,6 @@
-"""mamba_ssm's tests of its selective scan, run on ours: values, last state and every gradient.
+"""The tests of mamba_ssm, run with our selective scan: values, last state and all gradients.
 
-The grid holds every value that tests/ops/test_selective_scan.py names for a parameter, commented ones too, real A only.
+The grid has all parameter values in tests/ops/test_selective_scan.py, including commented ones, for real A.
 """
 
 import re
@@ -34,10 +34,10 @@ LEAVES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 
 
 def run(options: Options, scan: Callable[..., Any] = selective_scan_fn) -> Tally:
-    """scan: what is checked."""
+    """scan: the function under test."""
     if options.source is None:
         raise Skipped("--source of state-spaces/mamba is not given")
-    layer_norm = stand_in("mamba_ssm.ops.triton.layer_norm", _layer_norm_fwd=None)  # of the fused block, not called
+    layer_norm = stand_in("mamba_ssm.ops.triton.layer_norm", _layer_norm_fwd=None)  # for the fused block, not called
     tally, errors = Tally(), Errors()
     with importable({"mamba_ssm": options.source / "mamba_ssm"}, (layer_norm,)):
         module = load(options.source / "tests/ops/test_selective_scan.py")
@@ -52,15 +52,15 @@ def run(options: Options, scan: Callable[..., Any] = selective_scan_fn) -> Tally
 
 
 def _applies(case: Case) -> bool:
-    return case["varBC_groups"] == 1 or (case["is_variable_B"] and case["is_variable_C"])  # theirs skips the rest
+    return case["varBC_groups"] == 1 or (case["is_variable_B"] and case["is_variable_C"])  # their test skips the others
 
 
 def _is_nearer_to_float64(errors: Errors, name: str, case: Case, variables: Mapping[str, Any]) -> bool:
-    """Whether the gradient that their test found too far from their reference is nearer to the truth than that."""
+    """Whether our gradient, which differs from their reference, has the smaller error relative to float64."""
     given: dict[str, Tensor | None] = {leaf: variables[leaf] for leaf in LEAVES}
     exact = {leaf: None if x is None else x.detach().double().requires_grad_() for leaf, x in given.items()}
     out = specification(**exact, delta_softplus=case["delta_softplus"])  # pyright: ignore[reportArgumentType]
-    out = out if case["return_last_state"] else out[0]  # their test unpacks a lone output along the batch
+    out = out if case["return_last_state"] else out[0]  # their test unpacks a single output along the batch
     out.backward(variables["g"].double())
     true = exact[name]
     assert true is not None

@@ -1,4 +1,4 @@
-"""How much of a check's grid of cases runs."""
+"""The selection of cases from the grid of a check."""
 
 import itertools
 import random
@@ -14,8 +14,10 @@ QUICK_LENGTH = 64  # tokens
 
 @dataclass(frozen=True)
 class Options:
-    """source: the peer's source tree. cases: how many of the grid, drawn by `seed`; None for all. longest: of the
-    sequences in it. quick: a few cases of short sequences, seconds."""
+    """source: source tree of the peer. cases: number of cases of a grid, drawn with `seed`; None for all.
+
+    longest: maximal length of a sequence. quick: a few cases of short sequences, which take seconds.
+    """
 
     source: Path | None = None
     cases: int | None = None
@@ -26,7 +28,7 @@ class Options:
     def chosen(
         self, grid: Mapping[str, Sequence[Any]], applies: Callable[[Case], bool] = lambda case: True
     ) -> list[Case]:
-        """The cases of the grid that apply and that these options take, in the grid's order."""
+        """The applicable cases of the grid that these options select, in the order of the grid."""
         longest = min(self.longest or QUICK_LENGTH, QUICK_LENGTH) if self.quick else self.longest
         every = [case for values in itertools.product(*grid.values()) if applies(case := dict(zip(grid, values)))]
         short = [case for case in every if longest is None or case.get("seqlen", 0) <= longest]

@@ -1,4 +1,4 @@
-"""Files in all 48 orientations, read by us, by MONAI and by torchio: the same values in the same place in space."""
+"""Files in all 48 orientations have the same values at the same world coordinates as read by MONAI and torchio."""
 
 import itertools
 import tempfile
@@ -39,9 +39,9 @@ def _same_orientation(tally: Tally, monai: ModuleType, generator: np.random.Gene
     if case["peer"] == "MONAI":
         image = monai.LoadImage(image_only=True, ensure_channel_first=True)(path)
         found = monai.Orientation(axcodes="RAS", labels=None)(image)
-        data, place = found[0].numpy(), found.affine.numpy()
+        data, affine = found[0].numpy(), found.affine.numpy()
     else:
         found = torchio.ToCanonical()(torchio.ScalarImage(path))
-        data, place = found.numpy()[0], found.affine
-    pairs = {"values": (ours.data, data), "affine": (ours.affine, place)}
+        data, affine = found.numpy()[0], found.affine
+    pairs = {"values": (ours.data, data), "affine": (ours.affine, affine)}
     tally.near(", ".join(f"{name} {value}" for name, value in case.items()), pairs, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Running what others wrote, from a source tree and unchanged: on a CPU, and without the kernels it would compile."""
+"""Running the unchanged code of a peer from its source tree: on a CPU and without compiled kernels."""
 
 import contextlib
 import importlib
@@ -21,7 +21,7 @@ from tests.verification.tally import Skipped
 
 
 class OnCpu(TorchFunctionMode):
-    """Tensors asked for on "cuda" are made on the CPU, so that tests written for a GPU run as they stand."""
+    """Creates tensors on the CPU when "cuda" is requested, so that tests written for a GPU run unchanged."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -31,7 +31,7 @@ class OnCpu(TorchFunctionMode):
 
 
 def stand_in(name: str, **members: Any) -> ModuleType:
-    """A module that holds `members` only."""
+    """A module with these members only, in place of one that is not available."""
     module = ModuleType(name)
     vars(module).update(members)
     return module
@@ -39,9 +39,9 @@ def stand_in(name: str, **members: Any) -> ModuleType:
 
 @contextlib.contextmanager
 def importable(packages: Mapping[str, Path], stand_ins: tuple[ModuleType, ...] = ()) -> Iterator[None]:
-    """Within the block, packages can be imported from their folders without their __init__, and stand-ins as they are.
+    """Within the context, packages are imported from their folders without their __init__, and stand-ins as given.
 
-    Whatever of the same names was imported before comes back afterwards.
+    Modules of the same names that were imported before are restored at the end.
     """
     own = {name.split(".")[0] for name in packages} | {module.__name__.split(".")[0] for module in stand_ins}
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in own}
@@ -52,7 +52,7 @@ def importable(packages: Mapping[str, Path], stand_ins: tuple[ModuleType, ...] =
     sys.modules.update({module.__name__: module for module in stand_ins})
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs
+            warnings.simplefilter("ignore")  # warnings of the peer
             yield
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] in own]:
@@ -61,9 +61,9 @@ def importable(packages: Mapping[str, Path], stand_ins: tuple[ModuleType, ...] =
 
 
 def load(path: Path, name: str | None = None) -> ModuleType:
-    """The module of a file, which others import as `name`.
+    """Load the module of a file, under the import name `name`.
 
-    Skipped if the tree has no such file or the file needs what is not installed.
+    Skipped if the file does not exist or needs a package that is not installed.
     """
     if not path.is_file():
         raise Skipped(f"{path} is missing: is --source the root of the right source tree?")
@@ -76,13 +76,13 @@ def load(path: Path, name: str | None = None) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ImportError as error:
-        raise Skipped(f"{path} needs what is not installed: {error}") from error
+        raise Skipped(f"{path} needs a package that is not installed: {error}") from error
     return module
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one of their tests: whether it passed; else the line that stopped it, and its local variables there."""
+    """The outcome of a test of a peer. If it failed: the failing line and the local variables at that line."""
 
     passed: bool
     line: str = ""
@@ -90,7 +90,7 @@ class Outcome:
 
 
 def run_test(test: Callable[..., None], case: Case) -> Outcome:
-    """Call a test as pytest would with these parameters. What it skips or an error of ours counts as not passed."""
+    """Call a test with these parameters, as pytest does. A skip or an error of our code counts as not passed."""
     try:
         with OnCpu(), contextlib.redirect_stdout(io.StringIO()):
             test(**case)
@@ -98,7 +98,7 @@ def run_test(test: Callable[..., None], case: Case) -> Outcome:
         step = error.__traceback__
         while step is not None and step.tb_frame.f_code is not test.__code__:
             step = step.tb_next
-        if step is None:  # raised before the test's first line
+        if step is None:  # raised before the first line of the test
             return Outcome(False, repr(error))
         line = linecache.getline(step.tb_frame.f_code.co_filename, step.tb_lineno).strip()
         message = "" if isinstance(error, AssertionError) else f" {type(error).__name__}: {error}"
@@ -107,14 +107,15 @@ def run_test(test: Callable[..., None], case: Case) -> Outcome:
 
 
 def named(case: Case) -> str:
+    """The parameters of a case in words."""
     return ", ".join(f"{key}={str(value).removeprefix('torch.')}" for key, value in case.items())
 
 
 def installed(name: str) -> ModuleType:
-    """A module of a package that requirements-verify.txt names. Skipped where it is absent."""
+    """Import a module of a package from requirements-verify.txt. Skipped if it is not installed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # theirs
+            warnings.simplefilter("ignore")  # warnings of the peer
             return importlib.import_module(name)
     except ImportError as error:
         raise Skipped(f"{name.split('.')[0]} is not installed: pip install -r requirements-verify.txt") from error

@@ -1,4 +1,4 @@
-"""The published predictions of PrognosAIs for its test set: our AUC of them is the one that its authors published.
+"""The published predictions of PrognosAIs for its test set have the AUC that its authors report.
 
 van der Voort et al., Neuro-Oncology 2022 (noac166): AUC 0.90 for IDH mutation and 0.85 for 1p/19q co-deletion.
 """

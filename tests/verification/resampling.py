@@ -1,8 +1,8 @@
-"""Resampling onto the prepared grid as MONAI and torchio (by ITK) do it, given the affine that we store.
+"""Comparison of resampling onto the prepared grid with MONAI and torchio (ITK), given the affine that we store.
 
-Images: where the grid shrinks them, theirs are smoothed first by the Gaussian written out as a convolution. MONAI
-reads 0 beyond the last voxels as we do; ITK repeats them, so that torchio is compared a voxel inside. Labels are
-compared everywhere.
+If the grid is coarser than the image, the image is first smoothed by an explicit Gaussian convolution. MONAI reads 0
+beyond the last voxels, as we do. ITK repeats them, so the comparison with torchio leaves out the outermost voxels.
+Labels are compared everywhere.
 """
 
 from types import ModuleType
@@ -24,7 +24,7 @@ GRID = {
     "peer": ["MONAI", "torchio"],
     "what": ["image", "labels"],
 }
-TIE = 1e-4  # a centre this near to the middle of two voxels may take either label
+TIE = 1e-4  # a point this close to the middle between two voxels may have either label
 
 
 def run(options: Options) -> Tally:
@@ -49,7 +49,7 @@ def _image(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, pl
     smooth = smoothed(np.stack([image, brain.astype(np.float32)]), grid)
     theirs, weight = (resample(part, matrix, grid, "linear") for part in smooth)
     within = (places >= 1).all(-1) & (places <= np.array(case["crop"]) - 2).all(-1)
-    kept = within if case["peer"] == "torchio" else share > 0.5  # where a prepared volume has its brain
+    kept = within if case["peer"] == "torchio" else share > 0.5  # the brain of a prepared volume
     expected = theirs[kept] / weight[kept]
     tally.near(named(case), {"image in standard deviations": (ours[kept] / 60, expected / 60)}, atol=1e-4)
 
@@ -63,7 +63,7 @@ def _labels(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, p
 
 
 def smoothed(values_NXYZ: np.ndarray, grid: Grid) -> np.ndarray:
-    """By a Gaussian sampled at whole voxels up to 3 standard deviations, 0 beyond the volume, as a convolution."""
+    """Convolution with a Gaussian sampled at whole voxels up to 3 standard deviations, with 0 beyond the volume."""
     sigma = np.sqrt(np.maximum(grid.step**2 - 1, 0) / (8 * np.log(2)))
     values = torch.from_numpy(values_NXYZ).double()[:, None]
     for axis, width in enumerate(sigma):

@@ -1,4 +1,4 @@
-"""AUC, standard errors, paired tests and more against R: pROC, and base R for exact binomial tests and Holm's method.
+"""Comparison of AUC, standard errors, tests and intervals with R: pROC, and base R for binomial tests and Holm.
 
 Problems differ in size, balance, separation, ties and the correlation of the two runs that are compared.
 """
@@ -42,7 +42,7 @@ def run(options: Options) -> Tally:
     theirs = _by_r(problems)
     for number, (case, (a, b)) in enumerate(zip(cases, problems), start=1):
         ours = _ours(a, b)
-        if ours["error of the difference"] == 0:  # pROC then gives a point, we what so few patients allow
+        if ours["error of the difference"] == 0:  # pROC gives a point, ours an interval for few patients
             del ours["low end of the difference"], ours["high end of the difference"]
         for name, value in ours.items():
             tally.near(f"{name}, {named(case)}", {name: (value, theirs[number, name].pop())}, atol=TOLERANCE)
@@ -53,7 +53,7 @@ def run(options: Options) -> Tally:
 
 
 def _problem(case: Case) -> tuple[Scores, Scores]:
-    """Two runs on the same subjects."""
+    """The scores of two runs on the same subjects."""
     generator = np.random.default_rng([case["seed"], *case["classes"]])
     labels = np.repeat([1, 0], case["classes"])
     shared, *own = generator.normal(size=(3, len(labels)))
@@ -89,7 +89,7 @@ def _ours(a: Scores, b: Scores) -> dict[str, float]:
 
 
 def _by_r(problems: list[tuple[Scores, Scores]]) -> dict[tuple[int, str], list[float]]:
-    """Values by problem, counted from 1, and name; 0 is what belongs to all."""
+    """Values by problem, from 1, and name. Problem 0 holds the values that belong to all."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "problems.csv"
         with path.open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""What a check found: cases that held, cases that did not, and the largest differences seen."""
+"""The result of a check: cases that hold, cases that differ, and the largest differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ Pairs = Mapping[str, tuple[Any, Any]]
 
 
 class Skipped(Exception):
-    """A check cannot run here; the message says what is absent."""
+    """A check cannot run; the message names what is missing."""
 
 
 @dataclass
 class Tally:
-    """held and missed count cases; excused: those missed by the peer's error, not ours; notes: for the report.
+    """held, missed: cases. excused: number of missed cases due to the error of the peer. notes: for the report.
 
-    worst: the largest difference by what was compared, those of a kind together ("gradient of A", "gradient of B"), as
-    a share of the largest value where that is the tolerance's measure.
+    worst: the largest difference by compared quantity. Quantities of a kind ("gradient of A", "gradient of B") are
+    combined. The difference is relative to the largest value if the tolerance is.
     """
 
     held: int = 0
@@ -41,8 +41,11 @@ class Tally:
     def near(
         self, case: str, pairs: Pairs, *, rtol: float = 0.0, atol: float = 0.0, of_largest: float = 0.0, kind: str = ""
     ) -> None:
-        """Count a case whose every pair (ours, theirs) agrees: |ours - theirs| <= atol + rtol |theirs| +
-        of_largest max |theirs|. nan meets nan, and an infinity itself. kind: whose worst difference it is."""
+        """Count a case. It holds if all pairs (ours, theirs) agree:
+
+        |ours - theirs| <= atol + rtol |theirs| + of_largest max |theirs|. NaN equals NaN, and infinity equals itself.
+        kind: prefix of the names in `worst`.
+        """
         tolerances = rtol, atol, of_largest
         held = [self._agrees(f"{kind} {name}".strip(), *pair, *tolerances) for name, pair in pairs.items()]
         self.count(case, all(held))

@@ -1,4 +1,4 @@
-"""The comparisons with what others wrote: commands that parse, checks that count, faults that they find."""
+"""Comparisons with independent implementations: the commands parse, and the checks find planted faults."""
 
 import re
 import shlex
@@ -54,7 +54,7 @@ test_causal_conv1d_varlen = test_causal_conv1d_varlen_padding = test_causal_conv
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_pages_commands_are_accepted_and_name_the_right_tree(command):
+def test_the_commands_of_the_page_are_accepted_and_name_the_right_tree(command):
     given = parse(shlex.split(command, comments=True))
     (name,) = given.names
     repository = CHECKS[name].repository
@@ -97,7 +97,7 @@ def test_an_argument_that_the_page_calls_absent_is_refused_by_name(name):
         _mamba2_scan(**{name: None})
 
 
-def test_what_else_the_page_calls_absent_is_refused():
+def test_other_arguments_that_the_page_calls_absent_are_refused():
     with pytest.raises(ValueError, match="chunk_size"):
         _mamba2_scan(D=64)  # as the sixth argument of mamba_ssm's function
     with pytest.raises(ValueError, match=r"D must be \(heads,\)"):
@@ -108,7 +108,7 @@ def test_what_else_the_page_calls_absent_is_refused():
 
 
 def tree(root: Path, tests: str, test: str, module: str, source: str) -> Path:
-    """A source tree laid out like a peer's."""
+    """A source tree with the layout of a peer."""
     for name, text in ((tests, test), (module, source)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
@@ -184,7 +184,7 @@ def test_without_its_tree_a_check_is_skipped(name, capsys, tmp_path):
 
 
 def test_missed_cases_are_named_and_end_with_status_1(conv, capsys, monkeypatch):
-    monkeypatch.setattr("ops.reference.scan.causal_conv1d", lambda x, weight: x)  # what the stand-in tree compares with
+    monkeypatch.setattr("ops.reference.scan.causal_conv1d", lambda x, weight: x)  # the reference of the fake tree
     assert main(["causal_conv", "--source", str(conv)]) == 1
     out = capsys.readouterr().out
     assert "causal_conv: 0 of 6 hold" in out
@@ -203,7 +203,7 @@ def test_only_half_precision_nearer_to_float64_is_excused():
     assert errors.add(torch.bfloat16, near, far, exact)
     assert not errors.add(torch.bfloat16, far, near, exact)
     assert not errors.add(torch.float32, near, far, exact)
-    assert "the smaller in 2 of 3" in errors.notes(missed=3)[0]
+    assert "the smaller one in 2 of 3" in errors.notes(missed=3)[0]
     assert errors.notes(missed=0) == []
 
 
@@ -230,7 +230,7 @@ def test_a_grid_is_taken_whole_or_drawn_by_the_seed():
     assert len(Options().chosen(grid, lambda case: case["a"] > 4)) == 6
 
 
-def test_0_takes_the_limits_away():
+def test_0_removes_the_limits():
     check = CHECKS["mamba_scan"]
     assert check.longest is not None
     assert options_of(check, parse(["mamba_scan"])).longest == check.longest
@@ -241,13 +241,13 @@ def test_0_takes_the_limits_away():
 @pytest.mark.parametrize(
     "words", [["nothing"], ["all", "--source", "x"], ["mae", "vim", "--source", "x"], ["mae", "--cases", "-1"]]
 )
-def test_what_cannot_be_meant_is_refused(words, capsys):
+def test_contradicting_arguments_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         parse(words)
     assert capsys.readouterr().err
 
 
-def test_modules_come_back_after_a_peer(tmp_path):
+def test_modules_are_restored_after_a_peer(tmp_path):
     (tmp_path / "inner.py").write_text("value = 1\n", encoding="utf-8")
     with importable({"json": tmp_path}, (stand_in("tomllib", value=2),)):
         import json.inner  # pyright: ignore
@@ -258,5 +258,5 @@ def test_modules_come_back_after_a_peer(tmp_path):
 
     assert restored.loads("1") == 1
     (tmp_path / "bad.py").write_text("import no_such_package\n", encoding="utf-8")
-    with pytest.raises(Skipped, match="needs what is not installed"):
+    with pytest.raises(Skipped, match="needs a package that is not installed"):
         load(tmp_path / "bad.py")

@@ -1,6 +1,6 @@
-"""The bidirectional mixer of hustvl/Vim ("v2") with its weights loaded into ours: output and every gradient.
+"""Comparison with the bidirectional mixer of hustvl/Vim ("v2"), with the same weights: output and all gradients.
 
-Their module runs on a CPU with their own reference functions in place of the fused kernel, which both directions share.
+Their module runs on a CPU, with their reference functions in place of the fused kernel of both directions.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def run(options: Options) -> Tally:
 
 
 def load_conv(options: Options) -> Callable[..., Tensor]:
-    """Their reference of the convolution, from the copy of causal_conv1d in their tree."""
+    """Their reference of the convolution, from the copy of causal_conv1d in their source tree."""
     assert options.source is not None
     with importable(
         {"causal_conv1d": options.source / "causal-conv1d/causal_conv1d"}, (stand_in("causal_conv1d_cuda"),)
@@ -51,7 +51,7 @@ def load_conv(options: Options) -> Callable[..., Tensor]:
 
 
 def without_projection(interface: ModuleType) -> Callable[..., Tensor]:
-    """Their reference of a direction, projected by the identity: (B, 2I, L) -> (B, I, L)."""
+    """Their reference of one direction, with an identity projection: (B, 2I, L) -> (B, I, L)."""
 
     def inner(
         xz: Tensor, conv_w: Tensor, conv_b: Tensor, x_proj: Tensor, dt_proj: Tensor, *rest: Any, **more: Any
@@ -66,7 +66,7 @@ def without_projection(interface: ModuleType) -> Callable[..., Tensor]:
 def _same_mixer(tally: Tally, module: ModuleType, case: Case) -> None:
     dim, states = case["width"], case["d_state"]
     theirs = module.Mamba(dim, d_state=states, bimamba_type="v2", if_divide_out=True)
-    for parameter in theirs.parameters():  # their initial values leave A, D and all rows of B alike
+    for parameter in theirs.parameters():  # by default, A, D and all rows of B are equal
         parameter.data += 0.1 * torch.randn_like(parameter)
     ours = BiMamba(dim, 1, d_state=states, d_conv=4, expand=2)
     ours.load_state_dict(theirs.state_dict())

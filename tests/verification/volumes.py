@@ -1,4 +1,4 @@
-"""Volumes for the comparisons of preparation."""
+"""Random volumes and affines for the comparisons of preparation."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 
 def affine(generator: np.random.Generator, directions: np.ndarray, tilt_degrees: float) -> np.ndarray:
-    """(4, 4) of uneven voxels, axes in `directions` (3, 3) turned by some degrees about every axis."""
+    """(4, 4) affine with anisotropic voxels, whose axes `directions` (3, 3) are tilted about every axis."""
     turned = Rotation.from_euler("xyz", generator.uniform(-tilt_degrees, tilt_degrees, 3), degrees=True).as_matrix()
     result = np.eye(4)
     result[:3, :3] = turned @ directions * generator.uniform(0.6, 3, 3)
@@ -22,7 +22,7 @@ def save(path: Path, values: np.ndarray, matrix: np.ndarray) -> Path:
 
 
 def head(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """float32, above 0 in an ellipsoid anywhere in the volume, cut by its faces or not; 0 outside."""
+    """float32 volume that is positive in a random ellipsoid, which may extend beyond the volume, and 0 outside."""
     places = np.moveaxis(np.indices(shape), 0, -1)
     middle, radius = generator.uniform(0.2, 0.8, 3) * shape, generator.uniform(0.15, 0.5, 3) * shape
     inside = (((places - middle) / np.maximum(radius, 1)) ** 2).sum(-1) <= 1
