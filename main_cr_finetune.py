@@ -18,7 +18,6 @@ from util.data.controls import controlled
 from util.distributed.world import World
 from util.evaluation.cross_validation import BaselineData, gather_results
 from util.evaluation.fold_predictions import FoldPredictor
-from util.evaluation.predictions import write_predictions
 from util.files.locks import locked, locked_by_main
 from util.hub.download import pinned
 from util.options import build
@@ -26,9 +25,9 @@ from util.options.finetune import FinetuneOptions
 from util.process.launch import launch
 from util.process.stopping import StopRequest
 from util.protocol.division import Division, divide, protocol_facts
-from util.run_folder import FOLDS, PREDICTIONS, RAW_PREDICTIONS, checkpoint_path, fold_folder, fold_folders
+from util.run_folder import FOLDS, PREDICTIONS, checkpoint_path, fold_folder, fold_folders
 from util.runs import checkpoints, device_name, refuse_exported, start_run
-from util.training.data_failures import surviving
+from util.training.data_failures import with_one_restart
 from util.training.precision import precision_of_run
 
 logger = logging.getLogger(__name__)
@@ -82,25 +81,6 @@ def is_finished(options: FinetuneOptions, fold: int) -> bool:
     return (folder / PREDICTIONS).exists() and is_trained
 
 
-def run_fold(
-    options: FinetuneOptions, fold: int, predictor: FoldPredictor, config: dict[str, Any], stop: StopRequest
-) -> None:
-    """Train a fold, or read its checkpoints with --eval, and predict its test part."""
-    is_main, folder = predictor.world.is_main, fold_folder(options.run.output_dir, fold)
-    if options.run.eval:
-        models = load_fold(options, fold, predictor.world.device)
-    else:
-        models = train_fold(options, fold, predictor, config, stop)
-    if models.raw is not None:
-        predictions, _ = predictor.predictions(models.raw, fold)
-        if is_main:
-            write_predictions(folder / RAW_PREDICTIONS, predictions)
-    predictions, decision = predictor.predictions(models.tested, fold)
-    if is_main:
-        decision.save(folder)
-        write_predictions(folder / PREDICTIONS, predictions)  # written last: it says that the fold is finished
-
-
 def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) -> None:
     run, protocol, label_type = options.run, options.protocol, options.data.label_type
     refuse_exported(run.output_dir)
@@ -132,11 +112,14 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
     predictor = FoldPredictor(volumes, division, protocol, world, options.training.batch_size, precision.used)
     with stop:
         for fold in folds:
-            with locked_by_main(world, fold_folder(run.output_dir, fold), f"fold {fold}", OTHER_FOLDS):
+            folder = fold_folder(run.output_dir, fold)
+            with locked_by_main(world, folder, f"fold {fold}", OTHER_FOLDS):
                 if any(world.gather([is_finished(options, fold)])):
                     logger.info("fold %d is finished", fold)
+                elif run.eval:
+                    predictor.write(folder, fold, *load_fold(options, fold, world.device))
                 else:
-                    run_fold(options, fold, predictor, config, stop)
+                    predictor.write(folder, fold, *train_fold(options, fold, predictor, config, stop))
     if world.is_main:
         baselines = BaselineData(cohort.volumes, volumes, cohort.sheet, division, protocol.baselines)
         facts = protocol_facts(protocol, division, run.seed, options.training.class_weights)
@@ -145,8 +128,8 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    run = options.run
-    launch(surviving(cross_validate, options), device=run.device, threads=run.threads, rank_timeout=run.rank_timeout)
+    run, work = options.run, with_one_restart(cross_validate, options)
+    launch(work, device=run.device, threads=run.threads, rank_timeout=run.rank_timeout)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from util.process.launch import launch
 from util.process.stopping import StopRequest
 from util.run_folder import checkpoint_path
 from util.runs import device_name, start_run
-from util.training.data_failures import surviving
+from util.training.data_failures import with_one_restart
 from util.training.loader import eval_loader, seed_all
 from util.training.precision import precision_of_run
 from util.training.trainer import Trainer, make_trainer
@@ -127,8 +127,8 @@ def log_start(
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
-    run = options.run
-    launch(surviving(pretrain, options), device=run.device, threads=run.threads, rank_timeout=run.rank_timeout)
+    run, work = options.run, with_one_restart(pretrain, options)
+    launch(work, device=run.device, threads=run.threads, rank_timeout=run.rank_timeout)
 
 
 if __name__ == "__main__":

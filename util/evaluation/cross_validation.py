@@ -1,4 +1,4 @@
-"""The end of a cross-validation: predictions of all folds that exist, baselines beside them, files and tables."""
+"""The end of a cross-validation: predictions of all folds that exist and of baselines become files and tables."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BaselineData:
-    """What baselines are made from. volumes: as the model saw them; images: without a control's mask."""
+    """What baselines are fitted to. volumes: those that the model reads. images: the same without --control."""
 
     images: PreparedVolumes
     volumes: PreparedVolumes
@@ -40,8 +40,8 @@ def gather_results(
     folder: Path, data: BaselineData, label_type: str, n_unknown: int, protocol: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Evaluate the predictions of all folds of a run folder, whichever job made them; results.json's content."""
-    predictions = of_all_folds(folder, PREDICTIONS)
-    raw = of_all_folds(folder, RAW_PREDICTIONS)
+    predictions = predictions_of_folds(folder, PREDICTIONS)
+    raw = predictions_of_folds(folder, RAW_PREDICTIONS)
     division = data.division
     summary = summarise(
         predictions, label_type=label_type, n_unknown=n_unknown, k_fold=division.k_fold, repeats=division.repeats
@@ -49,7 +49,7 @@ def gather_results(
     results = evaluate(
         summary,
         predictions,
-        baselines=[Baseline("its raw weights, not averaged", [], raw), *baselines_beside(predictions, data)],
+        baselines=[Baseline("its raw weights, not averaged", [], raw), *baselines_of(predictions, data)],
         subgroups=subgroups(data.sheet, label_type),
         protocol=protocol,
     )
@@ -60,13 +60,13 @@ def gather_results(
     return results
 
 
-def of_all_folds(folder: Path, name: str) -> list[Prediction]:
-    """From the files of that name, of all folds that have one."""
+def predictions_of_folds(folder: Path, name: str) -> list[Prediction]:
+    """The predictions in the files of this name, of all folds that have one."""
     files = [part / name for part in fold_folders(folder).values()]
     return [prediction for file in files if file.exists() for prediction in read_predictions(file)]
 
 
-def baselines_beside(predictions: Sequence[Prediction], data: BaselineData) -> list[Baseline]:
+def baselines_of(predictions: Sequence[Prediction], data: BaselineData) -> list[Baseline]:
     """Majority class, columns of the label sheet, tumour volume and location, intensities: in the model's folds."""
     if data.extent == "none":
         return []
@@ -75,8 +75,8 @@ def baselines_beside(predictions: Sequence[Prediction], data: BaselineData) -> l
     if data.extent == "all":
         tables |= image_tables(data.images)
     folds = data.division.folds
-    beside = [majority_baseline(labels, predictions)]
-    return beside + [logistic_baseline(name, table, labels, predictions, folds) for name, table in tables.items()]
+    fitted = [logistic_baseline(name, table, labels, predictions, folds) for name, table in tables.items()]
+    return [majority_baseline(labels, predictions), *fitted]
 
 
 def subgroups(sheet: Path, label_type: str) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +10,13 @@ from torch import nn
 
 from util.data.dataset import PreparedVolumes
 from util.distributed.world import World
-from util.evaluation.predictions import Prediction
+from util.evaluation.predictions import Prediction, write_predictions
 from util.options.groups import PrecisionName
 from util.options.protocol import ProtocolOptions
 from util.protocol.decision import Decision, fit_decision, scaled
 from util.protocol.division import Division
 from util.protocol.tta import FlipAveraged
+from util.run_folder import PREDICTIONS, RAW_PREDICTIONS
 from util.training.eval_mode import evaluating
 from util.training.loader import eval_loader
 from util.training.optim import autocast
@@ -81,6 +83,17 @@ class FoldPredictor:
             for subject, probability in zip(tested.subjects, calibrated_S, strict=True)
         ]
         return predictions, replace(decision, select=protocol.select, tta=protocol.tta)
+
+    def write(self, folder: Path, fold: int, tested: nn.Module, raw: nn.Module | None) -> None:
+        """Predict the test part of a fold and write predictions.csv and decision.json into its folder. raw: beside an
+        average of weights, for predictions_raw.csv."""
+        raw_predictions = None if raw is None else self.predictions(raw, fold)[0]
+        predictions, decision = self.predictions(tested, fold)
+        if self.world.is_main:
+            if raw_predictions is not None:
+                write_predictions(folder / RAW_PREDICTIONS, raw_predictions)
+            decision.save(folder)
+            write_predictions(folder / PREDICTIONS, predictions)  # written last: it says that the fold is finished
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""Polite stops: a signal or a time limit asks, the training finishes its update, saves and leaves with a known code."""
+"""Graceful stops: on a signal or at a time limit a training finishes its update, saves, and ends with exit code 85."""
 
 import logging
 import mmap
@@ -9,20 +9,19 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-STOPPED = 85  # exit code of a training that stopped when asked and can be continued with --resume auto
-ONE_REQUEST_S = 1.0  # launchers repeat a signal: what follows within this time is the same request
+STOPPED = 85  # exit code of a training that stopped on request and can be continued with --resume auto
+ONE_REQUEST_S = 1.0  # launchers repeat a signal: one that follows within this time is the same request
 
 
 class Stopped(Exception):
-    """The training saved and stopped because it was asked to; the message says by what, where, and how to go on."""
+    """The training saved and stopped on request; the message names the reason, the place and how to continue."""
 
 
 class StopRequest:
     """While it is entered, SIGTERM, SIGINT and SIGUSR1 set `reason` instead of ending the process; a second one, more
     than a second later, ends it at once with 128 + its number, the shell's convention.
 
-    max_minutes: ask oneself after so many minutes from now, None for never. It may be entered again, and keeps what it
-    was asked.
+    max_minutes: a time limit from now on, None for none. It may be entered again, and keeps a request made before.
     """
 
     def __init__(self, max_minutes: float | None = None) -> None:
@@ -32,7 +31,7 @@ class StopRequest:
 
     @property
     def reason(self) -> str | None:
-        """What asks to stop, None while nothing does."""
+        """Why the training should stop; None while nothing asks for it."""
         if self.signal is not None:
             return self.signal.name
         if self.max_minutes is not None and time.monotonic() - self.started > self.max_minutes * 60:
@@ -52,8 +51,8 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # a signal to the whole process group must not take the data from a training that still finishes its
-            # update; once that is over, SIGTERM is how multiprocessing ends its children
+            # A signal to the whole process group must not end the data loading of a training that still finishes
+            # its update. After that, multiprocessing ends its children by SIGTERM.
             if number == signal.SIGTERM and self._leaving[0]:
                 os._exit(128 + number)
             return
@@ -65,7 +64,7 @@ class StopRequest:
             os._exit(128 + number)
 
 
-def heed_requests(worker: int) -> None:
+def keep_stop_handler(worker: int) -> None:
     """worker_init_fn of a DataLoader: put back the handler that the worker inherits from a `StopRequest`. Torch has
     just replaced it by one that lets a SIGTERM to the process group end the worker."""
     if callable(handler := signal.getsignal(signal.SIGTERM)):

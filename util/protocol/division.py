@@ -85,7 +85,7 @@ def protocol_facts(options: ProtocolOptions, division: Division, seed: int, clas
 
 
 def _check_design(path: Path, wanted: dict[str, Any]) -> None:
-    """The folds of a run are those it began with; a run folder older than the record of a design passes."""
+    """Raise ValueError where the folds of a run were made by another design; older runs, which record none, pass."""
     kept = json.loads(path.read_text(encoding="utf-8")).get("design", {})
     for name, value in kept.items():
         if name in wanted and wanted[name] != value:

@@ -1,4 +1,4 @@
-"""What goes wrong with data while training, said as what it is, and continued once where that may help."""
+"""Failures of data loading: explained in plain messages, and survived once where a data-loading process was killed."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 OptionsT = TypeVar("OptionsT", bound=TrainingProgram)
 Work = Callable[[OptionsT, World, StopRequest], None]
 SHARED_MEMORY = Path("/dev/shm")
-GRACE_CHECKS = 10  # twentieths of a second in which the system says that a process ended
+GRACE_CHECKS = 10  # times 50 ms, within which the system reports that a process ended
 _KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal: [^.]*|exited unexpectedly)")
 _IN_WORKER = re.compile(rf"^(?:\S+\.)?{BadVolume.__name__}: ", re.MULTILINE)
 
@@ -32,7 +32,7 @@ class WorkerKilled(ValueError):
     """A data-loading process ended without an exception of its own; the message says what to look at."""
 
 
-def surviving(work: Work[OptionsT], options: OptionsT) -> Callable[[World], None]:
+def with_one_restart(work: Work[OptionsT], options: OptionsT) -> Callable[[World], None]:
     """`work` on these options, with plain messages for failures of its data. Where a data-loading process is killed, a
     single-process run continues once, from its last checkpoint; several ranks end, and torchrun --max-restarts
     continues them.
@@ -43,22 +43,22 @@ def surviving(work: Work[OptionsT], options: OptionsT) -> Callable[[World], None
     def attempt(world: World) -> None:
         stop, num_workers = StopRequest(options.run.max_minutes), options.data.num_workers
         try:
-            with plain_words(num_workers):
+            with explained(num_workers):
                 return work(options, world, stop)
         except WorkerKilled as error:
             if world.size > 1:
                 raise
             logger.warning("%s\ncontinuing from the last checkpoint; the next time the run ends", error)
-        with plain_words(num_workers):  # outside of the handler, which keeps the old model and loaders in memory
+        with explained(num_workers):  # outside of the handler, which keeps the old model and loaders in memory
             return work(_continued(options), world, stop)
 
     return attempt
 
 
 @contextmanager
-def plain_words(num_workers: int) -> Iterator[None]:
-    """Raise BadVolume with the message that a data-loading process wrapped in its traceback, and WorkerKilled for
-    whatever the main process meets when one of them is gone."""
+def explained(num_workers: int) -> Iterator[None]:
+    """Raise BadVolume without the traceback that a data-loading process puts around its message, and WorkerKilled for
+    any error of the main process that follows from the end of such a process."""
     try:
         yield
     except BadVolume as error:
@@ -75,16 +75,19 @@ def plain_words(num_workers: int) -> Iterator[None]:
 
 
 def _death(error: BaseException) -> str | None:
-    """How a data-loading process ended that should not have; None if `error` has another cause. PyTorch looks whenever
-    the system says that a child ended, so that its word, and a second one, can come late and anywhere: wait for it."""
-    words = [str(error.__cause__), str(error)]
+    """How a data-loading process ended unexpectedly; None if `error` has another cause.
+
+    PyTorch raises its own error when the system reports that a child process ended. That can be late and anywhere in
+    the program, and happen twice, so this waits for it.
+    """
+    messages = [str(error.__cause__), str(error)]
     try:
         for _ in range(GRACE_CHECKS):
             _error_if_any_worker_fails()
             time.sleep(0.05)
     except RuntimeError as late:
-        words.insert(0, str(late))
-    found = [match[1] for text in words if (match := _KILLED.search(text))]
+        messages.insert(0, str(late))
+    found = [match[1] for text in messages if (match := _KILLED.search(text))]
     return found[0] if found else None
 
 
@@ -96,7 +99,7 @@ def _continued(options: OptionsT) -> OptionsT:
 
 
 def _memory() -> str:
-    """What is free now, as far as the system tells."""
+    """The free memory, as far as the system reports it."""
     known = []
     if SHARED_MEMORY.is_dir():
         usage = shutil.disk_usage(SHARED_MEMORY)
@@ -104,4 +107,4 @@ def _memory() -> str:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists() and (found := re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)):
         known.append(f"{int(found[1]) >> 10} MiB of memory")
-    return f"free now: {', '.join(known)}" if known else "what is free is not known here"
+    return f"free now: {', '.join(known)}" if known else "the free memory is not known"

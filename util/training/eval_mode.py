@@ -1,5 +1,8 @@
-"""A model asked, not trained. Apart from util/inference/probabilities.py, whose calibration loads scikit-learn and
-SciPy (100 MiB): a pre-training draws its pictures without them."""
+"""Evaluation mode of a model.
+
+A module of its own, so that a pre-training, which draws pictures in this mode, does not load scikit-learn and SciPy
+(100 MiB) as util/inference/probabilities.py does.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +13,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """No drop path and no gradients inside; afterwards every module is in the mode it was in."""
+    """Evaluation mode without gradients inside; afterwards every module is in the mode it was in."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from util.distributed.world import World
-from util.process.stopping import heed_requests
+from util.process.stopping import keep_stop_handler
 
-# the last word of an entropy says what it is for; it is not 0 because SeedSequence ignores zeros at the end
+# The last number of an entropy names its purpose; it is not 0 because SeedSequence ignores zeros at the end.
 ITEM, STEP, MASKS, ORDER = 1, 2, 3, 4
 
 
@@ -36,7 +36,7 @@ def seed_all(*entropy: int) -> None:
 
 
 class SeededItems(Dataset):
-    """The items of `dataset`, asked for as (epoch, index), each drawn from generators seeded by seed, epoch, index."""
+    """The items of `dataset` by (epoch, index); all generators are seeded by seed, epoch and index before each item."""
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
@@ -47,7 +47,7 @@ class SeededItems(Dataset):
         return self.dataset[index]
 
     def names(self, indices: list[int]) -> list[str]:
-        """What messages call the items: their subjects, where the dataset has `subjects`."""
+        """Names of the items for messages: their subjects, where the dataset has `subjects`."""
         subjects = getattr(self.dataset, "subjects", None)
         return [str(index) if subjects is None else subjects[index] for index in indices]
 
@@ -101,7 +101,7 @@ def train_loader(
         pin_memory=pin_memory and world.device.type == "cuda",
         drop_last=True,
         persistent_workers=num_workers > 0,
-        worker_init_fn=heed_requests,
+        worker_init_fn=keep_stop_handler,
         generator=torch.Generator(),  # of its own: the workers' seeds are drawn from it, and nothing depends on them
     )
 

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of volumes: pairs of a batch, blended or with a box of one in the other, and their labels alike."""
+"""Mixup and CutMix of volumes: pairs of a batch are blended, or a box is copied from one to the other."""
 
 import numpy as np
 from timm.data.mixup import Mixup

@@ -34,7 +34,7 @@ def build_optimizer(
         no_weight_decay_list=tuple(model.no_weight_decay()),  # pyright: ignore[reportCallIssue]  # our models have it
         layer_decay=layer_decay,
     )
-    # fused on CUDA: it leaves out an update without the host waiting to hear whether the gradient is finite
+    # Fused on CUDA: it can skip an update without the host waiting to read whether the gradient is finite.
     on_cuda = all(parameter.device.type == "cuda" for parameter in model.parameters())
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=on_cuda or None)
 
@@ -69,7 +69,7 @@ class Schedule:
 
 
 class Stepper:
-    """Autocast, loss scaling, gradient clipping and the optimiser step as one thing.
+    """Autocast, loss scaling, gradient clipping and the optimiser step in one object.
 
     precision: fp32, bf16 or fp16 (only fp16 scales the loss). clip_grad: largest gradient norm, None for no limit.
     """
@@ -87,13 +87,13 @@ class Stepper:
         return autocast(self.device, self.precision)
 
     def backward(self, loss: Tensor) -> None:
-        """Add to the gradients. A loss that is not finite makes them NaN, even where its own gradient is finite: so
-        every rank hears of it with the sum of gradients, and `step` leaves the update out on all of them."""
+        """Add to the gradients. A loss that is not finite makes them NaN, even where its own gradient is finite.
+        Every rank then sees NaN in the sum of the gradients, and `step` skips the update on all of them."""
         self.scaler.scale(loss).backward(torch.where(loss.detach().isfinite(), 1.0, math.nan).to(loss.dtype))
 
     def step(self) -> Tensor:
         """Unscale, clip, update, clear; the gradient's norm before clipping is returned, (). Where it is not finite the
-        update is left out: by the scaler in fp16, on the device by an optimiser with `fused`, else after a look."""
+        update is skipped: in fp16 by the scaler, with a fused optimiser on the device, otherwise by the host."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad if self.clip_grad else math.inf)
@@ -101,7 +101,7 @@ class Stepper:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         elif all(group.get("fused") for group in self.optimizer.param_groups):
-            self.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore  # as GradScaler tells it
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # pyright: ignore  # as GradScaler sets it
             self.optimizer.step()
         elif norm.isfinite():
             self.optimizer.step()

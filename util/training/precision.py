@@ -1,10 +1,10 @@
 """Whether half-precision products pay on this CPU, measured once per process, and what a run uses instead.
 
-PyTorch computes bfloat16 and float16 products on every CPU. Where the CPU has no instructions for them they take some
-to some hundred times as long as float32's, and what the CPU says of itself is a hint only: so both are timed.
+PyTorch computes bfloat16 and float16 products on every CPU. Where the CPU has no instructions for them, they take a few
+to some hundred times as long as in float32. The CPU's own description is only a hint, so both are timed.
 Where half precision does not pay, everything is float32, sequences too: on AVX2 the scan is no faster on bfloat16
 sequences, and every product would need conversions. float16 never pays on a CPU: the kernels of ops/cpu/backend.py
-know float32 and bfloat16, and the plain scan that float16 falls back to costs more than products can save.
+support float32 and bfloat16, and the plain scan that float16 falls back to costs more than products can save.
 """
 
 import functools
@@ -27,14 +27,14 @@ from util.training.optim import DTYPES, PrecisionName
 logger = logging.getLogger(__name__)
 
 ROWS, INNER, OUTER = 128, 384, 384  # a millisecond in float32 on one core
-REPEATS, ENOUGH_S = 6, 0.02  # timings of each product: two at least, and no more once so long is spent
-OF_KERNELS: tuple[PrecisionName, ...] = ("bf16",)  # what the mixers' CPU kernels take besides float32
+REPEATS, ENOUGH_S = 6, 0.02  # timings of each product: two at least, and no more once this time is spent
+OF_KERNELS: tuple[PrecisionName, ...] = ("bf16",)  # what the CPU kernels of the mixers support besides float32
 Measure = Callable[[PrecisionName], float]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a run was asked to compute in, what it uses, and why.
+    """The precision that a run asks for, the one that it uses, and why.
 
     factor: seconds of products in `asked` over float32's; None where it was not measured: on a GPU, for float32.
     cpu: where it was measured; a run that is resumed there keeps `used`.
@@ -53,7 +53,9 @@ class Precision:
     def reason(self) -> str:
         """Why `used` is not `asked`."""
         timed = f"{self.asked} products take {self.factor:.2g} times as long as float32's on this CPU ({self.cpu})"
-        return timed if self.asked in OF_KERNELS else f"{timed}, and the scan's kernels know no {self.asked} there"
+        return (
+            timed if self.asked in OF_KERNELS else f"{timed}, and the scan's kernels do not support {self.asked} there"
+        )
 
 
 @functools.cache
@@ -126,7 +128,7 @@ def decide(
 def choose(
     asked: PrecisionName, device: torch.device, *, kept: Precision | None = None, measure: Measure = slowdown
 ) -> Precision:
-    """`decide`, with one WARNING where that is not as asked or, on other hardware, not as the run was until now."""
+    """`decide`, with a warning where that is not as asked or, on other hardware, not what the run used before."""
     found = decide(asked, device, kept=kept, measure=measure)
     has_changed = kept is not None and kept.asked == asked and kept.used != found.used
     before = f"; until now this run computed in {kept.used}" if kept is not None and has_changed else ""
@@ -149,7 +151,7 @@ def precision_of_run(asked: PrecisionName, world: World, run: Path | None, measu
 
 
 def recorded(run: Path | None) -> Precision | None:
-    """What the config.json of a run says; None where there is no run, or one from before it was recorded."""
+    """The precision in the config.json of a run; None where there is no run, or an older one that records none."""
     if run is None or not (run / CONFIG).is_file():
         return None
     found = read_config(run).get("precision")

@@ -1,4 +1,4 @@
-"""What a training leaves behind and shows: metrics.jsonl, TensorBoard, a progress bar, a line per epoch."""
+"""The record of a training: metrics.jsonl, TensorBoard, a progress bar, a log line per epoch."""
 
 import json
 import logging
@@ -41,10 +41,10 @@ class Record:
                 logger.warning("%s lacks epochs %s, which ended before this start", self.path, lost)
 
     def epoch(self, epoch: int, values: dict[str, float]) -> None:
-        """Record one epoch's scalars and say them in a line."""
+        """Record the scalars of an epoch, and log them in a line."""
         if self.writer is None:
             return
-        values = {name: value for name, value in values.items() if math.isfinite(value)}  # JSON knows no NaN
+        values = {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
         row = {"epoch": epoch, **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -72,7 +72,7 @@ class Record:
 
 
 class Progress:
-    """Iterate over batches with a bar (in a terminal) or now and then a plain line (elsewhere)."""
+    """Iterate over batches, with a bar in a terminal and a few plain lines per epoch elsewhere."""
 
     LINES = 4  # plain lines per epoch
 
@@ -95,7 +95,7 @@ class Progress:
                 logger.info("%s %d/%d %s ETA %.0f s", self.title, number, total, shown, left)
 
     def show(self, **fields: str) -> None:
-        """What the bar or the next plain line says."""
+        """Set the fields of the bar or of the next plain line."""
         self.fields = fields
 
 

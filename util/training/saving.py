@@ -8,7 +8,7 @@ from util.options.groups import OnSaveError
 from util.run_folder import is_within_epoch
 from util.runs import checkpoints
 
-SPARE = 2  # checkpoints within an epoch go once they are not among the newest two: one to use, one to fall back to
+SPARE = 2  # checkpoints within an epoch are kept among the newest two only: one to use, one to fall back to
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SaveOptions:
 
 
 class SaveClock:
-    """Tells when minutes between checkpoints are over; it restarts at every save."""
+    """Says when the minutes between two checkpoints are over; restart it at every save."""
 
     def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
@@ -48,9 +48,9 @@ class SaveClock:
 
 
 def prune(newest: Path, keep_last: int | None) -> None:
-    """Delete the checkpoints beside and before `newest`, which is known to be good, that nothing needs any more."""
+    """Delete checkpoints up to `newest`, which is known to be readable, that are no longer needed."""
     found = checkpoints(newest.parent)
-    found = found[: found.index(newest) + 1]  # a training that went back to an older one leaves those after it alone
+    found = found[: found.index(newest) + 1]  # later ones stay where a training went back to an older one
     old = found[: -(keep_last or SPARE)]
     for path in old if keep_last is not None else [path for path in old if is_within_epoch(path)]:
         path.unlink(missing_ok=True)

@@ -44,11 +44,11 @@ class TrainingState(Generic[ModelT]):
         return self.model if self.ema is None else cast(ModelT, self.ema.module)
 
     def save(self) -> None:
-        """A checkpoint of where the training stands; every rank must call it, the main one writes.
+        """Write a checkpoint of where the training stands. Every rank must call it; the main one writes.
 
-        "model" holds the weights to use (averaged ones where there are any), "epoch" the last finished one, "tallies"
-        of every rank how far the next one has come. Raises OSError, on every rank, where it cannot be written and
-        --on_save_error is stop. The checkpoints before it stay until it is written and read back.
+        "model" holds the weights to use (averaged ones where there are any), "epoch" the last finished epoch, and
+        "tallies" the sums of every rank within the next epoch. Raises OSError, on every rank, where it cannot be
+        written and --on_save_error is stop. Earlier checkpoints stay until it is written and read back.
         """
         epoch, sums = self.next_epoch - 1, self.sums
         content = {
@@ -103,7 +103,7 @@ class TrainingState(Generic[ModelT]):
         logger.info("resumed %s, next: epoch %d, step %d", path, self.next_epoch, self.sums.step if self.sums else 0)
 
     def resume(self, option: str | None) -> None:
-        """What --resume asks for: None starts at epoch 0, "auto" takes the newest readable checkpoint if there is one.
+        """Restore what --resume names: nothing for None, for "auto" the newest readable checkpoint if there is one.
 
         The main rank chooses for all of them, so that a slow shared folder cannot make them differ.
         """
@@ -123,9 +123,9 @@ class TrainingState(Generic[ModelT]):
 
 
 def newest_readable(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder whose checksum is right and that can be read; None if the folder has none.
+    """The newest checkpoint of a folder that can be read and has the right checksum; None if the folder has none.
 
-    Damaged ones on the way are reported and put aside as NAME.damaged. Raises ValueError where all of them are.
+    Damaged ones are logged and renamed to NAME.damaged. Raises ValueError where all of them are.
     """
     found = checkpoints(folder)
     for path in reversed(found):

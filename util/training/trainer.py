@@ -153,7 +153,7 @@ class Trainer(Generic[ModelT]):
                     state.ema.update(state.model, step=epoch * math.ceil(steps / accum_iter) + step // accum_iter)
             is_logged = step % LOG_INTERVAL == 0 or step == steps - 1
             if is_logged or on_cpu:
-                sums.skipped += self.bad_steps.look()
+                sums.skipped += self.bad_steps.check()
             sums.seconds = seconds_before + time.monotonic() - started
             if is_logged:
                 rate = (sums.samples - samples_before) / (sums.seconds - seconds_before)
@@ -191,7 +191,7 @@ class Trainer(Generic[ModelT]):
         """After an update: save, or save and raise Stopped, where any rank asks for it."""
         request = STOP if self.stop.reason else SAVE if self.world.is_main and self.clock.is_due() else 0
         if agreed := self.agree(request):
-            sums.skipped += self.bad_steps.look()
+            sums.skipped += self.bad_steps.check()
             self.state.sums = sums
             self._save()
         if agreed == STOP:

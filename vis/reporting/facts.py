@@ -12,7 +12,7 @@ from util.evaluation.predictions import Prediction, read_predictions
 from util.hub.download import located
 from util.hub.exported_folder import is_exported
 from util.inference.open_run import is_phantom
-from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folder
+from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folders
 from util.runs import newest_run, read_config, read_metrics
 from vis.drawing.wording import METRIC_NAMES, task_words
 
@@ -84,7 +84,7 @@ def pretrain_facts(folder: Path) -> PretrainFacts:
 def finetune_facts(folder: Path) -> FinetuneFacts:
     """Read a fine-tuning run. ValueError if the folder is not one."""
     config = _config_of(folder, "finetune")
-    rows_of_fold = {fold: rows for fold in range(config["k_fold"]) if (rows := read_metrics(fold_folder(folder, fold)))}
+    rows_of_fold = {fold: rows for fold, part in fold_folders(folder).items() if (rows := read_metrics(part))}
     results_path, predictions_path = folder / RESULTS, folder / PREDICTIONS
     details = [*_shared_details(folder, config), ("Started from", str(config.get("finetune") or "random weights"))]
     return FinetuneFacts(

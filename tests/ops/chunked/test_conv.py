@@ -130,3 +130,14 @@ def test_autocast_and_checkpointing():
         assert_close(forward_backward(run, tensors), plain, rtol=1e-7)
     saved = forward_backward(lambda **t: checkpoint(run, *t.values(), use_reentrant=False), tensors)
     assert_close(saved, plain, rtol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
+@pytest.mark.parametrize("bias", [False, True])
+def test_operators_keep_pytorchs_contract(bias: bool):
+    x, weight, offset = (tensor.detach() for tensor in leaves(dtype=torch.float32).values())
+    arguments = (x.transpose(1, 2), weight, offset if bias else None, None, True, False)
+    only = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.mamba_mae.shifted_sum.default, arguments, test_utils=only)
+    backward = torch.ops.mamba_mae.shifted_sum_backward.default
+    torch.library.opcheck(backward, (torch.ones_like(arguments[0]), *arguments), test_utils=only)

@@ -129,6 +129,49 @@ def test_nothing_is_kept_without_gradients():
     assert largest.elements <= 2 * chunked.MAX_STEPS * 64 * 16
 
 
+def test_what_the_backward_pass_needs_is_not_returned_without_gradients():
+    tensors = {k: x.detach() for k, x in ScanCase(batch=1, dim=8, length=640, states=128).tensors().items()}
+    with LargestAllocation() as largest:
+        out = chunked.selective_scan(**tensors)
+    assert largest.elements == out.numel()
+
+
+@pytest.mark.parametrize(
+    "case", [ScanCase(batch=40, dim=4, length=8, states=2), ScanCase(batch=1, dim=20, length=64, states=5)], ids=str
+)
+def test_a_large_batch_and_a_large_state_are_worked_on_in_parts(case: ScanCase, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 1000)
+    with torch.no_grad(), LargestAllocation() as largest:
+        chunked._forward(*case.tensors().values(), True, False, False)
+    assert largest.elements <= 2 * 1000  # decays and states
+
+
+def test_delta_is_taken_as_it_is_by_default():
+    tensors = ScanCase(softplus=False).tensors()
+    torch.testing.assert_close(chunked.selective_scan(**tensors), reference.selective_scan(**tensors))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
+@pytest.mark.parametrize(
+    "case",
+    [
+        ScanCase(batch=3, dim=6, length=70, states=5),
+        ScanCase(batch=3, dim=6, length=70, states=5, groups=2, D=False, z=False, bias=False),
+        ScanCase(batch=3, dim=6, length=70, states=5, constant_B=True, constant_C=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_operators_keep_pytorchs_contract(case: ScanCase, keep: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(chunked, "BLOCK_ELEMENTS", 100)  # the state is kept before every third position
+    tensors = tuple(None if x is None else x.detach() for x in case.tensors(torch.float32).values())
+    only = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.mamba_mae.chunked_scan.default, (*tensors, True, False, keep), test_utils=only)
+    out, _, starts = torch.ops.mamba_mae.chunked_scan(*tensors, True, False, True)
+    backward = torch.ops.mamba_mae.chunked_scan_backward.default
+    torch.library.opcheck(backward, (torch.randn_like(out), *tensors, starts, True, False), test_utils=only)
+
+
 def test_large_steps_stay_finite():
     case = ScanCase(length=200, dim=4, states=4, delta_scale=1e4, A_scale=1e4)
     results = forward_backward(chunked.selective_scan, case.tensors(torch.float32), delta_softplus=True)

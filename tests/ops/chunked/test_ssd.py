@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from ops.chunked import ssd as ssd_chunked
@@ -126,6 +127,43 @@ def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch):
         ssd_chunked.ssd_scan(**tensors, dt_softplus=True)
     assert kept[-1] == (10, 1, 1, 5, 4, 3)
     assert len(kept) == 1 + len(tensors)
+
+
+@pytest.mark.parametrize(("batch", "heads", "positions"), [(1, 2, 64 * 256), (16, 8, 64 * 4), (512, 64, 64)])
+def test_a_block_has_as_many_decays_as_allowed(batch: int, heads: int, positions: int):
+    x = torch.empty(batch, 64_000, heads, 1, device="meta")
+    assert ssd_chunked._block_length(x) == positions
+    assert positions * ssd_chunked.CHUNK * batch * heads == ssd_chunked.BLOCK_ELEMENTS or positions == 64
+
+
+def test_states_are_not_kept_without_gradients():
+    tensors = {name: t.detach() for name, t in SSDCase(batch=1, length=640, states=5).tensors().items()}
+    assert torch.ops.mamba_mae.chunked_ssd(*tensors.values(), True, False, False)[1].numel() == 0
+    results = []
+
+    class Results(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            results.append(func(*args, **(kwargs or {})))
+            return results[-1]
+
+    with Results():
+        ssd_chunked.ssd_scan(**tensors)
+    assert results[0][1].numel() == 0
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
+@pytest.mark.parametrize(
+    "case", [SSDCase(batch=3, length=70, groups=2), SSDCase(batch=3, length=70, D=False, bias=False)], ids=str
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_operators_keep_pytorchs_contract(case: SSDCase, keep: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ssd_chunked, "BLOCK_ELEMENTS", 1)  # a state for every chunk
+    tensors = tuple(None if x is None else x.detach() for x in case.tensors(torch.float32).values())
+    only = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.mamba_mae.chunked_ssd.default, (*tensors, True, False, keep), test_utils=only)
+    out, starts = torch.ops.mamba_mae.chunked_ssd(*tensors, True, False, True)
+    backward = torch.ops.mamba_mae.chunked_ssd_backward.default
+    torch.library.opcheck(backward, (torch.randn_like(out), *tensors, starts, True, False), test_utils=only)
 
 
 def test_autocast_does_not_touch_the_precision():

@@ -40,3 +40,9 @@ def test_state_matrix_reads_and_collects_like_einsum(shape: tuple[int, ...]):
         expected_gradient = torch.einsum("tbgj,tbgnj->bgnt", x[:, :, :, 0], state).reshape(shape)
     torch.testing.assert_close(seen.read(state)[:, :, :, 0], expected)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_a_matrix_of_another_number_of_groups_is_our_own_mistake():
+    for groups in (1, 3):
+        with pytest.raises(AssertionError, match=f"2 groups where {groups} were expected"):
+            views.StateMatrix.of(torch.zeros(4, 2, 3, 5), groups)

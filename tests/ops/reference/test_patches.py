@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from ops.reference import patches
-from ops.reference.patches import gather_patches, patch_error, patch_moments
+from ops.reference.patches import gather_patches, patch_error, patch_error_plain, patch_moments
 
 
 def case(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -61,3 +61,24 @@ def test_rows_carry_the_gradient_of_the_volume():
     ids = torch.tensor([[5, 0]])
     assert torch.autograd.gradcheck(lambda v: gather_patches(v, ids, 2), volume)
     assert torch.equal(gather_patches(volume, None, 2, True)[:, [5, 0]], gather_patches(volume, ids, 2, True))
+
+
+def test_every_patch_is_where_its_number_says():
+    """Three patches along z, two along y and x, of one voxel each: the row of a patch is its voxel."""
+    volume = torch.arange(12.0).view(1, 1, 3, 2, 2)
+    ids = torch.tensor([[11, 0, 5, 6, 8]])
+    assert gather_patches(volume, ids, 1).flatten().tolist() == ids[0].tolist()
+    assert gather_patches(volume, None, 1).flatten().tolist() == list(range(12))
+
+
+def test_moments_by_hand():
+    mean, std = patch_moments(torch.tensor([[[1.0, 3.0], [2.0, 2.0]]]))
+    assert mean.tolist() == [[[2.0], [2.0]]]
+    torch.testing.assert_close(std, torch.tensor([[[(2 + 1e-6) ** 0.5], [1e-3]]]))
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_the_form_for_export_is_the_same_error(normalise: bool):
+    pred, volume, ids = case(torch.float32)
+    expected = whole(pred, volume, ids, normalise)
+    torch.testing.assert_close(patch_error_plain(pred, volume, ids, 2, normalise), expected)

@@ -8,11 +8,11 @@ from scipy.ndimage import affine_transform
 from ops.reference import resample
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("batch", "size"), [(1, (16, 9, 12)), (2, (16, 9, 12)), (1, (9, 8, 16))])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_affine_is_scipys(batch: int, dtype: torch.dtype):
+def test_affine_is_scipys(batch: int, size: tuple[int, int, int], dtype: torch.dtype):
     generator = torch.Generator().manual_seed(0)
-    volume = torch.rand(batch, 2, 16, 9, 12, generator=generator, dtype=dtype)
+    volume = torch.rand(batch, 2, *size, generator=generator, dtype=dtype)
     back = torch.eye(3, 4, dtype=torch.float64) + 0.2 * torch.randn(batch, 3, 4, generator=generator).double()
     found = resample.resample_affine(volume, back)
     assert found.dtype == dtype

@@ -7,7 +7,9 @@ from tests.helpers.prepared import make_prepared
 from util.data.dataset import PreparedVolumes
 from util.distributed.world import World
 from util.evaluation.fold_predictions import FoldPredictor, predict
+from util.evaluation.predictions import read_predictions
 from util.options.protocol import ProtocolOptions
+from util.protocol.decision import read_decision
 from util.protocol.division import Division
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -91,3 +93,19 @@ def test_the_mirror_image_is_averaged_where_the_protocol_asks_for_it(volumes):
     assert one.subjects == two.subjects == volumes.subjects
     assert one.labels_S.tolist() == [i % 2 for i in range(12)]
     assert not np.allclose(one.probabilities_S, two.probabilities_S)
+
+
+@pytest.mark.parametrize("with_raw", [True, False])
+def test_a_fold_is_written_with_its_decision(volumes, tmp_path, with_raw):
+    tested, raw, folder = Classifier(), Classifier(), tmp_path / "fold_1"
+    nn.init.zeros_(raw.head.weight)
+    nn.init.zeros_(raw.head.bias)
+    one = predictor(volumes, calibrate="temperature")
+    one.write(folder, 1, tested, raw if with_raw else None)
+    predictions, decision = one.predictions(tested, 1)
+    written = read_predictions(folder / "predictions.csv")
+    assert [p.probability for p in written] == pytest.approx([p.probability for p in predictions], abs=1e-8)
+    assert read_decision(folder, {}) == decision
+    assert (folder / "predictions_raw.csv").exists() == with_raw
+    if with_raw:
+        assert {p.probability for p in read_predictions(folder / "predictions_raw.csv")} == {0.5}

@@ -62,6 +62,7 @@ def test_a_repeat_that_is_not_finished_is_left_out():
         ([], "no fold has finished"),
         ([("a", 0, 2, 0.5)], 'subject "a" has label 2'),
         ([("a", 0, 1, 1.5)], 'subject "a" has probability 1.5'),
+        ([("a", 0, 1, -0.5)], 'subject "a" has probability -0.5'),
         ([("a", 0, 1, float("nan"))], 'subject "a" has probability nan'),
         ([("a", 0, 1, 0.5), ("a", 1, 1, 0.6)], '"a" twice in one repeat'),
         ([("a", 0, 1, 0.5), ("a", 5, 0, 0.6, 1)], '"a" different labels'),

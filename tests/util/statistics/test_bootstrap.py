@@ -65,6 +65,10 @@ def test_one_class_has_intervals_where_it_can():
     found = bootstrap_intervals(scores([0, 0, 0, 0], [0.2, 0.4, 0.6, 0.1]))
     assert all(math.isnan(bound) for bound in found["auc"])
     assert found["specificity"][0] < 0.75 <= found["specificity"][1]
+    positive = point_metrics(scores([1, 1, 1], [0.9, 0.2, 0.6]))
+    for name in ("auc", "average_precision", "specificity", "balanced_accuracy"):
+        assert math.isnan(positive[name]), name
+    assert positive["sensitivity"] == pytest.approx(2 / 3)
 
 
 def test_accuracy_of_one_class_agrees_with_the_binomial():

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from scipy.stats import binom, mannwhitneyu, permutation_test, ttest_1samp
 
 from tests.helpers.score_cases import binormal, scores
+from util.statistics.bootstrap import bootstrap_differences
 from util.statistics.comparisons import compare, corrected_t_test, fold_test, holm, mcnemar, permutation_p
 from util.statistics.metrics import classification_metrics
 
@@ -33,6 +35,10 @@ def test_folds_without_a_value_are_left_out():
     assert corrected_t_test([0.1, math.nan, 0.3], 0.5) == corrected_t_test([0.1, 0.3], 0.5)
     assert math.isnan(corrected_t_test([0.1, math.nan], 0.5).p)
     assert corrected_t_test([0.0, 0.0], 0.5).p == 1
+    alone, none = corrected_t_test([0.1], 0.5), corrected_t_test([math.nan, math.nan], 0.5)
+    assert (alone.mean, alone.df) == (0.1, 0)
+    assert math.isnan(none.mean)
+    assert none.df == 0
     assert math.isnan(corrected_t_test([0.1, 0.1], 0.5).p)
 
 
@@ -73,6 +79,7 @@ def test_permutation_p_of_perfect_and_of_one_class():
     labels = np.repeat([1, 0], 20)
     assert permutation_p(scores(labels, labels * 0.9), permutations=999) == 1 / 1000
     assert math.isnan(permutation_p(scores([0, 0], [0.1, 0.2])))
+    assert permutation_p(scores([1, 0, 1, 0], [0.4] * 4), permutations=99) == 1  # every permutation is as good
 
 
 def test_labels_unrelated_to_scores_are_found_above_chance_as_often_as_promised():
@@ -98,6 +105,12 @@ def test_comparison_of_two_runs():
         )
         assert found["differences"][name]["value"] == pytest.approx(difference)
     assert found["differences"]["auc"]["value"] == pytest.approx(found["delong"]["difference"])
+    intervals = bootstrap_differences(first, second, resamples=500)
+    for name, interval in intervals.items():
+        assert (found["differences"][name]["low"], found["differences"][name]["high"]) == interval, name
+    right = [sample.decisions_S == labels for sample in (first, second)]
+    assert found["mcnemar"] == dataclasses.asdict(mcnemar(*right))
+    assert found["mcnemar"]["only_first"] != found["mcnemar"]["only_second"]
     assert found["n"] == 75
     assert found["folds"] is not None
     assert compare(first, scores(labels, b, k=4), resamples=10)["folds"] is None
@@ -113,3 +126,11 @@ def test_fold_test_uses_every_fold_and_the_share_of_its_test_part():
     ]
     assert found.df == 4
     assert found.p == pytest.approx(corrected_t_test(differences, 0.25).p)
+
+
+def test_one_fold_of_all_subjects_gives_its_difference_and_no_test():
+    labels, (a, b) = binormal(1, 20, 30, runs=2)
+    found = fold_test(scores(labels, a, k=1), scores(labels, b, k=1))
+    expected = classification_metrics(labels, a)["auc"] - classification_metrics(labels, b)["auc"]
+    assert (found.mean, found.df) == (pytest.approx(expected), 0)
+    assert math.isnan(found.p)

@@ -4,6 +4,7 @@ from scipy.stats import beta
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from tests.helpers.score_cases import binormal, scores
+from util.statistics.bootstrap import stratified_weights
 from util.statistics.curves import GRID, reliability, roc_band
 
 
@@ -13,6 +14,26 @@ def test_the_curve_is_the_roc_on_a_grid():
     false_rate, true_rate, _ = roc_curve(labels, one[0])
     np.testing.assert_allclose(band.values_G[1:-1], np.interp(GRID, false_rate, true_rate)[1:-1], atol=1e-9)
     assert np.trapezoid(band.values_G, GRID) == pytest.approx(roc_auc_score(labels, one[0]), abs=0.01)
+
+
+def test_the_grid_is_every_hundredth():
+    np.testing.assert_allclose(GRID, np.arange(101) / 100)
+
+
+def test_a_constant_has_the_diagonal():
+    np.testing.assert_allclose(roc_band(scores([1, 1, 0, 0, 0], [0.4] * 5)).values_G, GRID)
+
+
+def test_the_band_is_the_middle_95_percent_of_the_curves_of_resamples():
+    labels, one = binormal(0, 20, 30, ties=True)
+    sample = scores(labels, one)
+    curves = []
+    for weights in stratified_weights(sample, 200, 0):
+        false_rate, true_rate, _ = roc_curve(labels, one[0], sample_weight=weights, drop_intermediate=False)
+        curves.append(np.interp(GRID, false_rate, true_rate))
+    band, inner = roc_band(sample, resamples=200), slice(1, -1)  # at a vertical step either end may be meant
+    np.testing.assert_allclose(band.low_G[inner], np.quantile(curves, 0.025, axis=0)[inner], atol=1e-9)
+    np.testing.assert_allclose(band.high_G[inner], np.quantile(curves, 0.975, axis=0)[inner], atol=1e-9)
 
 
 def test_the_band_surrounds_the_curve_and_is_seeded():
@@ -46,3 +67,4 @@ def test_reliability_by_hand():
     assert (found[0].low, found[0].high) == pytest.approx((beta.ppf(0.025, 1, 5), beta.ppf(0.975, 2, 4)))
     assert found[1].high == 1
     assert len(reliability(scores([0, 1], [0.1, 0.9]))) == 2
+    assert [group.count for group in reliability(scores(labels, probabilities))] == [2] * 5

@@ -45,6 +45,8 @@ def test_variance_and_difference_agree_with_brute_force(seed, ties):
     error = math.sqrt(cov[0][0] + cov[1][1] - 2 * cov[0][1])
     assert (pair.difference, pair.error) == pytest.approx((area_a - area_b, error))
     assert pair.p == pytest.approx(2 * (1 - norm.cdf(abs(area_a - area_b) / error)))
+    reach = 1.959964 * error
+    assert (pair.low, pair.high) == pytest.approx((area_a - area_b - reach, area_a - area_b + reach))
 
 
 def test_auc_agrees_with_mann_whitney_and_sklearn():
@@ -72,6 +74,8 @@ def test_what_is_not_defined_is_nan():
     together = scores([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.3], patients=["a", "a", "b", "c"])
     assert math.isnan(delong_interval(together).low)
     assert math.isnan(delong_difference(together, together).p)
+    one_class = scores([0, 0, 0], [0.1, 0.2, 0.3])
+    assert math.isnan(delong_difference(one_class, one_class).difference)
 
 
 def test_equal_runs_have_p_one_and_a_perfect_against_a_constant_one_none():
@@ -92,7 +96,7 @@ def test_rounding_is_no_error(positives, negatives, repeats):
     labels, one = binormal(2, positives, negatives, distance=1.5)
     runs = [scores(labels, np.repeat(p, r, axis=0)) for p, r in zip((one, one**3), repeats)]
     same = delong_difference(*runs)
-    assert (same.difference, same.error, same.p) == (0, 0, 1)
+    assert (same.difference, same.error, same.low, same.high, same.p) == (0, 0, 0, 0, 1)
     perfect = [
         scores(labels, np.repeat(p, r, axis=0)) for p, r in zip((labels[None] * 0.8, labels[None] * 0.3), repeats)
     ]

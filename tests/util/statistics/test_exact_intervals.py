@@ -60,6 +60,17 @@ def test_every_metric_has_an_interval_that_holds_it_and_narrows_with_the_sample(
     assert 0 < widths[1] < widths[0] < 1
 
 
+def test_every_share_is_one_of_its_own_patients():
+    """7 patients of class 1, 4 of class 0 with two subjects each."""
+    labels, patients = np.repeat([1, 0], [7, 8]), [*"abcdefg", *"ppqqrrss"]
+    sample = scores(labels, np.full(15, 0.5), patients=patients)
+    sizes = {"accuracy": 11, "sensitivity": 7, "average_precision": 7, "specificity": 4, "brier": 11, "ece": 11}
+    for metric, n in sizes.items():
+        assert extreme_interval(metric, 1.0, sample) == share_interval(1.0, n), metric
+    assert extreme_interval("auc", 1.0, sample) == auc_interval(1.0, 7, 4)
+
+
 def test_extremes_are_announced():
     assert has_extremes({"auc": {"value": 0.9}, "f1": {"value": 1.0}})
+    assert has_extremes({"auc": {"value": 0.9}, "sensitivity": {"value": 0.0}})
     assert not has_extremes({"auc": {"value": 0.9}, "f1": {"value": None}})

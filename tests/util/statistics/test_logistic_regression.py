@@ -1,5 +1,6 @@
 """RidgeLogistic: the minimum of its loss on every problem, without a warning, whatever the BLAS."""
 
+import math
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
+from util.statistics import logistic_regression
 from util.statistics.logistic_regression import RidgeLogistic
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,8 +95,36 @@ def test_it_converges_on_hard_problems(kind, seed, subjects, width, positives, C
         np.testing.assert_allclose(model.predict_proba(features)[:, 1], labels.mean(), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("features", "labels", "C", "message"),
+    [
+        ([[0.0], [math.nan], [math.inf]], [0, 1, 1], 1.0, "2 values that are no numbers"),
+        ([[0.0], [1.0]], [1, 1], 1.0, "not 1 classes"),
+        ([[0.0], [1.0], [2.0]], [0, 1, 2], 1.0, "not 3 classes"),
+        ([[0.0], [1.0]], [0, 1], 0.0, "C = 0.0"),
+        ([[0.0], [1.0]], [0, 1], -0.5, "C = -0.5"),
+    ],
+)
+def test_what_it_cannot_fit_is_refused(features, labels, C, message):
+    with pytest.raises(ValueError, match=f"needs finite features, two classes and C > 0, .*{message}"):
+        RidgeLogistic(C).fit(np.array(features), labels)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 5])
+def test_it_ends_after_few_steps_also_where_a_full_step_overshoots(seed, monkeypatch):
+    """On these problems full steps of Newton's method diverge, and steps that are only as long as is known to descend
+    without a look at the loss would be 150 or more."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(50) < 0.4).astype(int)
+    features = hard("heavy tails", generator, 50, 30, labels)
+    monkeypatch.setattr(logistic_regression, "MOST_STEPS", 25)
+    model = RidgeLogistic(C=1e4).fit(features, labels)
+    assert slope(model, features, labels) < 1e-7
+
+
 def test_it_can_be_copied_and_searched_over_as_scikit_learns_own():
     assert clone(RidgeLogistic(C=3.0)).get_params() == {"C": 3.0}
+    assert RidgeLogistic().C == LogisticRegression().C
 
 
 BLAS_KERNELS = {"Prescott": "sse2", "Haswell": "avx2", "SkylakeX": "avx512f"}  # and the CPU flag they need

@@ -50,6 +50,23 @@ def test_an_absent_class_is_defined():
     assert math.isnan(classification_metrics([0, 0], [0.2, 0.1])["f1"])  # nothing called, nothing to find
 
 
+def test_a_class_that_is_never_right_has_the_rate_zero():
+    metrics = classification_metrics([1, 1, 0, 0], [0.2, 0.3, 0.8, 0.9])
+    for name in ("sensitivity", "specificity", "balanced_accuracy", "f1", "accuracy"):
+        assert metrics[name] == 0, name
+
+
+def test_at_the_threshold_a_subject_is_called_class_1():
+    metrics = classification_metrics([1, 0], [0.5, 0.49])
+    assert (metrics["sensitivity"], metrics["specificity"]) == (1, 1)
+    assert classification_metrics([1, 0], [0.3, 0.2], 0.3)["accuracy"] == 1
+
+
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="2 labels and 1"):
         classification_metrics([0, 1], [0.5])
+    with pytest.raises(ValueError, match="1 labels and 2"):
+        classification_metrics([0], [0.5, 0.6])
+    with pytest.raises(ValueError, match="0 labels and 0"):
+        classification_metrics([], [])
+    assert classification_metrics([0], [0.4])["accuracy"] == 1

@@ -14,7 +14,7 @@ from util.data.folder import BadVolume
 from util.distributed.world import World
 from util.options.groups import DataOptions
 from util.options.pretrain import PretrainOptions, PretrainRunOptions
-from util.training.data_failures import WorkerKilled, plain_words, surviving
+from util.training.data_failures import WorkerKilled, explained, with_one_restart
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -52,13 +52,13 @@ def load(how):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGBUS])
 def test_killed_process_is_named_as_that(how):
-    words = r"data-loading process (is killed by signal|exited).*memory.*--num_workers 1.*/dev/shm"
-    with pytest.raises(WorkerKilled, match=words), plain_words(num_workers=1):
+    messages = r"data-loading process (is killed by signal|exited).*memory.*--num_workers 1.*/dev/shm"
+    with pytest.raises(WorkerKilled, match=messages), explained(num_workers=1):
         load(how)
 
 
 def test_bad_volume_comes_without_the_traceback_of_its_process():
-    with pytest.raises(BadVolume) as caught, plain_words(num_workers=1):
+    with pytest.raises(BadVolume) as caught, explained(num_workers=1):
         load(BadVolume("/data/t1/A_t1.npy is missing"))
     assert str(caught.value).startswith("/data/t1/A_t1.npy is missing; or let others stand in")
     assert "--on_bad_volume skip" in str(caught.value)
@@ -67,10 +67,10 @@ def test_bad_volume_comes_without_the_traceback_of_its_process():
 
 def test_other_errors_stay_what_they_are():
     for error in (RuntimeError("CUDA out of memory"), KeyError("x"), ValueError("--lr")):
-        with pytest.raises(type(error), match=r"CUDA|x|--lr") as caught, plain_words(num_workers=1):
+        with pytest.raises(type(error), match=r"CUDA|x|--lr") as caught, explained(num_workers=1):
             raise error
         assert caught.value is error
-    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker"), plain_words(num_workers=1):
+    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker"), explained(num_workers=1):
         load(RuntimeError("a mistake of ours"))
 
 
@@ -89,7 +89,7 @@ def test_run_continues_once_from_its_last_checkpoint(tmp_path, caplog):
         load(signal.SIGKILL)
 
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="the end"):
-        surviving(work, options(tmp_path))(ALONE)
+        with_one_restart(work, options(tmp_path))(ALONE)
     assert seen == [(None, True), ("auto", False)]
     assert "continuing from the last checkpoint" in caplog.text
 
@@ -102,7 +102,7 @@ def test_second_time_ends_the_run(tmp_path):
         load(signal.SIGKILL)
 
     with pytest.raises(WorkerKilled):
-        surviving(work, options(tmp_path))(ALONE)
+        with_one_restart(work, options(tmp_path))(ALONE)
     assert seen == [None, "auto"]
 
 
@@ -114,7 +114,7 @@ def test_several_ranks_do_not_continue_alone(tmp_path):
         load(signal.SIGKILL)
 
     with pytest.raises(WorkerKilled):
-        surviving(work, options(tmp_path))(World(0, 2, torch.device("cpu")))
+        with_one_restart(work, options(tmp_path))(World(0, 2, torch.device("cpu")))
     assert seen == [None]
 
 
@@ -129,7 +129,7 @@ def test_named_checkpoint_is_taken_again_until_the_run_has_its_own(tmp_path, has
         if len(seen) == 1:
             load(signal.SIGKILL)
 
-    surviving(work, options(tmp_path, "elsewhere/checkpoint-7.pth"))(ALONE)
+    with_one_restart(work, options(tmp_path, "elsewhere/checkpoint-7.pth"))(ALONE)
     assert seen[1] == ("auto" if has_own else "elsewhere/checkpoint-7.pth")
 
 
@@ -147,5 +147,5 @@ def test_request_to_stop_holds_for_the_second_attempt(tmp_path, number):
                     stop.started -= 3601
                 load(signal.SIGKILL)
 
-    surviving(work, options(tmp_path, max_minutes=60))(ALONE)
+    with_one_restart(work, options(tmp_path, max_minutes=60))(ALONE)
     assert seen == [None, "SIGTERM" if number else "--max_minutes 60"]

@@ -48,7 +48,7 @@ def test_float16_is_float32_on_every_cpu_since_the_kernels_do_not_know_it(caplog
     assert choose("fp16", CPU, measure=fast) == Precision("fp16", "fp32", 0.4, this_cpu())
     (record,) = caplog.records
     assert "fp16 products take 0.4 times as long as float32's" in record.message
-    assert "the scan's kernels know no fp16 there" in record.message
+    assert "the scan's kernels do not support fp16 there" in record.message
     assert {torch.float32, *(DTYPES[name] for name in OF_KERNELS)} == set(PRECISIONS)  # of ops/cpu/backend.py
 
 

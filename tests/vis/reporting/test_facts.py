@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,11 @@ def test_finetuning(runs):
     assert facts.results["n_unknown"] == 3
     assert details(facts)["Started from"].endswith("checkpoint-1.pth")
     assert not facts.phantom
+
+
+def test_the_curves_are_of_all_folds_of_all_repeats(runs):
+    shutil.copytree(runs[1] / "fold_1", runs[1] / "fold_2")  # config.json says k_fold 2
+    assert sorted(finetune_facts(runs[1]).rows_of_fold) == [0, 1, 2]
 
 
 def test_run_without_results_or_metrics(runs):
