@@ -142,9 +142,7 @@ def _decode(content: bytes, source: str) -> str:
         if encoding != "utf-8":
             raise ValueError(f"{source} is not readable as {encoding} ({error}); save it as CSV UTF-8") from error
         text = content.decode(FALLBACK, errors="replace")
-        logger.warning(
-            "%s is not UTF-8 and is read as %s; check its umlauts, or save it as CSV UTF-8", source, FALLBACK
-        )
+        logger.warning("%s is not UTF-8 and is read as %s; check umlauts, or save it as CSV UTF-8", source, FALLBACK)
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(f"{source}, line {line}: holds a NUL character; the file is damaged or no text")
