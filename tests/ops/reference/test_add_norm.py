@@ -5,6 +5,12 @@ from ops import add_norm_fn
 from ops.reference.add_norm import rotate
 
 
+def test_rotation_by_hand():
+    """Pairs (1, 2) and (3, 4): a quarter turn, and half a turn that doubles."""
+    turns = torch.tensor([[[1j, -2.0]]])
+    assert rotate(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), turns).tolist() == [[[-2.0, 1.0, -6.0, -8.0]]]
+
+
 def test_adds_then_rotates_then_norms_in_float64():
     hidden, residual = torch.randn(2, 3, 2, 6, dtype=torch.float64)
     rotation = torch.polar(torch.ones(1, 2, 3), torch.rand(1, 2, 3)).to(torch.complex128)
