@@ -134,52 +134,60 @@ def chosen_layers(layers: Sequence[str], depth: int) -> list[int]:
     return sorted(map(int, numbers))
 
 
-def choose_folds(args: argparse.Namespace, labels: dict[str, int]) -> list[Fold]:
-    if args.folds_from is None:
-        return make_folds(labels, args.k_fold or K_FOLD, args.seed)
-    path = args.folds_from / FOLDS if args.folds_from.is_dir() else args.folds_from
+def read_folds(folds_from: Path, labels: dict[str, int], label_type: str) -> list[Fold]:
+    """The folds of a fine-tuning run, named by its folder or its folds.json."""
+    path = folds_from / FOLDS if folds_from.is_dir() else folds_from
     if not path.is_file():
-        raise ValueError(f"--folds_from {args.folds_from}: there is no folds.json; name a fine-tuning run, or --k_fold")
-    return load_folds(path, labels, args.label_type, remedy="name another file with --folds_from, or use --k_fold")
+        raise ValueError(f"--folds_from {folds_from}: there is no folds.json; name a fine-tuning run, or --k_fold")
+    return load_folds(path, labels, label_type, remedy="name another file with --folds_from, or use --k_fold")
 
 
 def probe_source(
-    args: argparse.Namespace, source: Source, cohort: Cohort, folds: list[Fold], device: str
+    source: Source,
+    cohort: Cohort,
+    folds: list[Fold],
+    *,
+    layers: Sequence[str],
+    pool: str,
+    seed: int,
+    device: str,
+    cache: Path,
 ) -> list[ProbeRow]:
-    """Every layer and probe of one source."""
+    """Every layer and probe of one source. cache: folder of the features that earlier calls computed."""
+    root = cohort.volumes.root
     volumes = PreparedVolumes(
-        args.data, contrasts=source.contrasts, normalize=source.normalize, subjects=list(cohort.labels)
+        root, contrasts=source.contrasts, normalize=source.normalize, subjects=list(cohort.labels)
     )
     with torch.device("meta"):
         config = create_encoder(source, volumes.size).config
-    layers = chosen_layers(args.layers, config.depth)
+    numbers = chosen_layers(layers, config.depth)
     depends_on = {
-        "weights": f"random, seed {args.seed}" if source.path is None else file_hash(checkpoint_file(source.path)),
+        "weights": f"random, seed {seed}" if source.path is None else file_hash(checkpoint_file(source.path)),
         "model": [source.name, asdict(config)],
-        "layers": layers,
-        "pool": args.pool,
-        "data": [str(args.data.resolve()), state_of_volumes(volumes)],
+        "layers": numbers,
+        "pool": pool,
+        "data": [str(root.resolve()), state_of_volumes(volumes)],
         "normalize": source.normalize,
     }
 
     def compute() -> np.ndarray:
-        seed_all(args.seed)
+        seed_all(seed)
         model = create_encoder(source, volumes.size)
         if source.path is not None:
             load_pretrained(model, source.path)
-        return extract_features(model, volumes, layers, pool=args.pool, device=device)
+        return extract_features(model, volumes, numbers, pool=pool, device=device)
 
     logger.info("%s: features of %d subjects", source.title, len(volumes))
-    features = cached(args.output_dir / "features", depends_on, compute)
+    features = cached(cache, depends_on, compute)
     place = {subject: index for index, subject in enumerate(volumes.subjects)}
     rows = []
-    for position, layer in enumerate(layers):
+    for position, layer in enumerate(numbers):
         for name, probe in PROBES.items():
             chosen, predictions = [], []
             for number, fold in enumerate(folds):
                 train, test = (features[[place[s] for s in fold[part]], position] for part in ("train", "test"))
                 labels = [cohort.labels[subject] for subject in fold["train"]]
-                found, settings = fit_and_score(probe, train, labels, test, seed=args.seed)
+                found, settings = fit_and_score(probe, train, labels, test, seed=seed)
                 chosen.append(settings)
                 predictions += [
                     Prediction(subject, number, cohort.labels[subject], float(probability))
@@ -199,13 +207,20 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"--output_dir {args.output_dir} holds a run of another program: choose another folder")
     sources = read_sources(args.checkpoints, args.data)
     cohort = load_cohort(args.data, args.label_type, sheet=args.labels, normalize=sources[0].normalize)
-    folds = choose_folds(args, cohort.labels)
+    if args.folds_from is None:
+        folds = make_folds(cohort.labels, args.k_fold or K_FOLD, args.seed)
+    else:
+        folds = read_folds(args.folds_from, cohort.labels, args.label_type)
     config = {"kind": "probe", "sources": [asdict(source) for source in sources], "args": plain_values(vars(args))}
     for source in config["sources"]:
         source["path"] = source["path"] and pinned(source["path"])
     start_run(args.output_dir, config, resume=True, overwrite=False)  # another call adds to the features that are there
     save_folds(args.output_dir / FOLDS, folds, label_type=args.label_type, seed=args.seed)
-    rows = [row for source in sources for row in probe_source(args, source, cohort, folds, device)]
+    cache, rows = args.output_dir / "features", []
+    for source in sources:
+        rows += probe_source(
+            source, cohort, folds, layers=args.layers, pool=args.pool, seed=args.seed, device=device, cache=cache
+        )
     table = write_probe_results(
         args.output_dir,
         rows,

@@ -1,3 +1,4 @@
+import ast
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_type_hints
@@ -8,6 +9,8 @@ from util.cli import positive
 from util.options.build import as_json, build_parser, list_options, option, parse, plain_values
 from util.options.finetune import FinetuneOptions
 from util.options.pretrain import PretrainOptions
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,17 @@ def test_every_option_has_a_name_of_its_own_and_a_default_of_its_type(program):
         for name, value in vars(group.default).items():
             if hints[name] in (int, float, str, bool, Path):
                 assert isinstance(value, hints[name]), name
+
+
+def takes_a_namespace(text):
+    """Functions of a source that take the parsed words of a command line instead of what they use of them."""
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    return [f.name for f in functions for arg in (*f.args.args, *f.args.kwonlyargs)
+            if arg.annotation is not None and "Namespace" in ast.unparse(arg.annotation)]  # fmt: skip
+
+
+def test_parsed_words_stay_in_main():
+    assert takes_a_namespace("def f(args: argparse.Namespace): ...") == ["f"]
+    files = [*ROOT.glob("*.py"), *(path for name in ("models", "util", "vis") for path in (ROOT / name).rglob("*.py"))]
+    found = {path.name: names for path in files if (names := takes_a_namespace(path.read_text(encoding="utf-8")))}
+    assert found == {}
