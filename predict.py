@@ -25,7 +25,7 @@ from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.raw.layouts import Study as RawStudy
 from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files
 from util.distributed.world import choose_device
-from util.inference.ensemble import FoldEnsemble, Opinion, check_together, open_ensemble
+from util.inference.ensemble import EnsemblePrediction, FoldEnsemble, check_label_types, open_ensemble
 from util.patient.novelty import SMALLEST, Novelty, Reference, judge
 from util.patient.reference_features import references
 from util.runs import environment
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with watch.stage("load models"):
         device = torch.device(choose_device(args.device))
         ensembles = [open_ensemble(folder, device) for folder in args.run]
-        check_together(ensembles)
+        check_label_types(ensembles)
     predictor = Predictor(ensembles, args.output_dir, args.map, args.upsample, args.reference, watch.seconds)
     reports, problems = [], {}
     for name, study in patients.items():
@@ -139,11 +139,11 @@ class Comparison:
     problem: str = ""
     """The reason why there is no comparison."""
 
-    def novelty(self, opinion: Opinion) -> tuple[Novelty | None, str]:
+    def novelty(self, prediction: EnsemblePrediction) -> tuple[Novelty | None, str]:
         """The novelty of a scan, or the reason why it is unknown."""
         if self.problem:
             return None, self.problem
-        novelty = judge(self.references, list(opinion.features.values()))
+        novelty = judge(self.references, list(prediction.features.values()))
         return novelty, "" if novelty else "too few held-out subjects"
 
 
@@ -180,15 +180,15 @@ class Predictor:
                 ready = prepared[ensemble.settings]
                 volume_BCZYX = ensemble.model_input(ready)
             with watch.stage("predict"):
-                opinion = ensemble.opinion(volume_BCZYX)
+                prediction = ensemble.predict(volume_BCZYX)
             with watch.stage("compare with held-out subjects"):
-                novelty, problem = self.comparison(ensemble, missing[ensemble.folder]).novelty(opinion)
+                novelty, problem = self.comparison(ensemble, missing[ensemble.folder]).novelty(prediction)
             with watch.stage("maps"):
                 maps = write_patient_maps(
                     folder, study.subject, ready, ensemble, volume_BCZYX, self.maps,
-                    target=ensemble.called(opinion), upsampling=self.upsampling,
+                    target=ensemble.predicted_class(prediction), upsampling=self.upsampling,
                 )  # fmt: skip
-            runs.append(run_facts(ensemble, opinion, novelty, problem, maps))
+            runs.append(run_facts(ensemble, prediction, novelty, problem, maps))
             pictures += maps.pictures
         warnings = [
             *next(iter(prepared.values())).warnings,

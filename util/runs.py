@@ -18,8 +18,8 @@ import torch
 
 from util import project
 from util.files.atomic import atomic_write
-from util.hub.download import located
-from util.hub.exported_folder import as_run, is_exported, read_form, weights_of
+from util.hub.download import local_path
+from util.hub.exported_folder import is_exported, read_exported_config, run_config_of, weights_of
 from util.run_folder import CHECKPOINTS, CONFIG, METRICS, OF_A_RUN, checkpoint_place
 
 logger = logging.getLogger(__name__)
@@ -96,11 +96,13 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_config(run: Path) -> dict[str, Any]:
     """The config.json of a run folder; of an exported one, or of one on the hub, what is published of it."""
-    run = located(run)
+    run = local_path(run)
     path = run / CONFIG
     if not path.is_file():
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
-    return as_run(read_form(run)) if is_exported(run) else json.loads(path.read_text(encoding="utf-8"))
+    return (
+        run_config_of(read_exported_config(run)) if is_exported(run) else json.loads(path.read_text(encoding="utf-8"))
+    )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

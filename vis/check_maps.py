@@ -26,7 +26,7 @@ from util import cli
 from util.cli import positive
 from util.evaluation.predictions import recorded
 from util.inference.fold_models import FoldModels, repeated_run, shuffled_run
-from util.inference.open_run import Session, open_run
+from util.inference.open_run import OpenRun, open_run
 from util.protocol.held_out import held_out, read_folds
 from util.run_folder import MAP_CHECKS, fold_folder
 from util.runs import checkpoints, newest_run, read_config, write_json
@@ -169,7 +169,7 @@ class Comparisons:
 
 
 def check_fold(
-    session: Session,
+    session: OpenRun,
     fold: int,
     subjects: Sequence[str],
     names: Sequence[str],

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from models import MaskedAutoencoder3D, PatchPredictor
 from util import cli
-from util.inference.open_run import Session, choose_subjects, open_run
+from util.inference.open_run import OpenRun, choose_subjects, open_run
 from util.inference.study import Study
 from util.run_folder import MAPS
 from util.runs import newest_run
@@ -61,7 +61,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def write_reconstruction(session: Session, study: Study, folder: Path, *, mask_ratio: float | None, seed: int) -> None:
+def write_reconstruction(session: OpenRun, study: Study, folder: Path, *, mask_ratio: float | None, seed: int) -> None:
     """Write the output of the decoder as .npy (C, Z, Y, X); input, reconstruction and mask as NIfTI; a figure."""
     model = session.model
     assert isinstance(model, PatchPredictor)
@@ -78,7 +78,7 @@ def write_reconstruction(session: Session, study: Study, folder: Path, *, mask_r
     save_png(subject_file(folder, subject, "reconstruction.png"), figure)
 
 
-def write_ratios(session: Session, study: Study, folder: Path, *, ratios: Sequence[float], seed: int) -> None:
+def write_ratios(session: OpenRun, study: Study, folder: Path, *, ratios: Sequence[float], seed: int) -> None:
     """Draw reconstructions by mask ratio. The masks of a seed are nested: a larger ratio removes more patches."""
     model = session.model
     assert isinstance(model, PatchPredictor)
@@ -115,7 +115,7 @@ def choose_mask_ratio(run: Path, recorded: float | None, wanted: float | None) -
 
 
 def encoder_maps(
-    session: Session, study: Study, names: Sequence[str], block: int, mask_ratio: float | None, rounds: int, seed: int
+    session: OpenRun, study: Study, names: Sequence[str], block: int, mask_ratio: float | None, rounds: int, seed: int
 ) -> tuple[dict[str, Tensor], str]:
     """Maps (z, y, x) by name, and a description of the input: all patches visible, or random masks (rounds > 0)."""
     model, volume_BCZYX = session.model, session.batch(study)

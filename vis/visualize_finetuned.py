@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         volume_BCZYX = session.batch(study)
         probability = session.probability(volume_BCZYX)
         subtitle = prediction_caption(session.config["label_type"], labels.get(subject), probability, args.fold)
-        target = session.called(probability) if args.target is None else args.target
+        target = session.predicted_class(probability) if args.target is None else args.target
         options = MapOptions(args.block, target, args.steps, args.window, args.batch_size)
         maps, notes = {}, {}
         for name, spatial in compute_maps(model, volume_BCZYX, args.map, options).items():

@@ -173,7 +173,7 @@ def test_missing_contrasts_need_a_run_with_contrast_dropout(tmp_path, idh, codel
     assert facts["missing_contrasts"] == ["t1", "t2"]
     assert "missing contrasts: t1, t2" in facts["unlike_training"]
     assert facts["runs"][0]["novelty"]["n"] == SUBJECTS  # compared with subjects that lack the same
-    with pytest.raises(ValueError, match="none of t1, t2, t1ce, flair is there"):
+    with pytest.raises(ValueError, match="t1, t2, t1ce, flair are all missing"):
         predict.open_ensemble(codeletion, predict.torch.device("cpu")).check_contrasts(CONTRASTS)
 
 
@@ -236,7 +236,7 @@ def test_without_the_training_data_there_is_no_comparison(tmp_path, idh):
 
 
 def test_a_scan_whose_features_lie_far_away_is_flagged(tmp_path, idh, monkeypatch):
-    folder, computed = patient(tmp_path), predict.FoldEnsemble.opinion
+    folder, computed = patient(tmp_path), predict.FoldEnsemble.predict
     run(tmp_path, folder, "--run", idh)
     ordinary = report(tmp_path)
     assert not ordinary["runs"][0]["novelty"]["unlike"]
@@ -244,9 +244,9 @@ def test_a_scan_whose_features_lie_far_away_is_flagged(tmp_path, idh, monkeypatc
 
     def elsewhere(ensemble, volume):
         found = computed(ensemble, volume)
-        return predict.Opinion(found.by_fold, {fold: values + 10 for fold, values in found.features.items()})
+        return predict.EnsemblePrediction(found.by_fold, {fold: values + 10 for fold, values in found.features.items()})
 
-    monkeypatch.setattr(predict.FoldEnsemble, "opinion", elsewhere)
+    monkeypatch.setattr(predict.FoldEnsemble, "predict", elsewhere)
     run(tmp_path, folder, "--run", idh)
     assert report(tmp_path)["runs"][0]["novelty"]["unlike"]
     assert "IDH: the distance to held-out subjects" in report(tmp_path)["unlike_training"][0]
@@ -306,9 +306,9 @@ def test_the_completeness_gap_is_in_the_report_and_the_viewer(tmp_path, idh, cap
 
 def test_an_impossible_combination_is_shown_as_such(tmp_path, idh, codeletion, monkeypatch):
     def certain(ensemble, volume):
-        return predict.Opinion({0: 0.1 if ensemble.label_type == "IDH" else 0.9}, {0: np.zeros(1)})
+        return predict.EnsemblePrediction({0: 0.1 if ensemble.label_type == "IDH" else 0.9}, {0: np.zeros(1)})
 
-    monkeypatch.setattr(predict.FoldEnsemble, "opinion", certain)
+    monkeypatch.setattr(predict.FoldEnsemble, "predict", certain)
     run(tmp_path, patient(tmp_path), "--run", idh, "--run", codeletion, "--reference", "0", "--map")
     assert report(tmp_path)["who_2021"]["reading"] == IMPOSSIBLE
     assert IMPOSSIBLE in (tmp_path / "out" / "BraTS-GLI-0001" / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""Checkpoint files, .pth and .safetensors: read without running code, written whole or not at all."""
+"""Checkpoint files, .pth and .safetensors. They are read without running code and written atomically."""
 
 import argparse
 import json
@@ -14,26 +14,27 @@ from torch import Tensor
 
 from util.files.atomic import atomic_write
 from util.files.sealed import check_seal, write_sealed
-from util.hub.download import located
+from util.hub.download import local_path
 from util.hub.exported_folder import OURS, check_digest, is_exported, weights_of
 from util.run_folder import CHECKPOINTS
 
-Content = dict[str, Any]  # "model": tensors by name; beside it what the file says: "epoch", "config", "args", ...
+Content = dict[str, Any]  # "model": tensors by name; other keys: "epoch", "config", "args", ...
 PICKLES = (".pth", ".pt")
 SAFETENSORS = ".safetensors"
-METADATA = OURS  # in a .safetensors file: as JSON, what a .pth file holds beside the tensors
-SEALED = "sealed"  # the key that says that the file ends in a seal
-ASKED_FOR = re.compile(r"GLOBAL ([\w.]+)")  # how torch names what a pickle wanted to import
+METADATA = OURS  # metadata key of a .safetensors file for all but the tensors, as JSON
+SEALED = "sealed"  # key of a .pth file that ends in a seal
+IMPORT_IN_PICKLE = re.compile(r"GLOBAL ([\w.]+)")  # how torch's error names a class that a pickle would import
 
 
 def save_checkpoint(path: Path, content: Content) -> None:
-    """Write a .pth checkpoint whole or not at all, with a checksum (util/files/sealed.py) and read back."""
-    told = {**content, SEALED: True}  # else a file cut off where its seal begins would pass for one without
-    write_sealed(path, lambda file: torch.save(told, file))  # pyright: ignore[reportArgumentType]  # write is enough
+    """Write a .pth checkpoint atomically, with a checksum (util/files/sealed.py), and read it back."""
+    sealed = {**content, SEALED: True}  # so that a file cut off where its seal begins is recognised as damaged
+    write_sealed(path, lambda file: torch.save(sealed, file))  # pyright: ignore[reportArgumentType]  # write is enough
 
 
 def save_safetensors(path: Path, content: Content) -> None:
-    """Write content["model"] as .safetensors and the rest, plain values and argparse.Namespace, as JSON metadata."""
+    """Write content["model"] as .safetensors, and the other keys, plain values and argparse.Namespace, as JSON
+    metadata."""
     # safetensors refuses tensors that share memory, as tied weights and views do
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in content["model"].items()}
     rest = {name: value for name, value in content.items() if name != "model"}
@@ -43,9 +44,11 @@ def save_safetensors(path: Path, content: Content) -> None:
 
 
 def read_checkpoint(path: Path | str) -> Content:
-    """The content of a checkpoint on the CPU: tensors, plain values and at most argparse.Namespace, as published ones
-    hold. path: a file, an exported folder, or hf-hub:user/name[@revision]. Raises ValueError for a file that is
-    missing, damaged, no checkpoint, or whose pickle asks for anything else.
+    """The content of a checkpoint, on the CPU.
+
+    Only tensors, plain values and argparse.Namespace, which published checkpoints hold, are read. path: a file, an
+    exported folder, or hf-hub:user/name[@revision]. Raises ValueError for a file that is missing, damaged or no
+    checkpoint, and for a pickle that would import anything else.
     """
     path = checkpoint_file(path)
     check_digest(path)
@@ -57,19 +60,19 @@ def read_checkpoint(path: Path | str) -> Content:
         raise _unreadable(path, "torch checkpoint", ValueError("its checksum is missing"))
     weights = content.get("model", content)
     if not (isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())):
-        found = ", ".join(map(str, list(content)[:5]))
+        keys = ", ".join(map(str, list(content)[:5]))
         raise ValueError(
-            f"checkpoint {path} holds no weights: expected tensors by name, or such a 'model'; has {found}"
+            f"checkpoint {path} holds no weights: expected tensors by name, or a 'model' of such tensors; it has {keys}"
         )
     return content if "model" in content else {"model": content}
 
 
 def checkpoint_file(path: Path | str) -> Path:
-    """The file on this machine that a checkpoint's path, exported folder or name on the hub stands for."""
-    path = located(path)
+    """The file of a checkpoint that is given as a path, an exported folder, or a name on the hub."""
+    path = local_path(path)
     if path.is_dir():
         if not is_exported(path) and (kept := sorted(path.glob(CHECKPOINTS))):
-            raise ValueError(f"checkpoint {path} is a run folder: name a file in it, such as {kept[-1]}")
+            raise ValueError(f"checkpoint {path} is a run folder: give a file in it, such as {kept[-1]}")
         return weights_of(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path} does not exist")
@@ -81,11 +84,11 @@ def _read_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte surfaces as nearly any type of exception in torch's unpickler
-        if isinstance(error, pickle.UnpicklingError) and (asked := ASKED_FOR.search(str(error))):
+        if isinstance(error, pickle.UnpicklingError) and (imported := IMPORT_IN_PICKLE.search(str(error))):
             raise ValueError(
-                f"checkpoint {path} cannot be read: its pickle asks for {asked[1]}, which is code that we refuse to "
-                "run; nothing of it was run. Only tensors, plain values and argparse.Namespace are read: ask its "
-                "author for the weights alone, best as .safetensors"
+                f"checkpoint {path} cannot be read: its pickle would run code ({imported[1]}), which is refused; none "
+                "of it was run. Only tensors, plain values and argparse.Namespace are read: ask its author for the "
+                "weights alone, preferably as .safetensors"
             ) from error
         raise _unreadable(path, "torch checkpoint", error) from error
 
@@ -100,18 +103,20 @@ def _read_safetensors(path: Path) -> Content:
     if METADATA not in metadata:
         return {"model": model}
     try:
-        said = json.loads(metadata[METADATA])
+        others = json.loads(metadata[METADATA])
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, f"safetensors file with JSON in {METADATA}", error) from error
-    if not isinstance(said, dict):
-        raise ValueError(f"checkpoint {path}: its metadata {METADATA} hold a {type(said).__name__}, expected an object")
-    if isinstance(said.get("args"), dict):  # a published checkpoint's, see _as_json
-        said["args"] = argparse.Namespace(**said["args"])
-    return {**said, "model": model}
+    if not isinstance(others, dict):
+        raise ValueError(
+            f"checkpoint {path}: its metadata {METADATA} hold a {type(others).__name__}, expected an object"
+        )
+    if isinstance(others.get("args"), dict):  # the options of a published checkpoint, see _as_json
+        others["args"] = argparse.Namespace(**others["args"])
+    return {**others, "model": model}
 
 
 def _as_json(value: Any) -> Any:
-    """What JSON does not know: the published options become an object, anything else its text."""
+    """A value that JSON lacks: the published options become an object, anything else its text."""
     return vars(value) if isinstance(value, argparse.Namespace) else str(value)
 
 

@@ -1,5 +1,4 @@
-"""`python -m util.checkpoint export`: a trained model in a form that other programs load. The only part of util that
-builds models: imported by that command alone."""
+"""`python -m util.checkpoint export`: write a trained model in a format that other programs load."""
 
 import logging
 from pathlib import Path
@@ -14,8 +13,11 @@ GRAPHS = {".pt2": "torch.export", ".onnx": "ONNX"}  # by suffix
 def export(
     source: Path, destination: Path, *, fold: int | None = None, license: str | None = None, overwrite: bool = False
 ) -> None:
-    """Write the model of `source`, a run folder or a checkpoint file, in the form that the suffix of `destination`
-    says; without one as a folder for timm and the hub. ValueError names the argument at fault and the fix."""
+    """Write the model of `source`, a run folder or a checkpoint file, to `destination`.
+
+    The suffix of `destination` selects the format; without a suffix it is a folder for timm and the hub. Raises
+    ValueError with the argument at fault and the fix.
+    """
     if destination.suffix not in ("", *GRAPHS):
         known = ", ".join(f"{suffix} ({form})" for suffix, form in GRAPHS.items())
         raise ValueError(f"OUT {destination}: give a name that ends in one of {known}, or in none for a folder")
@@ -29,16 +31,16 @@ def export(
 
 
 def _export_folder(source: Path, destination: Path, fold: int | None, license: str | None) -> None:
-    from util.export.hub_folder import write_form
+    from util.export.hub_folder import write_exported_folder
 
     if source.is_dir() and read_config(source).get("kind") == "finetune":
         models = {number: open_trained(source, number) for number in trained_folds(source)}
-        wanted = min(models) if fold is None else fold
-        top = models[wanted] if wanted in models else open_trained(source, wanted)  # which says what is wrong
-        write_form(destination, list(models.values()), top, license=license)
+        chosen = min(models) if fold is None else fold
+        main = models[chosen] if chosen in models else open_trained(source, chosen)  # the latter raises, with the fix
+        write_exported_folder(destination, list(models.values()), main, license=license)
     else:
-        top = open_trained(source, fold)
-        write_form(destination, [top], top, license=license)
+        main = open_trained(source, fold)
+        write_exported_folder(destination, [main], main, license=license)
 
 
 def _export_graph(source: Path, destination: Path, fold: int | None) -> None:

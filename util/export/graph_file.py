@@ -1,5 +1,4 @@
-"""A trained classifier as a file that other runtimes load: .pt2 for torch.export, .onnx. Part of the command
-`python -m util.checkpoint export`, like util/export/command.py."""
+"""Write a trained classifier as a graph that other runtimes load: .pt2 (torch.export) or .onnx."""
 
 import importlib
 import json
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from util.export.trained import Trained
 
 logger = logging.getLogger(__name__)
-TOLERANCE = 1e-4  # between logits of another runtime and of PyTorch
+TOLERANCE = 1e-4  # largest difference of logits between another runtime and PyTorch
 FACTS_FILE = "facts.json"  # inside a .pt2 file
 INSTALL = "pip install -r requirements-export.txt"
 NORMALISED = {
@@ -33,16 +32,16 @@ NORMALISED = {
 
 
 def write_program(trained: "Trained", destination: Path) -> None:
-    """OUT.pt2: torch.export.load reads it in any program, without this project."""
+    """Write OUT.pt2, which torch.export.load reads without this project."""
     program, facts = export_program(trained.model), facts_of(trained)
-    _compare(trained, program.module())
+    _check_logits(trained, program.module())
     with atomic_write(destination) as file:
         torch.export.save(program, file, extra_files={FACTS_FILE: json.dumps(facts)})
-    _say(destination, facts)
+    _log_facts(destination, facts)
 
 
 def write_onnx(trained: "Trained", destination: Path) -> None:
-    """OUT.onnx, compared with PyTorch by onnxruntime before it is written."""
+    """Write OUT.onnx, after comparing its logits in onnxruntime with those of PyTorch."""
     facts = facts_of(trained)
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -53,14 +52,14 @@ def write_onnx(trained: "Trained", destination: Path) -> None:
 
     content = export_onnx(trained.model, facts).model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    _compare(trained, lambda volume: torch.from_numpy(session.run([OUTPUT], {INPUT: volume.numpy()})[0]))
+    _check_logits(trained, lambda volume: torch.from_numpy(session.run([OUTPUT], {INPUT: volume.numpy()})[0]))
     with atomic_write(destination) as file:
         file.write(content)
-    _say(destination, facts)
+    _log_facts(destination, facts)
 
 
 def facts_of(trained: "Trained") -> dict[str, str]:
-    """What a user of the file must know of its input and output, as text."""
+    """What a user of the file must know about its input and output, as text by topic."""
     config, content = trained.config, trained.content
     contrasts, normalize, label = (
         recorded(content, *path) for path in (("data", "contrasts"), ("data", "normalize"), ("label_type",))
@@ -85,20 +84,19 @@ def facts_of(trained: "Trained") -> dict[str, str]:
     return facts
 
 
-def _compare(trained: "Trained", run: Callable[[Tensor], Tensor]) -> None:
-    """Log how far another runtime's logits are from PyTorch's; RuntimeError beyond TOLERANCE."""
+def _check_logits(trained: "Trained", run: Callable[[Tensor], Tensor]) -> None:
+    """Log the largest difference between the logits of `run` and of the model. RuntimeError above TOLERANCE."""
     config = trained.config
     generator = torch.Generator().manual_seed(0)
     volume = torch.randn(3, config.in_chans, *config.img_size, generator=generator)
     with torch.no_grad():
-        wanted, found = trained.model(volume), run(volume)
-    apart = (found - wanted).abs().max().item()
-    if not apart <= TOLERANCE:
-        raise RuntimeError(f"the exported graph's logits differ from the model's by {apart:.1e}")
-    logger.info("logits of 3 random volumes differ by at most %.1e from the model's", apart)
+        difference = (run(volume) - trained.model(volume)).abs().max().item()
+    if not difference <= TOLERANCE:  # also if it is NaN
+        raise RuntimeError(f"the exported graph's logits differ from the model's by {difference:.1e}")
+    logger.info("logits of 3 random volumes differ by at most %.1e from the model's", difference)
 
 
-def _say(destination: Path, facts: dict[str, str]) -> None:
+def _log_facts(destination: Path, facts: dict[str, str]) -> None:
     for name, text in facts.items():
         logger.info("  %s: %s", name, text)
     if destination.suffix == ".onnx":

@@ -1,5 +1,5 @@
-"""The model card of an exported folder: what its config.json, results.json and metrics say, as README.md. What they do
-not say is called unknown."""
+"""The model card (README.md) of an exported folder, from its config.json, results.json and metrics. What they do not
+record is written as "unknown"."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ def render_card(
     results: Mapping[str, Any] | None,
     metrics: Sequence[Mapping[str, Any]],
 ) -> str:
-    """README.md in Markdown with the hub's front matter. config: of the exported folder; metrics: rows of metrics.jsonl
-    of a pre-training."""
+    """The card in Markdown, with the hub's front matter. config: the exported config.json; metrics: the rows of
+    metrics.jsonl of a pre-training."""
     ours = config[OURS]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -55,14 +55,14 @@ def render_card(
         interval=_interval(results),
         by_fold=[[row["fold"], row["n"], _number(row.get("auc")), _number(row.get("accuracy"))]
                  for row in (results or {}).get("per_fold", [])],
-        beside=_beside(results or {}),
+        comparisons=_comparisons(results or {}),
         losses=_losses(ours, metrics),
-        limits=_limits(ours, results, takes_gaps=config["model_args"]["contrast_dropout"] > 0),
+        limits=_limits(ours, results, may_lack_contrasts=config["model_args"]["contrast_dropout"] > 0),
     )  # fmt: skip
 
 
 def known(value: Any) -> str:
-    """As a cell of a table."""
+    """A value as the text of a table cell."""
     if value is None or value == "":
         return UNKNOWN
     if isinstance(value, bool):
@@ -99,10 +99,10 @@ def _model(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _data(ours: Mapping[str, Any], results: Mapping[str, Any] | None) -> list[tuple[str, Any]]:
-    data, found = ours["data"], results or {}
+    data, scores = ours["data"], results or {}
     preparation = data.get("preparation") or {}
     rows = [
-        ("subjects", data.get("n_subjects", found.get("n"))),
+        ("subjects", data.get("n_subjects", scores.get("n"))),
         ("simulated", data.get("phantom")),
         ("contrasts, in this order", data.get("contrasts")),
         ("normalisation", data.get("normalize")),
@@ -113,9 +113,9 @@ def _data(ours: Mapping[str, Any], results: Mapping[str, Any] | None) -> list[tu
         rows += [
             ("label", TASKS.get(ours.get("label_type", ""))),
             ("classes 0 and 1", names if all(names) else None),
-            ("held-out subjects scored", found.get("n")),
-            ("of class 1", found.get("n_positive")),
-            ("subjects of unknown label, left out", found.get("n_unknown", ours.get("n_unknown"))),
+            ("held-out subjects scored", scores.get("n")),
+            ("of class 1", scores.get("n_positive")),
+            ("subjects of unknown label, left out", scores.get("n_unknown", ours.get("n_unknown"))),
         ]
     return rows
 
@@ -126,7 +126,7 @@ def _training(ours: Mapping[str, Any]) -> list[tuple[str, Any]]:
         rows.append(("started from", _start(ours.get("started_from"))))
     else:
         ratio = ours.get("mask_ratio")
-        rows += [("objective", ours.get("objective")), ("part of the patches removed", ratio)]
+        rows += [("objective", ours.get("objective")), ("mask ratio", ratio)]
     rows += [(f"`--{name}`", value) for name, value in sorted(ours["args"].items()) if value is not None]
     versions = ", ".join(f"{name} {value}" for name, value in ours.get("versions", {}).items() if value)
     return [
@@ -144,7 +144,7 @@ def _start(start: Mapping[str, Any] | None) -> str:
     if start.get("name"):
         return start["name"]
     if start.get("architecture") is None:
-        return "pre-trained weights that are not part of this folder and do not say what they are"
+        return "pre-trained weights of unknown origin; not part of this folder"
     subjects = known(start["data"].get("n_subjects"))
     return (
         f"`{start['architecture']}`, objective {known(start.get('objective'))}, after epoch "
@@ -153,29 +153,30 @@ def _start(start: Mapping[str, Any] | None) -> str:
 
 
 def _interval(results: Mapping[str, Any] | None) -> str:
-    found = (results or {}).get("statistics")
-    if not found:
-        return "interval unknown"
-    resamples = f"{found['resamples']} bootstrap resamples of {found['n_patients']} patients"
-    return f"{found['confidence']:.0%} interval by {resamples}"
+    statistics = (results or {}).get("statistics")
+    if not statistics:
+        return "confidence interval unknown"
+    resamples = f"{statistics['resamples']} bootstrap resamples of {statistics['n_patients']} patients"
+    return f"{statistics['confidence']:.0%} confidence interval by {resamples}"
 
 
 def _scores(results: Mapping[str, Any] | None) -> list[list[str]]:
     """Rows metric, value, low, high."""
     if results is None:
         return []
-    found = results.get("statistics")
-    if not found:
+    statistics = results.get("statistics")
+    if not statistics:
         return [[_words(name), _number(value), UNKNOWN, UNKNOWN] for name, value in results["pooled"].items()]
-    rows = [[_words(name), *_with_interval(row)] for name, row in found["pooled"].items()]
-    return [*rows, ["auc (DeLong)", *(_number(found["delong"][key]) for key in ("auc", "low", "high"))]]
+    rows = [[_words(name), *_with_interval(row)] for name, row in statistics["pooled"].items()]
+    return [*rows, ["auc (DeLong)", *(_number(statistics["delong"][key]) for key in ("auc", "low", "high"))]]
 
 
-def _beside(results: Mapping[str, Any]) -> list[list[Any]]:
+def _comparisons(results: Mapping[str, Any]) -> list[list[Any]]:
+    """Rows name, subjects, AUC, low, high of the subgroups and the baselines."""
     rows = []
     for entry in [*results.get("subgroups", []), *results.get("baselines", [])]:
-        found = entry["statistics"]
-        rows.append([entry["name"], found["n"], *_with_interval(found["pooled"]["auc"])])
+        statistics = entry["statistics"]
+        rows.append([entry["name"], statistics["n"], *_with_interval(statistics["pooled"]["auc"])])
     return rows
 
 
@@ -184,31 +185,33 @@ def _losses(ours: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> li
     if row is None:
         return []
     return [
-        ("loss in that epoch, on training data", _number(row.get("train_loss"))),
-        ("the same, each patch predicted by its mean", _number(row.get("baseline_loss"))),
-        ("interval", "unknown: one run"),
+        ("training loss in that epoch", _number(row.get("train_loss"))),
+        ("loss if each patch is predicted by its mean", _number(row.get("baseline_loss"))),
+        ("confidence interval", "unknown: one run"),
     ]
 
 
-def _limits(ours: Mapping[str, Any], results: Mapping[str, Any] | None, *, takes_gaps: bool) -> list[str]:
+def _limits(ours: Mapping[str, Any], results: Mapping[str, Any] | None, *, may_lack_contrasts: bool) -> list[str]:
     data = ours["data"]
     contrasts = known(data.get("contrasts"))
-    found = [
+    limits = [
         f"Expects skull-stripped, co-registered contrasts ({contrasts}), prepared as in training."
-        + ("" if takes_gaps else " None may be missing."),
-        "Subjects of one cohort: how it does on other scanners, hospitals and patients is unknown.",
+        + ("" if may_lack_contrasts else " None may be missing."),
+        "Trained on one cohort: its performance on other scanners, hospitals and patients is unknown.",
     ]
     if ours["kind"] == "finetune":
         if not results:
-            found.append("How good it is, is unknown.")
+            limits.append("Its performance is unknown.")
         elif missing := results.get("missing_folds"):
-            found.append(f"Scores lack folds {known(missing)}, which had not run.")
+            limits.append(f"Scores lack folds {known(missing)}, which had not run.")
         if ours["args"].get("calibrate") != "temperature":
-            found.append("Probabilities were not calibrated.")
-        found.append("Held-out subjects' features stay at home: predict.py cannot say how unlike them a scan is.")
+            limits.append("Probabilities were not calibrated.")
+        limits.append(
+            "Features of held-out subjects are not published: predict.py cannot say how much a scan differs from them."
+        )
     else:
-        found.append("Made to be fine-tuned: it predicts no label.")
-    return found
+        limits.append("Pre-trained only: it predicts no label before fine-tuning.")
+    return limits
 
 
 def _with_interval(row: Mapping[str, float | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The trained model of a run or a checkpoint, opened for export."""
+"""Open the trained model of a run or a checkpoint for export."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,11 @@ from util.runs import checkpoints, last_checkpoint, read_config
 
 
 class Trained(NamedTuple):
-    """A model with weights, in evaluation mode on the CPU, and what is known of it. content: of its checkpoint file;
-    decision: how its fold comes to probabilities and calls; None for an epoch that its fold was not tested with, and
-    for a model without folds."""
+    """A model with its weights, in evaluation mode on the CPU.
+
+    content: the content of its checkpoint file. decision: the views, temperature and threshold of its fold; None for a
+    model without folds, and for an epoch that its fold was not tested with.
+    """
 
     checkpoint: Path
     content: Content
@@ -35,7 +37,7 @@ def open_trained(source: Path, fold: int | None = None) -> Trained:
     content = read_checkpoint(checkpoint)
     name, fields = (recorded(content, "model", part) for part in ("name", "fields"))
     if name is None or fields is None:
-        raise ValueError(f"checkpoint {checkpoint} does not say which model it is of: give one that our programs saved")
+        raise ValueError(f"checkpoint {checkpoint} does not record its model: give one that our programs saved")
     model = create_model(name, **fields)
     load_weights(model, checkpoint)
     config = model.config
@@ -44,7 +46,7 @@ def open_trained(source: Path, fold: int | None = None) -> Trained:
 
 
 def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
-    """The checkpoint that is meant, and how its fold decides."""
+    """The checkpoint that `source` and `fold` select, and the decision of its fold."""
     if source.is_file():
         if fold is not None:
             raise ValueError(f"--fold {fold} names a fold of a run folder, and {source} is a file: leave it out")
@@ -66,15 +68,15 @@ def _chosen(source: Path, fold: int | None) -> tuple[Path, Decision | None]:
 
 
 def trained_folds(run: Path) -> list[int]:
-    """The folds of a fine-tuning run that have a checkpoint. ValueError where none has."""
+    """The folds of a fine-tuning run that have a checkpoint. Raises ValueError if none has."""
     folds = [fold for fold, folder in fold_folders(run).items() if checkpoints(folder)]
     if not folds:
-        raise ValueError(f"{run} has no fold with a checkpoint: let main_cr_finetune.py finish one")
+        raise ValueError(f"{run} has no fold with a checkpoint: finish a fold with main_cr_finetune.py first")
     return folds
 
 
 def _decision_beside(checkpoint: Path) -> Decision | None:
-    """How the fold decides whose folder a checkpoint lies in, if it is the one that the fold was tested with."""
+    """The decision of the fold in whose folder the checkpoint lies, if the fold was tested with this checkpoint."""
     folder = checkpoint.parent
     if not (folder / DECISION).is_file():
         return None

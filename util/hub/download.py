@@ -1,6 +1,6 @@
-"""Exported models on the Hugging Face hub: `hf-hub:user/name[@revision]` to a folder on this machine, and back.
+"""Download exported models from the Hugging Face hub (`hf-hub:user/name[@revision]`), and upload them.
 
-Tokens, cache and endpoint are huggingface_hub's business (`hf auth login`, HF_TOKEN, HF_HOME, HF_ENDPOINT).
+huggingface_hub handles tokens, cache and endpoint (`hf auth login`, HF_TOKEN, HF_HOME, HF_ENDPOINT).
 """
 
 import logging
@@ -18,7 +18,7 @@ from util.hub.exported_folder import (
     WEIGHTS,
     check_digest,
     files_of,
-    read_form,
+    read_exported_config,
     weights_of,
 )
 from util.run_folder import fold_folders
@@ -33,10 +33,11 @@ def is_hub_name(source: Path | str) -> bool:
     return str(source).startswith(SCHEME)
 
 
-def located(source: Path | str, *, folds: bool = False) -> Path:
-    """What `source` names on this machine: itself, or the snapshot of a hf-hub: name, in huggingface_hub's cache.
+def local_path(source: Path | str, *, folds: bool = False) -> Path:
+    """The path of `source` on this machine. An hf-hub: name is downloaded into huggingface_hub's cache.
 
-    folds: with the weights of all folds, as a fine-tuned run is read. ValueError says why the hub gives nothing.
+    folds: also download the weights of all folds of a fine-tuned run. Raises ValueError, with the reason, if the hub
+    does not give the model.
     """
     if not is_hub_name(source):
         return Path(source)
@@ -44,19 +45,22 @@ def located(source: Path | str, *, folds: bool = False) -> Path:
 
 
 def pinned(source: Path | str) -> str:
-    """What a run records of where it started: the path, or the hub's name with the commit that stands for it now."""
+    """`source` as a run records it: an absolute path, or a name on the hub with its present commit."""
     if not is_hub_name(source):
         return str(Path(source).resolve())
-    return f"{SCHEME}{_parsed(source)[0]}@{located(source).name}"
+    return f"{SCHEME}{_parsed(source)[0]}@{local_path(source).name}"
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload an exported folder, and nothing else that lies in it, as a commit to `repository`, which is made where it
-    is missing; the commit's address. ValueError for a folder that is not whole, no login, and what the hub refuses."""
+    """Upload the exported files of a folder as one commit to `repository` and return the commit's address.
+
+    A missing repository is created. Other files in the folder are not uploaded. Raises ValueError for an incomplete
+    folder, a missing login, and an upload that the hub refuses.
+    """
     from huggingface_hub import HfApi, get_token
 
     if not NAME.fullmatch(SCHEME + repository) or "@" in repository:
-        raise ValueError(f"{repository} is no name of a model on the hub: give user/name")
+        raise ValueError(f"{repository} is not the name of a model on the hub: give user/name")
     for path in (folder, *fold_folders(folder).values()):
         check_digest(weights_of(path))
     if not (folder / CARD).is_file():
@@ -73,7 +77,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
             folder_path=folder,
             allow_patterns=[path.relative_to(folder).as_posix() for path in files_of(folder)],
             delete_patterns=list(FILES),  # of an earlier export that had more folds
-            commit_message=f"{read_form(folder)['architecture']}, exported",
+            commit_message=f"{read_exported_config(folder)['architecture']}, exported",
         )
     return str(commit.commit_url)
 
@@ -81,11 +85,13 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
 def _parsed(source: Path | str) -> tuple[str, str | None]:
     match = NAME.fullmatch(str(source))
     if match is None:
-        raise ValueError(f"{source} is no name of a model on the hub: write hf-hub:user/name or hf-hub:user/name@v1.0")
+        raise ValueError(
+            f"{source} is not the name of a model on the hub: write hf-hub:user/name or hf-hub:user/name@v1.0"
+        )
     return match[1], match[2]
 
 
-@cache  # one snapshot for all folds of a run, whatever is pushed meanwhile
+@cache  # so that all folds of a run come from one snapshot, even if another is pushed meanwhile
 def _snapshot(repository: str, revision: str | None, folds: bool) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -98,7 +104,7 @@ def _snapshot(repository: str, revision: str | None, folds: bool) -> Path:
 
 @contextmanager
 def _explained(repository: str, revision: str | None = None) -> Iterator[None]:
-    """Errors of huggingface_hub as ValueErrors that say what to do."""
+    """Raise errors of huggingface_hub as ValueErrors that say what to do."""
     from huggingface_hub import errors
 
     try:

@@ -1,4 +1,4 @@
-"""The models of all folds of a fine-tuning run as one, for patients that no fold has seen."""
+"""The ensemble of all folds of a fine-tuning run, for patients that no fold was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from util.checkpoint.loading import load_weights
 from util.data.manifest import read_manifest
 from util.data.normalize import Normalize, normalize_volume
 from util.data.prepare.study import Prepared, Settings
-from util.hub.download import located
-from util.inference.probabilities import decided
+from util.hub.download import local_path
+from util.inference.probabilities import class_probabilities
 from util.protocol.best_epoch import selected_weights
 from util.protocol.decision import Decision, read_decision
 from util.protocol.tta import views_of
@@ -25,14 +25,15 @@ from util.training.eval_mode import evaluating
 
 
 @dataclass(frozen=True)
-class Opinion:
-    """One scan as all folds see it. probability: of class 1, the mean over folds; features: (E,) by fold."""
+class EnsemblePrediction:
+    """The predictions of all folds for one scan. by_fold: probability of class 1; features: (E,) by fold."""
 
     by_fold: dict[int, float]
     features: dict[int, np.ndarray]
 
     @property
     def probability(self) -> float:
+        """Probability of class 1, the mean over folds."""
         return float(np.mean(list(self.by_fold.values())))
 
     @property
@@ -43,7 +44,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class FoldEnsemble:
-    """models, checkpoints and decisions by fold; models are on `device`, in evaluation mode."""
+    """The models, checkpoints and decisions of a run by fold. Models are on `device`, in evaluation mode."""
 
     folder: Path
     config: dict[str, Any]
@@ -60,17 +61,17 @@ class FoldEnsemble:
 
     @property
     def threshold(self) -> float:
-        """Of the ensemble's probability: the mean of the folds' thresholds, as between repeats in
+        """The threshold of the ensemble's probability: the mean of the folds' thresholds, as in
         util/statistics/scores.py."""
         return float(np.mean([decision.threshold for decision in self.decisions.values()]))
 
-    def called(self, opinion: Opinion) -> int:
-        """The class that the folds call together."""
-        return int(opinion.probability >= self.threshold)
+    def predicted_class(self, prediction: EnsemblePrediction) -> int:
+        """The class at the ensemble's threshold."""
+        return int(prediction.probability >= self.threshold)
 
     @property
     def contrasts(self) -> tuple[str, ...]:
-        """That the models read, in the order of their channels."""
+        """The contrasts that the models read, in the order of their channels."""
         return tuple(self.config["data"]["contrasts"])
 
     @property
@@ -78,9 +79,9 @@ class FoldEnsemble:
         return data_root(self.config)
 
     def check_contrasts(self, missing: Sequence[str]) -> None:
-        """Raise ValueError, naming the missing contrasts, where the models were not trained to do without any."""
+        """Raise ValueError, with the missing contrasts, if the models were trained with all contrasts."""
         if len(missing) == len(self.contrasts):
-            raise ValueError(f"none of {', '.join(self.contrasts)} is there, and {self.folder} needs at least one")
+            raise ValueError(f"{', '.join(self.contrasts)} are all missing, and {self.folder} needs at least one")
         if missing and not all(model.config.contrast_dropout for model in self.models.values()):
             raise ValueError(
                 f"{', '.join(missing)} missing, and {self.folder} was trained with all of {', '.join(self.contrasts)}: "
@@ -88,28 +89,29 @@ class FoldEnsemble:
             )
 
     def model_input(self, prepared: Prepared) -> Tensor:
-        """(1, C, Z, Y, X) on the device, normalised as in training; a contrast that is missing is 0."""
+        """The models' input (1, C, Z, Y, X) on the device, normalised as in training. A missing contrast is 0."""
         shape = next(iter(prepared.volumes.values())).shape
         stored_CZYX = np.stack([prepared.volumes.get(name, np.zeros(shape, np.uint8)) for name in self.contrasts])
         normalize: Normalize = self.config["data"]["normalize"]
         return normalize_volume(torch.from_numpy(stored_CZYX).float() / 255, normalize).unsqueeze(0).to(self.device)
 
-    def opinion(self, volume_BCZYX: Tensor) -> Opinion:
-        """Of one volume (1, C, Z, Y, X)."""
+    def predict(self, volume_BCZYX: Tensor) -> EnsemblePrediction:
+        """The predictions of all folds for one volume (1, C, Z, Y, X)."""
         by_fold, features = {}, {}
         for fold, model in self.models.items():
             with evaluating(model):
                 views = [model.forward_features(view) for view in views_of(volume_BCZYX, self.decisions[fold].tta)]
-                found_BK = decided([model.forward_head(tokens_BLE) for tokens_BLE in views], self.decisions[fold])
-            by_fold[fold] = found_BK[0, 1].item()
-            features[fold] = views[0][0].float().mean(0).cpu().numpy()  # of the scan as it is
-        return Opinion(by_fold, features)
+                logits = [model.forward_head(tokens_BLE) for tokens_BLE in views]
+                probabilities_BK = class_probabilities(logits, self.decisions[fold])
+            by_fold[fold] = probabilities_BK[0, 1].item()
+            features[fold] = views[0][0].float().mean(0).cpu().numpy()  # of the first view, the scan itself
+        return EnsemblePrediction(by_fold, features)
 
 
 def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
-    """Every fold of a fine-tuning run that has weights; also of an exported one, or of one on the hub. ValueError names
-    the run or file at fault and the fix."""
-    folder = located(folder, folds=True)
+    """The ensemble of every fold with weights of a fine-tuning run, of an exported run, or of one on the hub. Raises
+    ValueError with the run or file at fault and the fix."""
+    folder = local_path(folder, folds=True)
     config = read_config(folder)
     if config.get("kind") != "finetune":
         raise ValueError(f"--run {folder} is not a fine-tuning run; give the --output_dir of main_cr_finetune.py")
@@ -118,7 +120,7 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
     decisions = {fold: read_decision(part, config.get("args", {})) for fold, part in trained.items()}
     paths = {fold: selected_weights(part, decisions[fold].select) for fold, part in trained.items()}
     if not paths:
-        raise ValueError(f"--run {folder} has no fold with a checkpoint; let main_cr_finetune.py finish one")
+        raise ValueError(f"--run {folder} has no fold with a checkpoint: finish a fold with main_cr_finetune.py first")
     count = config.get("k_fold", len(paths)) * config.get("repeats", 1)
     if len(paths) < count:
         warnings.append(f"only {len(paths)} of {count} folds of {folder} have a checkpoint")
@@ -134,13 +136,13 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
                 "of two runs were mixed; put each run's folds into its own folder"
             )
         models[fold] = model.to(device).eval()
-    settings, doubt = _settings(config)
-    warnings += [doubt] if doubt else []
+    settings, warning = _settings(config)
+    warnings += [warning] if warning else []
     return FoldEnsemble(folder, config, models, paths, decisions, settings, device, tuple(warnings))
 
 
-def check_together(ensembles: Sequence[FoldEnsemble]) -> None:
-    """Raise ValueError where two runs answer the same question."""
+def check_label_types(ensembles: Sequence[FoldEnsemble]) -> None:
+    """Raise ValueError if two runs predict the same label type."""
     seen: dict[str, Path] = {}
     for ensemble in ensembles:
         if ensemble.label_type in seen:
@@ -152,7 +154,7 @@ def check_together(ensembles: Sequence[FoldEnsemble]) -> None:
 
 
 def _settings(config: dict[str, Any]) -> tuple[Settings, str | None]:
-    """By which the run's volumes were prepared, and a warning where nobody recorded them."""
+    """The settings that the run's volumes were prepared with, and a warning if they are not recorded."""
     stored = config["data"].get("preparation")
     if stored is None and (root := data_root(config)) and root.is_dir():
         stored = next((row.settings for row in read_manifest(root).values() if row.settings), None)
@@ -160,6 +162,6 @@ def _settings(config: dict[str, Any]) -> tuple[Settings, str | None]:
         return Settings.from_json(stored), None
     z, y, x = config["model"]["fields"]["img_size"]
     return Settings(size=(z, y, x)), (
-        "the run does not say how its volumes were prepared (a folder made by hand): percentiles and margin are taken "
-        "to be the defaults of prepare_data.py"
+        "the run does not record how its volumes were prepared (a folder made by hand): percentiles and margin are "
+        "taken to be the defaults of prepare_data.py"
     )

@@ -1,4 +1,4 @@
-"""The models of a run's folds, opened when asked for: what a map is compared with."""
+"""The models of a run's folds, opened on demand. The checks of maps compare models of different folds and runs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from util.runs import checkpoints, read_config
 
 
 class FoldModels:
-    """Classifiers of `run` by fold, for volumes of the prepared folder `data`."""
+    """The classifiers of `run` by fold, for volumes of the prepared folder `data`."""
 
     def __init__(self, run: Path, data: Path, device: str) -> None:
         self.run, self.data, self.device = run, data, device
@@ -25,11 +25,11 @@ class FoldModels:
         return self.opened[fold]
 
     def others(self, fold: int) -> list[VolumeClassifier]:
-        """Of every other fold that has a checkpoint."""
+        """The models of every other fold that has a checkpoint."""
         return [self.model(number) for number in range(len(self.folds)) if number != fold and self._is_trained(number)]
 
     def holding_out(self, subject: str) -> VolumeClassifier | None:
-        """Of the first fold with a checkpoint that did not train on the subject; None where there is none."""
+        """The model of the first fold with a checkpoint that holds the subject out; None if there is none."""
         fold = next((n for n, fold in enumerate(self.folds) if subject in fold["test"] and self._is_trained(n)), None)
         return None if fold is None else self.model(fold)
 
@@ -38,7 +38,7 @@ class FoldModels:
 
 
 def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:
-    """ValueError where the run learnt the true labels."""
+    """The models of a run that was trained on shuffled labels. Raises ValueError for another run."""
     control = read_config(run).get("args", {}).get("control")
     if control != "shuffled_labels":
         raise ValueError(
@@ -48,15 +48,17 @@ def shuffled_run(run: Path, data: Path, device: str) -> FoldModels:
     return FoldModels(run, data, device)
 
 
-def repeated_run(run: Path, of: Path, data: Path, device: str) -> FoldModels:
-    """ValueError where `run` cannot repeat the run `of` with another seed: other labels, model or control."""
-    mine, other = (read_config(folder) for folder in (run, of))
+def repeated_run(run: Path, original: Path, data: Path, device: str) -> FoldModels:
+    """The models of `run`, a repetition of the run `original` with another seed. Raises ValueError if their labels,
+    model or control differ."""
+    config, original_config = (read_config(folder) for folder in (run, original))
 
     def design(config: dict) -> tuple:
         return config.get("label_type"), config["model"]["name"], config.get("args", {}).get("control", "none")
 
-    if run.resolve() == of.resolve() or design(mine) != design(other):
+    if run.resolve() == original.resolve() or design(config) != design(original_config):
         raise ValueError(
-            f"--seeds {run}: give another run of the same labels, model and --control as {of}, with another --seed"
+            f"--seeds {run}: give another run of the same labels, model and --control as {original}, with another "
+            "--seed"
         )
     return FoldModels(run, data, device)

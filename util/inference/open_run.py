@@ -1,4 +1,4 @@
-"""A run folder opened for looking: its model with weights, its data, one subject at a time."""
+"""Open a run folder for inference: its model with weights and its data, one subject at a time."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from util.data.dataset import PreparedVolumes
 from util.data.folder import PHANTOM
 from util.data.manifest import NAME as MANIFEST
 from util.distributed.world import choose_device
-from util.hub.download import located
+from util.hub.download import local_path
 from util.inference.probabilities import probabilities
 from util.inference.study import Study
 from util.protocol.best_epoch import selected_weights
@@ -30,9 +30,11 @@ SCRIPTS = {"pretrain": "visualize.py", "finetune": "visualize_finetuned.py"}
 
 
 @dataclass(frozen=True)
-class Session:
-    """What a run holds, in memory. The model is on `device`, in evaluation mode. decision: how the fold that was opened
-    comes to its probabilities; none is fitted where a checkpoint was named."""
+class OpenRun:
+    """A run in memory. The model is on `device`, in evaluation mode.
+
+    decision: the views, temperature and threshold of the opened fold; the default ones if a checkpoint was named.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -47,20 +49,20 @@ class Session:
         return is_phantom(self.config, self.data.root)
 
     def batch(self, study: Study) -> Tensor:
-        """The study's volume as the model takes it: (1, C, Z, Y, X) on the device."""
+        """The study's volume as a batch (1, C, Z, Y, X) on the device."""
         return torch.from_numpy(study.volume_CZYX).unsqueeze(0).to(self.device)
 
     def probability(self, volume_BCZYX: Tensor) -> float:
-        """Of class 1, of one volume (1, C, Z, Y, X), as the run itself predicts it; for a classifier."""
+        """The probability of class 1 that the run's classifier gives one volume (1, C, Z, Y, X)."""
         assert isinstance(self.model, VolumeClassifier)
         return probabilities(self.model, volume_BCZYX, self.decision)[0, 1].item()
 
-    def called(self, probability: float) -> int:
-        """The class that the run itself calls a volume of this `probability`, which a class-specific map explains."""
+    def predicted_class(self, probability: float) -> int:
+        """The class that the run predicts at this probability of class 1. Class-specific maps explain it."""
         return int(probability >= self.decision.threshold)
 
     def study(self, subject: str) -> Study:
-        """Normalised as in training, not augmented."""
+        """The study of one subject, normalised as in training and not augmented."""
         volume_CZYX, _ = self.data[self.data.subjects.index(subject)]
         return Study(
             subject,
@@ -81,13 +83,13 @@ def open_run(
     data: Path | None = None,
     device: str = "auto",
     fidelity: Fidelity | None = None,
-) -> Session:
+) -> OpenRun:
     """Open a run of this kind at `checkpoint` (default: the last one, or the one that `fold` is tested with).
 
-    data: prepared folder instead of the one the run was trained on. fidelity: instead of the run's own. ValueError
-    says which flag to change.
+    data: a prepared folder instead of the run's own. fidelity: a fidelity instead of the run's own. Raises ValueError
+    with the option to change.
     """
-    folder = located(folder, folds=True)
+    folder = local_path(folder, folds=True)
     config = read_config(folder)
     if config.get("kind") != kind:
         other = SCRIPTS.get(config.get("kind", ""), "another program")
@@ -103,7 +105,7 @@ def open_run(
     if root is None:
         raise ValueError(f"--run {folder} was exported without its data: name a prepared folder with --data")
     if not root.is_dir():
-        raise ValueError(f"the prepared data {root} of {folder} are not there; name their folder with --data")
+        raise ValueError(f"the prepared data {root} of {folder} do not exist; name their folder with --data")
     volumes = PreparedVolumes(root, contrasts=config["data"]["contrasts"], normalize=config["data"]["normalize"])
     fields = config["model"]["fields"]
     model = create_model(config["model"]["name"], **(fields if fidelity is None else {**fields, "fidelity": fidelity}))
@@ -121,18 +123,20 @@ def open_run(
         if missing := load_pretrained(model, checkpoint, any_fidelity=True).missing:
             raise ValueError(f"checkpoint {checkpoint} is not of this model: it lacks {', '.join(missing)}")
     logger.info("%s, data %s (%d subjects)", checkpoint, root, len(volumes))
-    return Session(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device), decision)
+    return OpenRun(folder, config, checkpoint, model.to(device).eval(), volumes, torch.device(device), decision)
 
 
 def is_phantom(config: dict[str, Any], root: Path | None) -> bool:
-    """Some data are simulated: their names, given by `prepare_data.py phantom`, say so, or an exported run does."""
+    """Whether data are simulated: the names that `prepare_data.py phantom` gives them show it, or an exported run
+    records it."""
     if root is None:
         return config["data"].get("phantom") is True
     return any(any((root / contrast).glob(f"{PHANTOM}*.npy")) for contrast in config["data"]["contrasts"])
 
 
 def choose_subjects(wanted: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Names, or a single number N for the first N of `known`. ValueError names the nearest known subject."""
+    """The subjects that --subjects selects: names, or one number N for the first N of `known`. Raises ValueError, with
+    the nearest name, for an unknown subject."""
     if len(wanted) == 1 and wanted[0].isdigit() and wanted[0] not in known:
         if not 1 <= int(wanted[0]) <= len(known):
             raise ValueError(f"--subjects {wanted[0]}: choose 1 to {len(known)}, or names")

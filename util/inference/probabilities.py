@@ -1,4 +1,4 @@
-"""Class probabilities of a classifier, with the views and the temperature of its fold's decision."""
+"""Class probabilities of a classifier, with the views and the temperature of its fold."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models import VolumeClassifier
 from util.protocol.decision import Decision
-from util.protocol.tta import averaged, views_of
+from util.protocol.tta import average_views, views_of
 from util.training.eval_mode import evaluating
 
 
@@ -15,11 +15,11 @@ def probabilities(
     volume_BCZYX: Tensor,
     decision: Decision = Decision(),  # noqa: B008  (frozen)
 ) -> Tensor:
-    """(B, C, Z, Y, X) -> (B, num_classes), summing to 1, of the views and with the temperature that `decision` says."""
+    """(B, C, Z, Y, X) -> probabilities (B, num_classes), with the test-time views and the temperature of `decision`."""
     with evaluating(model):
-        return decided([model(view) for view in views_of(volume_BCZYX, decision.tta)], decision)
+        return class_probabilities([model(view) for view in views_of(volume_BCZYX, decision.tta)], decision)
 
 
-def decided(logits: Sequence[Tensor], decision: Decision) -> Tensor:
-    """Logits (B, num_classes) of every view -> (B, num_classes) probabilities."""
-    return (averaged(logits) / decision.temperature).softmax(dim=-1)
+def class_probabilities(logits: Sequence[Tensor], decision: Decision) -> Tensor:
+    """Logits (B, num_classes) of every view -> probabilities (B, num_classes)."""
+    return (average_views(logits) / decision.temperature).softmax(dim=-1)

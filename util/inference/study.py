@@ -1,4 +1,4 @@
-"""One subject's normalised volume and what is needed to draw it: brain, grey window, the voxel that planes cut."""
+"""One subject's normalised volume for drawing: brain mask, grey-level window, and the voxel where planes cut."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,33 +10,33 @@ LOW, HIGH = 0.5, 99.0  # percentiles of the brain shown as black and white
 
 @dataclass(frozen=True)
 class Study:
-    """One subject's normalised volume (C, Z, Y, X) and what is needed to draw it."""
+    """One subject's normalised volume (C, Z, Y, X) with its segmentation, if it has one."""
 
     subject: str
     contrasts: tuple[str, ...]
     volume_CZYX: np.ndarray
     segmentation_ZYX: np.ndarray | None = None
     oriented: bool = False
-    """Axes are known to be RAS+ (a manifest says so), so that sides may be lettered."""
+    """The manifest records that axes are RAS+, so that figures may letter the sides."""
     phantom: bool = False
-    """Simulated, which every figure must say."""
+    """The volume is simulated, which every figure states."""
 
     @cached_property
     def brain_ZYX(self) -> np.ndarray:
-        """bool (Z, Y, X). Background is one constant per contrast (0, or another value after a joint z-score), found
-        in the corner of the volume."""
+        """The brain mask, bool (Z, Y, X). Background is one constant per contrast (0, or another value after a joint
+        z-score), which is read from a corner of the volume."""
         inside = (self.volume_CZYX != self.volume_CZYX[:, :1, :1, :1]).any(axis=0)
         return inside if inside.any() else np.ones_like(inside)
 
     @cached_property
     def windows(self) -> np.ndarray:
-        """(C, 2) intensities shown as black and white."""
+        """(C, 2) intensities drawn as black and white."""
         values = self.volume_CZYX[:, self.brain_ZYX]
         return np.percentile(values, [LOW, HIGH], axis=1).T
 
     @cached_property
     def focus(self) -> tuple[int, int, int]:
-        """(z, y, x) through which planes are cut: the tumour voxel nearest the tumour's centre, else the middle of the
+        """(z, y, x), the voxel where planes cut: the tumour voxel nearest the tumour's centre, else the middle of the
         brain."""
         tumour = None if self.segmentation_ZYX is None else np.argwhere(self.segmentation_ZYX > 0)
         if tumour is not None and len(tumour):
@@ -48,9 +48,9 @@ class Study:
         return int(z), int(y), int(x)
 
     def grey(self, volume_CZYX: np.ndarray) -> np.ndarray:
-        """(C, Z, Y, X) of this subject -> grey levels in [0, 1] by the input's window, background black.
+        """Intensities (C, Z, Y, X) of this subject -> grey levels in [0, 1] by the input's window.
 
-        Background is blacked out because a z-scored volume has the brain's mean there.
+        Background is set to 0: in a z-scored volume it would have the grey of the brain's mean.
         """
         low, high = (self.windows[:, end].reshape(-1, 1, 1, 1) for end in (0, 1))
         grey = ((volume_CZYX - low) / np.maximum(high - low, 1e-6)).clip(0, 1)

@@ -13,14 +13,14 @@ def views_of(volume_BCZYX: Tensor, which: Views) -> list[Tensor]:
     return [volume_BCZYX, volume_BCZYX.flip(-1)] if which == "flip" else [volume_BCZYX]
 
 
-def averaged(logits: Sequence[Tensor]) -> Tensor:
+def average_views(logits: Sequence[Tensor]) -> Tensor:
     """Logits (B, classes) of every view -> (B, classes) logarithms of the mean class probabilities, float32."""
     mean_BK = torch.stack([view.float().softmax(-1) for view in logits]).mean(0)
     return mean_BK.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 class FlipAveraged(nn.Module):
-    """(B, C, Z, Y, X) -> (B, classes) logarithms of the class probabilities, averaged over both views."""
+    """(B, C, Z, Y, X) -> (B, classes) logarithms of the class probabilities, average_views over both views."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -28,4 +28,4 @@ class FlipAveraged(nn.Module):
         self.training = model.training  # so that what restores a model's mode restores the one inside
 
     def forward(self, volume_BCZYX: Tensor) -> Tensor:
-        return averaged([self.model(view) for view in views_of(volume_BCZYX, "flip")])
+        return average_views([self.model(view) for view in views_of(volume_BCZYX, "flip")])

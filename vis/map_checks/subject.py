@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from models import VolumeClassifier
-from util.inference.open_run import Session
+from util.inference.open_run import OpenRun
 from util.inference.study import Study
 from vis.map_checks.deletion_insertion import deletion_insertion_areas
 from vis.map_checks.random_weights import randomised_models, rank_correlation
@@ -84,7 +84,7 @@ class _MapsOfSubject:
 
 
 def score_subject(
-    session: Session,
+    session: OpenRun,
     study: Study,
     names: Sequence[str],
     options: MapOptions,
@@ -99,7 +99,7 @@ def score_subject(
     """
     model, volume_1CZYX = session.model, session.batch(study)
     assert isinstance(model, VolumeClassifier)
-    target = session.called(session.probability(volume_1CZYX))
+    target = session.predicted_class(session.probability(volume_1CZYX))
     counts = patch_counts(study, model.config.patch_size)
     subject = _MapsOfSubject(volume_1CZYX, names, dataclasses.replace(options, target=target), counts)
     maps = subject.maps(model)
@@ -142,7 +142,7 @@ def _maps_without_model(study: Study, patch_size: int, counts: VoxelCounts) -> d
 
 
 def _compare_random_weights(
-    session: Session, subject: _MapsOfSubject, variants: dict[str, Variant], scores: Scores
+    session: OpenRun, subject: _MapsOfSubject, variants: dict[str, Variant], scores: Scores
 ) -> list[dict[str, Any]]:
     """The similarity at every stage of randomisation. Adds the scores of fully random weights to `scores`."""
     assert isinstance(session.model, VolumeClassifier)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from util.evaluation.predictions import Prediction, read_predictions
-from util.hub.download import located
+from util.hub.download import local_path
 from util.hub.exported_folder import is_exported
 from util.inference.open_run import is_phantom
 from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folders
@@ -122,7 +122,7 @@ def format_number(value: float | None) -> str:
 
 def _config_of(folder: Path, kind: str) -> dict[str, Any]:
     config = read_config(folder)
-    if is_exported(located(folder)):
+    if is_exported(local_path(folder)):
         raise ValueError(
             f"{folder} is an exported model: its README.md says what it contains; a report needs the run folder"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from util.files.atomic import atomic_write
-from util.inference.ensemble import FoldEnsemble, Opinion
+from util.inference.ensemble import EnsemblePrediction, FoldEnsemble
 from util.patient.novelty import Novelty
 from util.patient.who_2021 import LIMITS, who_2021
 from util.runs import write_json
@@ -35,7 +35,7 @@ COLUMNS: tuple[str, ...] = (
 
 def run_facts(
     ensemble: FoldEnsemble,
-    opinion: Opinion,
+    prediction: EnsemblePrediction,
     novelty: Novelty | None,
     not_compared: str,
     maps: PatientMaps,
@@ -45,11 +45,11 @@ def run_facts(
     return {
         "label_type": ensemble.label_type,
         "predicts": names[1],
-        "decision": names[ensemble.called(opinion)],
+        "decision": names[ensemble.predicted_class(prediction)],
         "threshold": ensemble.threshold,
-        "probability": opinion.probability,
-        "sd_over_folds": opinion.sd,
-        "by_fold": {str(fold): value for fold, value in opinion.by_fold.items()},
+        "probability": prediction.probability,
+        "sd_over_folds": prediction.sd,
+        "by_fold": {str(fold): value for fold, value in prediction.by_fold.items()},
         "how": _prediction_method(ensemble),
         "decision_by_fold": {str(fold): asdict(decision) for fold, decision in ensemble.decisions.items()},
         "novelty": None if novelty is None else {**asdict(novelty), "unlike": novelty.unlike},

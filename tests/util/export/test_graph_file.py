@@ -85,9 +85,9 @@ def test_a_program_loads_without_this_project(run, tmp_path, volume):
 def test_a_graph_that_differs_is_not_written(run, tmp_path):
     trained = open_trained(run)
     with pytest.raises(RuntimeError, match="logits differ from the model's by"):
-        graph_file._compare(trained, lambda volume: trained.model(volume) + 2e-4)
+        graph_file._check_logits(trained, lambda volume: trained.model(volume) + 2e-4)
     with pytest.raises(RuntimeError, match="by nan"):
-        graph_file._compare(trained, lambda volume: trained.model(volume) * torch.nan)
+        graph_file._check_logits(trained, lambda volume: trained.model(volume) * torch.nan)
 
 
 def test_without_the_packages_the_command_says_what_to_install(run, tmp_path, monkeypatch):

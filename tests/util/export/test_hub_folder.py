@@ -97,7 +97,7 @@ def test_an_exported_run_is_read_as_the_run(hub_runs, exported, volume):
     assert form.decisions == run.decisions
     assert {decision.temperature for decision in run.decisions.values()} != {1.0}
     assert (form.label_type, form.contrasts, form.settings) == (run.label_type, run.contrasts, run.settings)
-    assert form.opinion(volume[:1]).by_fold == run.opinion(volume[:1]).by_fold
+    assert form.predict(volume[:1]).by_fold == run.predict(volume[:1]).by_fold
     assert form.warnings == run.warnings
 
 

@@ -46,7 +46,10 @@ def test_a_fine_tuned_run_says_its_scores_with_intervals(hub_runs, exported):
         assert found[name.replace("_", " ")] == shown, name
     assert found["1"][0] == str(results["per_fold"][1]["n"])
     assert found["majority class"][0] == str(results["n"])
-    assert f"95% interval by {results['statistics']['resamples']} bootstrap resamples of 11 patients" in card["Results"]
+    assert (
+        f"95% confidence interval by {results['statistics']['resamples']} bootstrap resamples of 11 patients"
+        in card["Results"]
+    )
     data, training = rows(card["Data"]), rows(card["Training"])
     assert (data["subjects"], data["simulated"], data["subjects of unknown label, left out"]) == (["11"], ["no"], ["1"])
     assert data["preparation"] == ["unknown"]  # the folder was made by hand
@@ -64,9 +67,9 @@ def test_a_pre_training_says_its_loss(hub_runs, exported):
     card = parts((exported / "pretrain" / "README.md").read_text())
     last = json.loads((hub_runs / "pretrain" / "metrics.jsonl").read_text().splitlines()[-1])
     found = rows(card["Results"])
-    assert found["loss in that epoch, on training data"] == [f"{last['train_loss']:.3f}"]
-    assert found["the same, each patch predicted by its mean"] == [f"{last['baseline_loss']:.3f}"]
-    assert rows(card["Training"])["part of the patches removed"] == ["0.75"]
+    assert found["training loss in that epoch"] == [f"{last['train_loss']:.3f}"]
+    assert found["loss if each patch is predicted by its mean"] == [f"{last['baseline_loss']:.3f}"]
+    assert rows(card["Training"])["mask ratio"] == ["0.75"]
     assert "Masked autoencoder of multi-contrast brain MRI" in card[""]
     assert "predict.py" not in card["How to load it"]
 
@@ -84,12 +87,10 @@ def test_what_is_not_recorded_is_called_unknown(exported):
         "label", "classes 0 and 1",
     }  # fmt: skip
     found = rows(card["Training"])
-    assert found.pop("started from")[0].startswith(
-        "pre-trained weights that are not part of this folder and do not say"
-    )
+    assert found.pop("started from") == ["pre-trained weights of unknown origin; not part of this folder"]
     assert set(map(tuple, found.values())) == {("unknown",)}
     assert "Unknown: no results.json lay beside the weights." in card["Results"]
-    assert "How good it is, is unknown." in card["Limits"]
+    assert "Its performance is unknown." in card["Limits"]
     assert "after epoch unknown" in card["Model"]
     assert "Trained on simulated phantoms" not in card[""]
 

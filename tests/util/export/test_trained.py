@@ -52,5 +52,5 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a run folder"):
         main(["export", str(tmp_path / "gone"), str(tmp_path / "m.pt2")])
     torch.save(create_model(NAME, **SMALL).state_dict(), tmp_path / "m.pth")
-    with pytest.raises(ValueError, match="does not say which model it is of"):
+    with pytest.raises(ValueError, match="does not record its model"):
         main(["export", str(tmp_path / "m.pth"), str(tmp_path / "m.pt2")])

@@ -17,7 +17,7 @@ from util.checkpoint.__main__ import main
 from util.checkpoint.loading import load_pretrained, read_checkpoint
 from util.export.trained import open_trained
 from util.hub import download as hub
-from util.hub.download import is_hub_name, located, pinned
+from util.hub.download import is_hub_name, local_path, pinned
 from util.hub.exported_folder import files_of
 from util.inference.ensemble import open_ensemble
 
@@ -49,7 +49,7 @@ def push(folder, name=NAME, *options):
 
 def test_what_is_pushed_comes_back_byte_for_byte(server, forms):
     push(forms / "idh")
-    folder = located(SOURCE, folds=True)
+    folder = local_path(SOURCE, folds=True)
     assert folder.is_relative_to(constants.HF_HUB_CACHE)
     names = [path.relative_to(forms / "idh").as_posix() for path in files_of(forms / "idh")]
     assert sorted(server.repositories[NAME].commits[folder.name]) == sorted(names)
@@ -71,7 +71,7 @@ def test_our_programs_load_it_from_the_hub(server, forms, hub_runs):
     push(forms / "pretrain", "user/mae")
     volume = torch.randn(1, 4, 16, 16, 16)
     run, online = (open_ensemble(folder, CPU) for folder in (hub_runs / "idh", Path(SOURCE)))
-    assert run.opinion(volume).by_fold == online.opinion(volume).by_fold
+    assert run.predict(volume).by_fold == online.predict(volume).by_fold
     model = models.create_model("vim_3d_tiny_patch8", img_size=16, embed_dim=12, depth=2, d_state=2)
     assert load_pretrained(model, Path("hf-hub:user/mae")).missing == ["head.weight", "head.bias"]
     kept = read_checkpoint(hub_runs / "pretrain" / "checkpoint-1.pth")["model"]
@@ -80,9 +80,9 @@ def test_our_programs_load_it_from_the_hub(server, forms, hub_runs):
 
 def test_only_what_is_asked_for_is_downloaded(server, forms):
     push(forms / "idh")
-    folder = located(SOURCE)
+    folder = local_path(SOURCE)
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors", "results.json"}
-    assert sorted(path.name for path in located(SOURCE, folds=True).glob("fold_*")) == ["fold_0", "fold_1"]
+    assert sorted(path.name for path in local_path(SOURCE, folds=True).glob("fold_*")) == ["fold_0", "fold_1"]
 
 
 def test_revisions_are_kept_apart_and_runs_record_the_commit(server, forms):
@@ -91,21 +91,21 @@ def test_revisions_are_kept_apart_and_runs_record_the_commit(server, forms):
     first = repository.sha("main")
     repository.tags["v1.0"] = first
     push(forms / "pretrain")
-    assert (located(f"{SOURCE}@v1.0").name, located(f"{SOURCE}@{first}").name) == (first, first)
-    assert "fold" in json.loads((located(f"{SOURCE}@v1.0") / "config.json").read_text())["mamba_mae_3d"]
+    assert (local_path(f"{SOURCE}@v1.0").name, local_path(f"{SOURCE}@{first}").name) == (first, first)
+    assert "fold" in json.loads((local_path(f"{SOURCE}@v1.0") / "config.json").read_text())["mamba_mae_3d"]
     second = repository.sha("main")
     assert pinned(SOURCE) == f"{SOURCE}@{second}" != f"{SOURCE}@{first}"
     with pytest.raises(
         ValueError, match=r"user/idh on the hub has no revision v9: name one that its page lists, or none"
     ):
-        located(f"{SOURCE}@v9")
+        local_path(f"{SOURCE}@v9")
 
 
 def test_a_snapshot_stays_the_same_for_one_process(server, forms):
     push(forms / "idh")
-    before = located(SOURCE)
+    before = local_path(SOURCE)
     push(forms / "pretrain")
-    assert located(SOURCE) == before
+    assert local_path(SOURCE) == before
 
 
 def test_a_second_push_replaces_all_and_leaves_other_files(server, forms):
@@ -137,11 +137,11 @@ def test_strangers_in_the_folder_stay_at_home(server, forms, tmp_path):
 def test_private_means_private(server, forms, tmp_path):
     push(forms / "pretrain", "user/secret", "--private")
     assert server.repositories["user/secret"].private
-    assert located("hf-hub:user/secret").is_dir()
+    assert local_path("hf-hub:user/secret").is_dir()
     with reached(server.url, tmp_path / "stranger", token=None):
         message = r"the hub has no model user/secret that you may read: .* log in with `hf auth login`, or set HF_TOKEN"
         with pytest.raises(ValueError, match=message):
-            located("hf-hub:user/secret")
+            local_path("hf-hub:user/secret")
     push(forms / "pretrain", "user/open")
     with pytest.raises(
         ValueError, match="user/open exists and is public: make it private on its page, or choose another"
@@ -161,7 +161,7 @@ SPOILS = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"spoilt/model\.safetensors is missing"),
     "a damaged fold": (lambda folder: (folder / "fold_1" / "model.safetensors").write_bytes(b"?"),
                        r"fold_1/model\.safetensors is damaged"),
-    "a run": (lambda folder: (folder / "config.json").write_text("{}"), r"config\.json describes no model"),
+    "a run": (lambda folder: (folder / "config.json").write_text("{}"), r"config\.json describes no exported model"),
 }  # fmt: skip
 
 
@@ -183,24 +183,24 @@ def test_who_is_not_logged_in_is_told_how(server, forms, tmp_path):
         push(forms / "idh")
     with pytest.raises(ValueError, match=r"refuses other/idh \(403 .*may not create.*\): log in"):
         push(forms / "idh", "other/idh")
-    with pytest.raises(ValueError, match="idh is no name of a model on the hub: give user/name"):
+    with pytest.raises(ValueError, match="idh is not the name of a model on the hub: give user/name"):
         push(forms / "idh", "idh")
 
 
 def test_no_hub_and_a_hub_in_trouble(server, forms, tmp_path, monkeypatch):
     push(forms / "pretrain")
-    known = located(SOURCE)
+    known = local_path(SOURCE)
     hub._snapshot.cache_clear()
     server.failing = 503
     with pytest.raises(ValueError, match=r"the hub refuses user/new \(503 .*try again later|the hub cannot be reached"):
-        located("hf-hub:user/new")
+        local_path("hf-hub:user/new")
     monkeypatch.setattr(huggingface_hub.utils._http, "time", type("NoWait", (), {"sleep": lambda *_: None}))
     with pytest.raises(ValueError, match=r"the hub refuses user/idh \(503"):
         push(forms / "pretrain")
     with reached("http://127.0.0.1:9", tmp_path / "home"):
-        assert located(SOURCE) == known  # from the cache
+        assert local_path(SOURCE) == known  # from the cache
         with pytest.raises(ValueError, match=r"the hub cannot be reached, and user/new is not in the cache"):
-            located("hf-hub:user/new")
+            local_path("hf-hub:user/new")
         with pytest.raises(ValueError, match=r"the hub cannot be reached"):
             push(forms / "pretrain")
 
@@ -223,11 +223,11 @@ def test_a_foreign_or_damaged_model_on_the_hub_is_refused(server, forms):
 def test_names_of_the_hub_and_paths_are_told_apart(tmp_path):
     assert is_hub_name(Path("hf-hub:user/name@v1.0"))
     assert not is_hub_name(tmp_path)
-    assert located(tmp_path) == tmp_path
+    assert local_path(tmp_path) == tmp_path
     assert pinned("runs/../a.pth") == str(Path.cwd() / "a.pth")
 
 
 @pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:name", "hf-hub:a/b/c", "hf-hub:a/b@", "hf-hub:a/b c"])
 def test_what_is_no_name_is_refused(name):
-    with pytest.raises(ValueError, match=r"is no name of a model on the hub: write hf-hub:user/name"):
-        located(name)
+    with pytest.raises(ValueError, match=r"is not the name of a model on the hub: write hf-hub:user/name"):
+        local_path(name)

@@ -10,7 +10,7 @@ from models import create_model
 from util import cli
 from util.checkpoint.__main__ import main
 from util.checkpoint.loading import load_pretrained, load_weights, read_checkpoint
-from util.hub.exported_folder import FILES, OF_A_FOLD, OURS, is_exported, read_form
+from util.hub.exported_folder import FILES, FOLD_FILES, OURS, is_exported, read_exported_config
 from util.inference.ensemble import open_ensemble
 from util.protocol import decision as calibration
 
@@ -56,7 +56,7 @@ FAULTS = {
     "no JSON": (write("config.json", '{"mamba_mae_3d": '), r"config\.json is damaged .*download it again"),
     "a list": (
         write("config.json", '["mamba_mae_3d"]'),
-        r"config\.json describes no model that was exported: export",
+        r"config\.json describes no exported model: export",
     ),
     "another program's": (
         write("config.json", FOREIGN),
@@ -98,12 +98,12 @@ def test_the_wrong_architecture_is_refused(folder):
 
 
 def test_a_folder_of_another_kind_is_refused(hub_runs, tmp_path):
-    with pytest.raises(ValueError, match=r"pretrain is a run folder: name a file in it, such as .*checkpoint-1\.pth"):
+    with pytest.raises(ValueError, match=r"pretrain is a run folder: give a file in it, such as .*checkpoint-1\.pth"):
         read_checkpoint(hub_runs / "pretrain")
     with pytest.raises(ValueError, match=r"config\.json is missing, so .* is no exported model"):
         read_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="gone is not a folder: name one that was exported"):
-        read_form(tmp_path / "gone")
+        read_exported_config(tmp_path / "gone")
     assert not is_exported(hub_runs / "pretrain")
 
 
@@ -116,5 +116,5 @@ def test_the_weights_say_what_they_are_without_their_folder(folder, tmp_path):
 
 
 def test_names_agree_with_those_who_write_them():
-    assert calibration.DECISION in OF_A_FOLD
-    assert {f"fold_*/{name}" for name in OF_A_FOLD} < set(FILES)
+    assert calibration.DECISION in FOLD_FILES
+    assert {f"fold_*/{name}" for name in FOLD_FILES} < set(FILES)

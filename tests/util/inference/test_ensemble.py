@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.vis_cases import SIZE, save_weights, tiny_classifier, write_finetune_run, write_prepared
 from util.data.prepare.study import Prepared, Settings
-from util.inference.ensemble import Opinion, check_together, open_ensemble
+from util.inference.ensemble import EnsemblePrediction, check_label_types, open_ensemble
 from util.inference.probabilities import probabilities
 from util.protocol.decision import Decision
 
@@ -29,20 +29,20 @@ def edit(run, **changed):
 
 def test_the_opinion_is_that_of_every_fold(run, volume):
     ensemble, scan = open_ensemble(run, CPU), torch.randn(1, 4, *SIZE)
-    found = ensemble.opinion(scan)
+    found = ensemble.predict(scan)
     for fold, model in ensemble.models.items():
         assert found.by_fold[fold] == pytest.approx(probabilities(model, scan)[0, 1].item())
         torch.testing.assert_close(torch.from_numpy(found.features[fold]), model.forward_features(scan)[0].mean(0))
     assert found.by_fold[0] < found.by_fold[1]
     assert found.probability == pytest.approx(sum(found.by_fold.values()) / 2)
-    assert Opinion({0: 0.2}, {}).sd == 0
+    assert EnsemblePrediction({0: 0.2}, {}).sd == 0
 
 
 def test_a_temperature_cools_or_heats_its_fold(run):
     scan = torch.randn(1, 4, *SIZE)
-    plain = open_ensemble(run, CPU).opinion(scan).by_fold
+    plain = open_ensemble(run, CPU).predict(scan).by_fold
     Decision(4.0).save(run / "fold_1")
-    scaled = open_ensemble(run, CPU).opinion(scan).by_fold
+    scaled = open_ensemble(run, CPU).predict(scan).by_fold
     logit = np.log(plain[1] / (1 - plain[1])) / 4
     assert scaled[0] == plain[0]
     assert scaled[1] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
@@ -56,7 +56,7 @@ def test_mirror_images_and_thresholds_are_those_of_the_run(run):
     Decision(threshold=0.2, tta="flip").save(run / "fold_0")
     Decision(threshold=0.4, tta="flip").save(run / "fold_1")
     ensemble = open_ensemble(run, CPU)
-    found = ensemble.opinion(scan)
+    found = ensemble.predict(scan)
     for fold, model in ensemble.models.items():
         both = (probabilities(model, scan) + probabilities(model, scan.flip(-1)))[0, 1].item() / 2
         assert found.by_fold[fold] == pytest.approx(both, rel=1e-5)
@@ -89,7 +89,7 @@ def test_folds_that_are_not_there_are_said(run):
 
 def test_two_runs_of_one_label_type(run):
     with pytest.raises(ValueError, match="both predict IDH"):
-        check_together([open_ensemble(run, CPU)] * 2)
+        check_label_types([open_ensemble(run, CPU)] * 2)
 
 
 def test_settings_come_from_the_run_else_the_manifest_else_defaults_with_a_warning(run):

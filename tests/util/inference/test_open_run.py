@@ -121,7 +121,7 @@ def test_a_fold_is_shown_with_the_weights_views_and_threshold_that_it_is_tested_
     assert chosen.probability(scan) == pytest.approx(expected, rel=1e-4)
     for threshold, called in ((expected - 0.01, 1), (expected + 0.01, 0)):
         decided = dataclasses.replace(chosen, decision=Decision(3.0, threshold, "best_val", "flip"))
-        assert decided.called(decided.probability(scan)) == called
+        assert decided.predicted_class(decided.probability(scan)) == called
     named = open_run(run, "finetune", fold=0, checkpoint=run / "fold_0" / "checkpoint-4.pth", device="cpu")
     assert named.decision == Decision()
     (run / "fold_0" / "best.pth").unlink()

@@ -21,7 +21,7 @@ def ensemble(tmp_path):
 
 def features(ensemble, fold, subject, hidden=()):
     volumes = PreparedVolumes(ensemble.data_root, subjects=[subject], transform=without(hidden))
-    return ensemble.opinion(volumes[0][0].unsqueeze(0)).features[fold]
+    return ensemble.predict(volumes[0][0].unsqueeze(0)).features[fold]
 
 
 @pytest.mark.parametrize(("missing", "channels"), [((), ()), (("t1", "t1ce"), (0, 2))])

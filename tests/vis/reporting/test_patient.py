@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tests.helpers.vis_cases import write_finetune_run, write_prepared
-from util.inference.ensemble import Opinion, open_ensemble
+from util.inference.ensemble import EnsemblePrediction, open_ensemble
 from util.patient.novelty import Novelty
 from util.patient.who_2021 import ASTROCYTOMA, GLIOBLASTOMA
 from util.protocol.decision import Decision
@@ -31,7 +31,11 @@ def ensemble(tmp_path_factory):
 def facts(ensemble, *, probability=0.8, codeleted=None, novelty=None, name="P", **changed):
     runs = [
         run_facts(
-            ensemble, Opinion({0: probability, 1: probability}, {}), novelty, "" if novelty else "why", PatientMaps()
+            ensemble,
+            EnsemblePrediction({0: probability, 1: probability}, {}),
+            novelty,
+            "" if novelty else "why",
+            PatientMaps(),
         )
     ]
     if codeleted is not None:
