@@ -14,7 +14,8 @@ from benchmarks.measuring.commandline import begin, parse
 from benchmarks.measuring.machine_limits import add_ceilings, exp_rate
 from benchmarks.measuring.peers import mambapy_problem, pscan_scan
 from benchmarks.measuring.timing import measure
-from ops import available_backends, selective_scan_fn
+from ops import available_backends, dispatch
+from ops.arguments import ScanInputs
 from util import cli
 from util.process.allocator import keep_memory
 
@@ -52,12 +53,12 @@ def scan_arguments(length: int, channels: int, dtype: torch.dtype) -> dict[str, 
 
 def backends() -> dict[str, Scan]:
     """What can run here, by name."""
-    found: dict[str, Scan] = {
-        name: lambda *args, backend=name, **kwargs: selective_scan_fn(*args, **kwargs, backend=backend)
+    ours: dict[str, Scan] = {
+        name: lambda backend=name, **arguments: dispatch.scan(ScanInputs(**arguments), backend)[0]
         for name in available_backends()
         if name != "cuda"
     }
-    return found if mambapy_problem() else {**found, "mambapy pscan": pscan_scan}
+    return ours if mambapy_problem() else {**ours, "mambapy pscan": pscan_scan}
 
 
 def value_error(scan: Scan, dtype: torch.dtype, length: int = CHECKED[0], channels: int = CHECKED[1]) -> float:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.blocks.mixers import BiMamba
-from ops import causal_conv1d_fn, selective_scan_fn
+from ops import dispatch
 
 
 class FrozenScan(NamedTuple):
@@ -35,25 +35,10 @@ def frozen_scan(mixer: BiMamba, tokens_BLE: Tensor) -> FrozenScan:
     for suffix, reverse in zip(suffixes, (False, True)):
         with torch.no_grad():
             weights = mixer.direction(suffix)
-            u_BIL = causal_conv1d_fn(
-                x_BIL, weights.conv_weight, weights.conv_bias, activation="silu", reverse=reverse, backend=mixer.backend
-            )
-            dt_BLR, B_BLN, C_BLN = weights.parts(F.linear(u_BIL.transpose(1, 2), weights.x_proj))
-            delta_BIL = F.linear(dt_BLR, weights.dt_proj).transpose(1, 2)
+            u_BIL = dispatch.conv(weights.conv_inputs(x_BIL, reverse), mixer.backend)
+            constants = weights.scan_inputs(u_BIL, z_BIL, reverse)
         u_BIL = u_BIL.detach().requires_grad_()
-        y_BIL = selective_scan_fn(
-            u_BIL,
-            delta_BIL,
-            weights.A,
-            B_BLN.transpose(1, 2),
-            C_BLN.transpose(1, 2),
-            weights.D,
-            z=z_BIL,
-            delta_bias=weights.dt_bias,
-            delta_softplus=True,
-            reverse=reverse,
-            backend=mixer.backend,
-        )
+        y_BIL, _ = dispatch.scan(constants._replace(u=u_BIL), mixer.backend)
         values.append(u_BIL)
         outputs.append(F.linear(y_BIL.transpose(1, 2) / len(suffixes), mixer.out_proj.weight.detach()))
     return FrozenScan(values, outputs)

@@ -1,17 +1,16 @@
 """The scans of Mamba and Mamba2 and causal convolution on any device, with the signatures of mamba_ssm and
-causal_conv1d, and what a bidirectional mixer makes of them."""
+causal_conv1d; and the mixers, norms, patch errors and resampling that the models build from them."""
 
+from ops.backends import Backend, available_backends, portable_operators
 from ops.dispatch import (
-    Backend,
     add_norm_fn,
-    available_backends,
     bimamba_block_fn,
     bimamba_fn,
     causal_conv1d_fn,
     gather_patches_fn,
     linear_patch_error_fn,
+    mamba_fn,
     patch_error_fn,
-    portable_operators,
     resample_affine_fn,
     selective_scan_fn,
     ssd_scan_fn,
@@ -29,6 +28,7 @@ __all__ = [
     "causal_conv1d_fn",
     "gather_patches_fn",
     "linear_patch_error_fn",
+    "mamba_fn",
     "patch_error_fn",
     "patch_moments",
     "portable_operators",

@@ -1,40 +1,27 @@
-"""The scans in operators that every exporter knows, without a loop over positions: for other runtimes such as ONNX's.
+"""The scans in operators that every exporter supports, without a loop over positions: for runtimes such as ONNX's.
 
-A recurrence h_t = a_t h_{t-1} + b_t over L positions is one over L / 2 pairs, whose decay is a product of two, so that
-log2(L) halvings solve it (Blelloch 1990) with twice the arithmetic of a loop. Decays are exponentials of sums of
-negative numbers: nothing overflows, what underflows has been forgotten, and products of thousands of rounded decays,
-which would drift, are not formed. The state of all positions stands in memory,
-(B, L, I, N): 50 MB per sample at 1,000 tokens of the small model, 400 MB at 8,000.
-Convolution, norm and patches are the plain ones of the other files. The specification is ops/reference/scan.py.
+A recurrence h_t = a_t h_{t-1} + b_t over L positions is one over L / 2 pairs whose decay is a product of two. After
+log2(L) such halvings it is solved (Blelloch 1990), with twice the arithmetic of a loop. Decays are exponentials of sums
+of negative numbers, so nothing overflows, and only a forgotten state underflows. Products of thousands of rounded
+decays would drift; they are never formed. The states of all positions stand in memory, (B, L, I, N): 50 MB per sample
+at 1,000 tokens of the small model, 400 MB at 8,000.
+Convolution, norm and patches of an exported model are those of ops/reference. The specification is
+ops/reference/scan.py. Shape suffixes: B batch, L positions, I inner channels, N states, c chunks.
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.arguments import scan_groups
+from ops.arguments import ScanInputs, SSDInputs
 from ops.chunked.ssd import scan_chunks
-from ops.reference.scan import compute_dtype, without_autocast
+from ops.precision import compute_dtype, without_autocast
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-    *,
-    reverse: bool = False,
-) -> Any:
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """The scan of `ops.selective_scan_fn` by halving."""
-    dtype, groups = compute_dtype(u), scan_groups(B, C)
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse = inputs
+    dtype, groups = compute_dtype(u), inputs.groups()
     with without_autocast(u):
         u_BLI, delta_BLI = (x.to(dtype).transpose(1, 2) for x in (u, delta))
         if delta_bias is not None:
@@ -48,53 +35,44 @@ def selective_scan(
             y_BLI = y_BLI + D.to(dtype) * u_BLI
         y_BIL = y_BLI.transpose(1, 2)
         out = (y_BIL if z is None else y_BIL * F.silu(z.to(dtype))).to(u.dtype)
-        return (out, h_BLIN[:, 0 if reverse else -1].detach()) if return_last_state else out
+        return out, h_BLIN[:, 0 if reverse else -1]
 
 
-def ssd_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = False,
-    *,
-    reverse: bool = False,
-) -> Tensor:
+def ssd_scan(inputs: SSDInputs) -> Tensor:
     """The scan of `ops.ssd_scan_fn`: chunks by matrix products, the state from chunk to chunk by halving."""
-    dtype = compute_dtype(x)
+    x = inputs.x
     with without_autocast(x):
-        tensors = [None if t is None else t.to(dtype) for t in (x, dt, A, B, C, D, dt_bias)]
-        return scan_chunks(tensors, None, dt_softplus, reverse, _states_before)[0].to(x.dtype)
+        return scan_chunks(inputs.to(compute_dtype(x)), None, _pass_states)[0].to(x.dtype)
 
 
 def recurrence(rate: Tensor, b: Tensor, reverse: bool = False) -> Tensor:
-    """h_t = exp(rate_t) h_{t-1} + b_t from h = 0, or from the last position to the first: (B, L, ...) twice ->
-    (B, L, ...); rate at most 0."""
-    return _halved(rate.flip(1), b.flip(1)).flip(1) if reverse else _halved(rate, b)
+    """h_t = exp(rate_t) h_{t-1} + b_t from h = 0: (B, L, ...) twice -> (B, L, ...). rate is at most 0.
+
+    reverse: from the last position to the first.
+    """
+    return _halve(rate.flip(1), b.flip(1)).flip(1) if reverse else _halve(rate, b)
 
 
-def _halved(rate: Tensor, b: Tensor) -> Tensor:
+def _halve(rate: Tensor, b: Tensor) -> Tensor:
+    """`recurrence` from the first position, by the recurrence of pairs of positions."""
     length = b.shape[1]
     if length < 2:
         return b
     (rate_even, rate_odd), (b_even, b_odd) = ((x[:, 0::2], x[:, 1::2]) for x in (rate, b))
-    pairs, more = length // 2, length % 2
-    h_odd = _halved(rate_odd + rate_even[:, :pairs], b_odd + rate_odd.exp() * b_even[:, :pairs])
-    h_even = torch.cat([b_even[:, :1], b_even[:, 1:] + rate_even[:, 1:].exp() * h_odd[:, : pairs - 1 + more]], dim=1)
-    together = torch.stack([h_even[:, :pairs], h_odd], dim=2).flatten(1, 2)
-    return torch.cat([together, h_even[:, pairs:]], dim=1) if more else together
+    pairs, rest = length // 2, length % 2
+    h_odd = _halve(rate_odd + rate_even[:, :pairs], b_odd + rate_odd.exp() * b_even[:, :pairs])
+    h_even = torch.cat([b_even[:, :1], b_even[:, 1:] + rate_even[:, 1:].exp() * h_odd[:, : pairs - 1 + rest]], dim=1)
+    interleaved = torch.stack([h_even[:, :pairs], h_odd], dim=2).flatten(1, 2)
+    return torch.cat([interleaved, h_even[:, pairs:]], dim=1) if rest else interleaved
 
 
-def _states_before(rates: Tensor, contributions: Tensor, state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The state before each chunk, (B, c, ...), from zeros, and the last one."""
+def _pass_states(rates: Tensor, contributions: Tensor, state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state before each chunk, (B, c, ...), from a state of zeros, and the state after the last chunk."""
     states = recurrence(rates, contributions, reverse)
-    nothing = torch.zeros_like(states[:, :1])
+    zeros = torch.zeros_like(states[:, :1])
     if reverse:
-        return torch.cat([states[:, 1:], nothing], dim=1), states[:, 0]
-    return torch.cat([nothing, states[:, :-1]], dim=1), states[:, -1]
+        return torch.cat([states[:, 1:], zeros], dim=1), states[:, 0]
+    return torch.cat([zeros, states[:, :-1]], dim=1), states[:, -1]
 
 
 def _per_position(matrix: Tensor, groups: int, dim: int) -> Tensor:

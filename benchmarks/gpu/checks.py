@@ -12,14 +12,16 @@ from benchmarks.gpu.log import Log
 from models import create_model
 from ops import (
     Direction,
+    add_norm_fn,
     bimamba_block_fn,
     bimamba_fn,
     causal_conv1d_fn,
+    dispatch,
     gather_patches_fn,
     patch_error_fn,
     selective_scan_fn,
 )
-from ops.dispatch import add_norm_fn
+from ops.arguments import ScanInputs
 from ops.reference import add_norm, patches
 
 CUDA = torch.device("cuda")
@@ -231,9 +233,10 @@ def check_large_batch(log: Log, precision: str) -> None:
     tensors = scan_tensors(6, 64_000, INNER, STATES, DTYPES[precision])
     with torch.no_grad():
         alone = {n: x[5:6] if n in ("u", "delta", "B", "C", "z") else x for n, x in tensors.items()}
-        out = selective_scan_fn(**tensors, delta_softplus=True, backend="triton")[5:6]
-        expected = selective_scan_fn(**alone, delta_softplus=True, backend="triton")
-    compare(log, "scan of six samples of 64,000, the last one", {"out": out}, {"out": expected}, TOLERANCES[precision])
+        out, _ = dispatch.scan(ScanInputs(**tensors, delta_softplus=True), "triton")
+        expected, _ = dispatch.scan(ScanInputs(**alone, delta_softplus=True), "triton")
+    title = "scan of six samples of 64,000, the last one"
+    compare(log, title, {"out": out[5:6]}, {"out": expected}, TOLERANCES[precision])
 
 
 def check_model(log: Log, precision: str) -> None:

@@ -13,8 +13,8 @@ from benchmarks.gpu.checks import CUDA, INNER, STATES, block_tensors, both, norm
 from benchmarks.gpu.log import Log
 from benchmarks.gpu.timing import kernels, listing, milliseconds
 from benchmarks.measuring.step_floor import Linear, Work
-from ops import bimamba_block_fn, bimamba_fn, selective_scan_fn
-from ops.dispatch import add_norm_fn
+from ops import add_norm_fn, bimamba_block_fn, bimamba_fn, dispatch
+from ops.arguments import ScanInputs
 
 BACKWARD_PER_EXP = 0.74 / 0.42  # of a scan: 14 float instructions an element against one exponential
 HALF = torch.bfloat16
@@ -81,7 +81,7 @@ def ratio(log: Log, name: str, took: float, floor: float) -> None:
 
 def scan_call(length: int, batch: int, dtype: torch.dtype = HALF, inner: int = INNER) -> tuple[Any, Tensor, Tensor]:
     """A scan of both directions in the layouts of a mixer, its gate, and memory for its result."""
-    from ops.triton.scan import Scan
+    from ops.triton.scan import ScanArguments
 
     t = scan_tensors(batch, length, inner, STATES, dtype)
     pair: dict[str, Tensor] = {
@@ -90,7 +90,7 @@ def scan_call(length: int, batch: int, dtype: torch.dtype = HALF, inner: int = I
     u, delta = (torch.stack([t[name].detach().transpose(1, 2)] * 2) for name in ("u", "delta"))
     B, C = (torch.stack([t[name].detach().transpose(2, 3).float()] * 2) for name in ("B", "C"))
     z = t["z"].detach().transpose(1, 2)
-    call = Scan(u, delta, pair["A"], B, C, pair["D"], z, pair["delta_bias"], True, False, 0.5)
+    call = ScanArguments(u, delta, pair["A"], B, C, pair["D"], z, pair["delta_bias"], True, False, 0.5)
     return call, z, torch.empty(batch, length, inner, dtype=dtype, device=CUDA)
 
 
@@ -172,7 +172,7 @@ def chunked_times(log: Log, length: int = 1000) -> None:
     for backend in ("triton", "chunked"):
 
         def forward(backend: Any = backend) -> Tensor:
-            return selective_scan_fn(**tensors, delta_softplus=True, backend=backend)
+            return dispatch.scan(ScanInputs(**tensors, delta_softplus=True), backend)[0]
 
         def both_ways(forward: Callable[[], Tensor] = forward) -> None:
             forward().sum().backward()

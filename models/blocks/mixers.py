@@ -2,7 +2,6 @@
 
 import math
 from contextlib import nullcontext
-from functools import partial
 from typing import cast
 
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.config import Directions
-from ops import Backend, Direction, bimamba_fn, causal_conv1d_fn, selective_scan_fn
-from ops.reference.bimamba import one_direction
+from ops import Backend, Direction, bimamba_fn, mamba_fn
 
 
 class BiMamba(nn.Module):
@@ -58,8 +56,7 @@ class BiMamba(nn.Module):
         xz_BLx, (forward, *backward) = self.in_proj(tokens_BLE), (self.direction(suffix) for suffix in self.suffixes)
         if backward:
             return bimamba_fn(xz_BLx, forward, backward[0], self.out_proj.weight, backend=self.backend)
-        scan, conv = (partial(op, backend=self.backend) for op in (selective_scan_fn, causal_conv1d_fn))
-        return self.out_proj(one_direction(scan, conv, xz_BLx, forward, reverse=False).transpose(1, 2))
+        return mamba_fn(xz_BLx, forward, self.out_proj.weight, backend=self.backend)
 
     def weights(self) -> tuple[Tensor, Direction, Direction, Tensor]:
         """Of both directions, as `ops.bimamba_block_fn` takes them."""

@@ -1,7 +1,8 @@
 """Causal depthwise convolution with optional SiLU as a sum of shifted multiplications on channel-last memory.
 
-y_t = bias + sum_s weight[:, W-1-s] x_{t-s}, s = 0..W-1. The reverse direction reads x_{t+s} instead: no flipped copies.
-PyTorch's own depthwise convolution wants channels first and is several times slower. Glossary: B batch, L, I channels.
+y_t = bias + sum_s weight[:, W-1-s] x_{t-s}, s = 0..W-1. The reverse direction reads x_{t+s} instead, without flipped
+copies. PyTorch's own depthwise convolution needs channels first and is several times slower.
+Shape suffixes: B batch, L positions, I channels.
 """
 
 from typing import Any
@@ -10,23 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.operators import ANY_DEVICE, below_autocast, differentiate, empty_or_nothing, register
-from ops.reference.scan import compute_dtype
+from ops.arguments import ConvInputs
+from ops.operators import ANY_DEVICE, differentiate, empty_or_nothing, register
+from ops.precision import below_autocast, compute_dtype
 
 
-def causal_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    initial_states: Tensor | None = None,
-    return_final_states: bool = False,
-    final_states_out: Tensor | None = None,
-    activation: str | None = None,
-    *,
-    reverse: bool = False,
-) -> Any:
+def causal_conv1d(inputs: ConvInputs) -> Tensor:
     """The convolution of `ops.causal_conv1d_fn`; differentiable once."""
+    x, weight, bias, seq_idx, initial_states, activation, reverse = inputs
     length, before = x.shape[2], weight.shape[1] - 1
     if initial_states is not None:
         states = initial_states.to(x.dtype)
@@ -34,13 +26,9 @@ def causal_conv1d(
     x_BLI = x.transpose(1, 2)
     out_BLI = torch.ops.mamba_mae.shifted_sum(x_BLI, weight, bias, seq_idx, activation is not None, reverse)
     out = out_BLI.transpose(1, 2)
-    if initial_states is not None:
-        out = out[..., :length] if reverse else out[..., before:]
-    if not return_final_states:
+    if initial_states is None:
         return out
-    ordered = x.flip(-1) if reverse else x
-    final = F.pad(ordered, (before, 0))[..., ordered.shape[-1] :]
-    return out, final if final_states_out is None else final_states_out.copy_(final)
+    return out[..., :length] if reverse else out[..., before:]
 
 
 def _forward(x_BLI: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, silu: bool,
@@ -62,10 +50,10 @@ def _backward(grad: Tensor, x_BLI: Tensor, weight: Tensor, bias: Tensor | None, 
     dx = x.new_zeros(x.shape)
     dweight = x.new_zeros(weight.shape)
     for shift, tap in _taps(weight.to(x.dtype)):
-        to, source = _shifted(x.shape[1], shift, reverse)
-        dy_to = _within(dy[:, to], seq_idx, to, source)
-        dx[:, source].addcmul_(dy_to, tap)
-        dweight[:, weight.shape[1] - 1 - shift] = (dy_to * x[:, source]).sum((0, 1))
+        target, source = _shifted(x.shape[1], shift, reverse)
+        dy_target = _within(dy[:, target], seq_idx, target, source)
+        dx[:, source].addcmul_(dy_target, tap)
+        dweight[:, weight.shape[1] - 1 - shift] = (dy_target * x[:, source]).sum((0, 1))
     dbias = grad.new_empty(0) if bias is None else dy.sum((0, 1)).to(bias.dtype)
     return dx.to(x_BLI.dtype), dweight.to(weight.dtype), dbias
 
@@ -85,8 +73,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors  # once: activation checkpointing hands them out only once
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors  # read once: activation checkpointing allows no second time
     dx, dweight, dbias = torch.ops.mamba_mae.shifted_sum_backward(grad, *tensors, ctx.silu, ctx.reverse)
     return dx, dweight, None if tensors[2] is None else dbias, None, None, None
 
@@ -97,27 +85,27 @@ def _sum(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None,
     if bias is not None:
         y += bias.to(x.dtype)
     for shift, tap in _taps(weight.to(x.dtype)):
-        to, source = _shifted(x.shape[1], shift, reverse)
-        y[:, to].addcmul_(_within(x[:, source], seq_idx, to, source), tap)
+        target, source = _shifted(x.shape[1], shift, reverse)
+        y[:, target].addcmul_(_within(x[:, source], seq_idx, target, source), tap)
     return y if seq_idx is None else y * (seq_idx >= 0)[..., None]
 
 
 def _taps(weight: Tensor) -> list[tuple[int, Tensor]]:
-    """(shift, weights of all channels (I,)): the last tap meets the position itself."""
+    """(shift, weights of all channels (I,)) of each tap. The last tap multiplies the position itself."""
     taps = weight.t().contiguous().unbind(0)
     return list(enumerate(reversed(taps)))
 
 
 def _shifted(length: int, shift: int, reverse: bool) -> tuple[slice, slice]:
-    """Positions that receive from `shift` steps before them, and the positions they receive from."""
+    """Target and source positions of a tap: each target reads `shift` steps back in the direction of the walk."""
     shift = min(shift, length)
     later, earlier = slice(shift, length), slice(0, length - shift)
     return (earlier, later) if reverse else (later, earlier)
 
 
-def _within(x: Tensor, seq_idx: Tensor | None, to: slice, source: slice) -> Tensor:
-    """x without what would cross from one packed sequence into another."""
-    return x if seq_idx is None else x * (seq_idx[:, to] == seq_idx[:, source])[..., None]
+def _within(x: Tensor, seq_idx: Tensor | None, target: slice, source: slice) -> Tensor:
+    """x, zero where source and target belong to different packed sequences."""
+    return x if seq_idx is None else x * (seq_idx[:, target] == seq_idx[:, source])[..., None]
 
 
 _INPUTS = "Tensor x, Tensor weight, Tensor? bias, Tensor? seq_idx, bool silu, bool reverse"
@@ -128,4 +116,4 @@ register(
     _backward_shapes,
     device=ANY_DEVICE,
 )
-differentiate("shifted_sum", _differentiate, _save)
+differentiate("shifted_sum", _gradients, _save)

@@ -1,62 +1,42 @@
 """Selective scan in plain PyTorch that is fast on any device and never holds the state of the whole sequence.
 
 Time is cut into chunks of at most MAX_STEPS positions. What does not depend on the previous state (the decays
-exp(delta A) and the inputs delta B u) is computed for a whole chunk at once; the recurrence that is left is one fused
-multiply-add per position. Only the state at each chunk's start is kept for the backward pass, which rebuilds a chunk's
-states and runs the adjoint recurrence g_t = C_t dy_t + decay_{t+1} g_{t+1} from its far end. Decays are exponentials of
-negative numbers, never quotients of products, so nothing overflows however large delta is.
+exp(delta A) and the inputs delta B u) is computed for a whole chunk at once. The recurrence that is left is one fused
+multiply-add per position. Only the state before each chunk is kept for the backward pass. The backward pass computes a
+chunk's states again and runs the adjoint recurrence g_t = C_t dy_t + decay_{t+1} g_{t+1} from its far end. Decays are
+exponentials of negative numbers, never quotients of products, so nothing overflows however large delta is.
 
 Working tensors are (T, B, G, N, J) as in ops/chunked/views.py, channels innermost. The specification is
 ops/reference/scan.py.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.arguments import scan_groups
+from ops.arguments import SCAN_TENSORS, ScanInputs
 from ops.chunked.views import StateMatrix, channel_last, from_per_channel, from_per_position, per_channel, per_position
-from ops.operators import (
-    ANY_DEVICE,
-    below_autocast,
-    differentiate,
-    empty_columns,
-    empty_or_nothing,
-    empty_rows,
-    register,
-)
-from ops.reference.scan import compute_dtype
+from ops.operators import ANY_DEVICE, differentiate, empty_columns, empty_or_nothing, empty_rows, register
+from ops.precision import below_autocast, compute_dtype
 
 MAX_STEPS = 64
 BLOCK_ELEMENTS = 1 << 20  # state elements worked on at once; up to four such buffers are alive: 16 MiB in float32
 LOG2_E = math.log2(math.e)  # exp2 is several times faster than exp among PyTorch's CPU kernels
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-    *,
-    reverse: bool = False,
-) -> Any:
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """The scan of `ops.selective_scan_fn` by chunks; differentiable once."""
-    tensors = (u, delta, A, B, C, D, z, delta_bias)
-    out, last, _ = torch.ops.mamba_mae.chunked_scan(*tensors, delta_softplus, reverse, False)
-    return (out, last.detach()) if return_last_state else out
+    out, last, _ = torch.ops.mamba_mae.chunked_scan(*inputs, False)
+    return out, last
 
 
-class _Inputs(NamedTuple):
+class _Views(NamedTuple):
+    """The arguments as views that broadcast against the state."""
+
     u: Tensor  # (L, B, G, 1, J), as delta and z
     delta: Tensor
     A: Tensor  # (1, 1, G, N, J)
@@ -69,9 +49,9 @@ class _Inputs(NamedTuple):
     dtype: torch.dtype  # of the state
 
     @classmethod
-    def of(cls, tensors: Sequence[Any], softplus: bool) -> "_Inputs":
-        u, delta, A, B, C, D, z, bias = tensors
-        groups, dtype = scan_groups(B, C), compute_dtype(u)
+    def of(cls, inputs: ScanInputs) -> "_Views":
+        u, delta, A, B, C, D, z, bias, softplus, _ = inputs
+        groups, dtype = inputs.groups(), compute_dtype(u)
         D, bias = (None if x is None else per_channel(x[:, None].to(dtype), groups) for x in (D, bias))
         return cls(
             u=per_position(u, groups),
@@ -86,8 +66,8 @@ class _Inputs(NamedTuple):
             dtype=dtype,
         )
 
-    def chunk(self, time: slice, batch: slice) -> "_Inputs":
-        """One chunk in the precision of the state; delta gets its bias, but not yet the softplus."""
+    def chunk(self, time: slice, batch: slice) -> "_Views":
+        """One chunk in the precision of the state, the bias added to delta, without softplus."""
         delta = self.delta[time, batch].to(self.dtype)
         return self._replace(
             u=self.u[time, batch].to(self.dtype),
@@ -103,22 +83,22 @@ class _Inputs(NamedTuple):
 
 
 def _steps(length: int, per_step: int) -> int:
-    """Positions of a chunk, where the state before each has `per_step` elements."""
+    """Positions of a chunk if a state has `per_step` elements."""
     return min(max(1, BLOCK_ELEMENTS // max(1, per_step)), MAX_STEPS, max(1, length))
 
 
 class _Walk:
-    """Order of the chunks and of the steps inside them, and the buffers that all chunks share."""
+    """The order of the chunks and of the steps inside them, and the buffers that all chunks share."""
 
-    def __init__(self, inputs: _Inputs, reverse: bool, buffers: int):
-        self.length, self.batch, groups, _, width = inputs.u.shape
-        self.state = (groups, inputs.A.shape[3], width)
+    def __init__(self, views: _Views, reverse: bool, buffers: int):
+        self.length, self.batch, groups, _, width = views.u.shape
+        self.state = (groups, views.A.shape[3], width)
         per_step = max(1, math.prod(self.state))
         self.steps = _steps(self.length, per_step)
         self.items = max(1, min(BLOCK_ELEMENTS // (per_step * self.steps), self.batch))
         self.reverse = reverse
         self.chunks = math.ceil(self.length / self.steps)
-        self._buffers = inputs.A.new_empty(buffers, self.steps * self.items * per_step)
+        self._buffers = views.A.new_empty(buffers, self.steps * self.items * per_step)
 
     def batches(self) -> Iterator[slice]:
         return (slice(at, min(at + self.items, self.batch)) for at in range(0, self.batch, self.items))
@@ -138,8 +118,10 @@ class _Walk:
         return list(x.unbind(0))[:: -1 if self.reverse else 1]
 
 
-def _states(walk: _Walk, log2_decay: Tensor, chunk: _Inputs, dt: Tensor, start: Tensor, decay: Tensor, h: Tensor):
-    """Fill `decay` and `h` of one chunk, (T, B, G, N, J), from the state before it; returns the state after it."""
+def _states(
+    walk: _Walk, log2_decay: Tensor, chunk: _Views, dt: Tensor, start: Tensor, decay: Tensor, h: Tensor
+) -> Tensor:
+    """Fill `decay` and `h` of one chunk, (T, B, G, N, J), from the state before it. Returns the state after it."""
     torch.mul(dt, log2_decay, out=decay).exp2_()
     torch.mul(dt * chunk.u, chunk.B.value, out=h)
     state = start
@@ -150,18 +132,19 @@ def _states(walk: _Walk, log2_decay: Tensor, chunk: _Inputs, dt: Tensor, start: 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """out (B, I, L), last state (B, I, N), and with `keep` the states before each chunk (chunks, B, G, N, J)."""
-    *tensors, softplus, reverse, keep = arguments
-    inputs = _Inputs.of(tensors, softplus)
-    walk = _Walk(inputs, reverse, buffers=2)
-    log2_decay = inputs.A * LOG2_E
-    out = channel_last(walk.batch, walk.length, walk.state[0], walk.state[2], inputs.u, inputs.u.dtype)
-    last = inputs.A.new_zeros(walk.batch, *walk.state)
-    starts = inputs.A.new_empty(walk.chunks if keep else 0, walk.batch, *walk.state)
+    *given, keep = arguments
+    inputs = ScanInputs(*given)
+    views = _Views.of(inputs)
+    walk = _Walk(views, inputs.reverse, buffers=2)
+    log2_decay = views.A * LOG2_E
+    out = channel_last(walk.batch, walk.length, walk.state[0], walk.state[2], views.u, views.u.dtype)
+    last = views.A.new_zeros(walk.batch, *walk.state)
+    starts = views.A.new_empty(walk.chunks if keep else 0, walk.batch, *walk.state)
     for batch in walk.batches():
         for index, time in walk.times():
             if keep:
                 starts[index, batch] = last[batch]
-            chunk = inputs.chunk(time, batch)
+            chunk = views.chunk(time, batch)
             decay, h = walk.buffers(time, batch)
             last[batch] = _states(walk, log2_decay, chunk, chunk.step_size(), last[batch], decay, h)
             y = chunk.C.read(h)
@@ -174,27 +157,28 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of u, delta, A, B, C, D, z and delta_bias."""
     *tensors, starts, softplus, reverse = arguments
-    inputs = _Inputs.of(tensors, softplus)
-    walk = _Walk(inputs, reverse, buffers=3)
+    inputs = ScanInputs(*tensors, delta_softplus=softplus, reverse=reverse)
+    views = _Views.of(inputs)
+    walk = _Walk(views, reverse, buffers=3)
     groups = walk.state[0]
     dout = per_position(grad, groups)
-    log2_decay = inputs.A * LOG2_E
+    log2_decay = views.A * LOG2_E
 
     def empty(x: Tensor) -> Tensor:
         return channel_last(walk.batch, walk.length, groups, walk.state[2], x, x.dtype)
 
-    du, ddelta, dz = empty(inputs.u), empty(inputs.delta), None if inputs.z is None else empty(inputs.z)
-    dA, dB, dC = torch.zeros_like(inputs.A), inputs.B.new_gradient(inputs.dtype), inputs.C.new_gradient(inputs.dtype)
-    dD, dbias = (None if x is None else torch.zeros_like(x) for x in (inputs.D, inputs.bias))
-    carries = inputs.A.new_zeros(walk.batch, *walk.state)  # decay * adjoint of the step after the chunk
+    du, ddelta, dz = empty(views.u), empty(views.delta), None if views.z is None else empty(views.z)
+    dA, dB, dC = torch.zeros_like(views.A), views.B.new_gradient(views.dtype), views.C.new_gradient(views.dtype)
+    dD, dbias = (None if x is None else torch.zeros_like(x) for x in (views.D, views.bias))
+    carries = views.A.new_zeros(walk.batch, *walk.state)  # decay * adjoint of the step after the chunk
     for batch in walk.batches():
         for index, time in reversed(list(walk.times())):
-            chunk = inputs.chunk(time, batch)
+            chunk = views.chunk(time, batch)
             decay, h, g = walk.buffers(time, batch)
             dt, start = chunk.step_size(), starts[index, batch]
             _states(walk, log2_decay, chunk, dt, start, decay, h)
 
-            dy = dout[time, batch].to(inputs.dtype)
+            dy = dout[time, batch].to(views.dtype)
             if chunk.z is not None and dz is not None:
                 y = chunk.C.read(h)
                 if chunk.D is not None:
@@ -214,7 +198,7 @@ def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             chunk.C.add_gradient(dC, time, batch, dy, h)
             chunk.B.add_gradient(dB, time, batch, dt * chunk.u, g)
             d_dtu = chunk.B.read(g)
-            # exponent's gradient g_t decay_t h_{t-1}, in the place of the decays
+            # the gradient of the exponent, g_t decay_t h_{t-1}, overwrites the decays
             decay.mul_(g)
             carries[batch] = decay_order[0]
             decay_order[0].mul_(start)
@@ -235,19 +219,19 @@ def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
     du, ddelta, dz = (None if x is None else from_per_position(x) for x in (du, ddelta, dz))
     dD, dbias = (None if x is None else from_per_channel(x).flatten() for x in (dD, dbias))
-    dB, dC = inputs.B.from_gradient(dB, tensors[3].shape), inputs.C.from_gradient(dC, tensors[4].shape)
+    dB, dC = views.B.from_gradient(dB, inputs.B.shape), views.C.from_gradient(dC, inputs.C.shape)
     gradients = du, ddelta, from_per_channel(dA).contiguous(), dB, dC, dD, dz, dbias
     return tuple(grad.new_empty(0) if x is None else x.to(t.dtype) for x, t in zip(gradients, tensors))
 
 
-def _forward_shapes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *_, keep = arguments
-    (batch, dim, length), states, groups = u.shape, A.shape[1], scan_groups(B, C)
+def _forward_shapes(*arguments: Any) -> tuple[Tensor, ...]:
+    *given, keep = arguments
+    inputs = ScanInputs(*given)
+    u, (batch, dim, length), states, groups = inputs.u, inputs.u.shape, inputs.A.shape[1], inputs.groups()
     chunks = -(-length // _steps(length, dim * states)) if keep else 0
-    of_state = batch, groups, states, dim // groups
     dtype = compute_dtype(u)
-    last, starts = (u.new_empty(shape, dtype=dtype) for shape in ((batch, dim, states), (chunks, *of_state)))
-    return empty_rows(u), last, starts
+    last = u.new_empty(batch, dim, states, dtype=dtype)
+    return empty_rows(u), last, u.new_empty(chunks, batch, groups, states, dim // groups, dtype=dtype)
 
 
 def _backward_shapes(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -263,27 +247,26 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     _, last, starts = output
     ctx.save_for_backward(*tensors, starts)
     ctx.mark_non_differentiable(last, starts)
-    ctx.set_materialize_grads(False)  # or zeros as large as the states would be made for nothing
+    ctx.set_materialize_grads(False)  # otherwise PyTorch makes zeros as large as the states
 
 
-def _differentiate(ctx: Any, grad: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     gradients = torch.ops.mamba_mae.chunked_scan_backward(grad, *tensors, ctx.softplus, ctx.reverse)
     return (*(None if x is None else gradient for x, gradient in zip(tensors, gradients)), None, None, None)
 
 
-_TENSORS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias"
 register(
-    f"chunked_scan({_TENSORS}, bool softplus, bool reverse, bool keep) -> (Tensor, Tensor, Tensor)",
+    f"chunked_scan({SCAN_TENSORS}, bool softplus, bool reverse, bool keep) -> (Tensor, Tensor, Tensor)",
     below_autocast(_forward),
     _forward_shapes,
     device=ANY_DEVICE,
 )
 register(
-    f"chunked_scan_backward(Tensor grad, {_TENSORS}, Tensor starts, bool softplus, bool reverse)"
+    f"chunked_scan_backward(Tensor grad, {SCAN_TENSORS}, Tensor starts, bool softplus, bool reverse)"
     f" -> ({', '.join(['Tensor'] * 8)})",
     below_autocast(_backward),
     _backward_shapes,
     device=ANY_DEVICE,
 )
-differentiate("chunked_scan", _differentiate, _save)
+differentiate("chunked_scan", _gradients, _save)

@@ -1,12 +1,15 @@
 """Mamba2's scan by matrix products, fast on any device (state-space duality, arXiv 2405.21060, section 6).
 
-Inside a chunk of Q positions the scan is a masked attention: y_i = sum_j decay(j -> i) <C_i, B_j> dt_j x_j. From chunk
-to chunk only the state passes. Decays are exponentials of sums over the positions between j and i, added up directly:
-differences of running sums would lose small steps behind a large one, and no exponent is ever positive.
+Inside a chunk of Q positions the scan is a masked attention: y_i = sum_j decay(j -> i) <C_i, B_j> dt_j x_j. Only the
+state passes from chunk to chunk. Each decay is the exponential of a sum over the positions between j and i. These sums
+are added up directly, because differences of running sums would lose small steps behind a large one. No exponent is
+positive.
 
-The sequence is cut into blocks of chunks that bound the memory. Only the state before each block is kept; the backward
-pass computes a block again and lets autograd differentiate it. The reverse direction mirrors masks and sums, not data.
-Glossary: c chunk, Q position in a chunk, H head, G group, R heads of a group, P channel of a head, N state.
+The sequence is cut into blocks of chunks, which bound the memory. Only the state before each block is kept. The
+backward pass computes a block again and lets autograd differentiate it. The reverse direction mirrors masks and sums,
+not data.
+Shape suffixes: B batch, L positions, c chunks, Q positions in a chunk, H heads, G groups, R heads of a group, P
+channels of a head, N states.
 """
 
 import math
@@ -17,78 +20,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.operators import (
-    ANY_DEVICE,
-    autograd_in_kernel,
-    below_autocast,
-    differentiate,
-    empty_or_nothing,
-    register,
-)
-from ops.reference.scan import compute_dtype
-from ops.reference.ssd import step_sizes
+from ops.arguments import SSD_TENSORS, SSDInputs
+from ops.operators import ANY_DEVICE, autograd_in_kernel, differentiate, empty_or_nothing, register
+from ops.precision import below_autocast, compute_dtype
 
 CHUNK = 64
 BLOCK_ELEMENTS = 1 << 21  # decays (Q, Q) of all heads worked on at once; a few such buffers are alive: 8 MiB in float32
 
 
-def ssd_scan(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    dt_bias: Tensor | None = None,
-    dt_softplus: bool = False,
-    *,
-    reverse: bool = False,
-) -> Tensor:
+def ssd_scan(inputs: SSDInputs) -> Tensor:
     """The scan of `ops.ssd_scan_fn` by chunks; differentiable once."""
-    return torch.ops.mamba_mae.chunked_ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse, False)[0]
+    return torch.ops.mamba_mae.chunked_ssd(*inputs, False)[0]
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     """out (B, L, H, P), and with `keep` the states before each block (blocks, B, G, N, R, P)."""
-    *tensors, softplus, reverse, keep = arguments
-    x, B = tensors[0], tensors[3]
-    out, starts = x.new_empty(x.shape), _new_starts(x, B, keep)
-    state = x.new_zeros(x.shape[0], *_state_shape(x, B), dtype=compute_dtype(x))
-    for index, block in enumerate(_blocks(x, reverse)):
+    *given, keep = arguments
+    inputs = SSDInputs(*given)
+    x, dtype = inputs.x, compute_dtype(inputs.x)
+    out, starts = x.new_empty(x.shape), _new_starts(inputs, keep)
+    state = x.new_zeros(x.shape[0], *_state_shape(inputs), dtype=dtype)
+    for index, block in enumerate(_blocks(inputs)):
         if keep:
             starts[index] = state
-        out[:, block], state = scan_chunks(_cut(tensors, block), state, softplus, reverse, _step_by_step)
+        out[:, block], state = scan_chunks(_cut(inputs, block).to(dtype), state, _step_by_step)
     return out, starts
 
 
 def _backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     *tensors, starts, softplus, reverse = arguments
-    x, dtype = tensors[0], compute_dtype(tensors[0])
-    totals: list[Any] = [None if t is None else t.new_zeros(t.shape, dtype=dtype) for t in tensors]
+    inputs = SSDInputs(*tensors, dt_softplus=softplus, reverse=reverse)
+    dtype = compute_dtype(inputs.x)
+    totals = [None if t is None else t.new_zeros(t.shape, dtype=dtype) for t in tensors]
     state_grad = starts.new_zeros(starts.shape[1:])
-    for block, start in reversed(list(zip(_blocks(x, reverse), starts))):
-        leaves = [None if t is None else t.detach().requires_grad_() for t in (*_cut(tensors, block), start)]
+    for block, start in reversed(list(zip(_blocks(inputs), starts))):
+        *cut, _, _ = _cut(inputs, block).to(dtype)
+        leaves: list[Any] = [None if t is None else t.detach().requires_grad_() for t in cut]
+        start = start.detach().requires_grad_()
         with autograd_in_kernel():
-            results = scan_chunks(leaves[:-1], leaves[-1], softplus, reverse, _step_by_step)
-        present = [leaf for leaf in leaves if leaf is not None]
+            results = scan_chunks(SSDInputs(*leaves, dt_softplus=softplus, reverse=reverse), start, _step_by_step)
+        present = [*(leaf for leaf in leaves if leaf is not None), start]
         *gradients, state_grad = torch.autograd.grad(results, present, (grad[:, block].to(dtype), state_grad))
         for total, gradient in zip([total for total in totals if total is not None], gradients):
-            at = total[:, block] if total.dim() > 1 else total  # a sequence, or one number per head
-            at += gradient
+            part = total[:, block] if total.dim() > 1 else total  # a sequence, or one number per head
+            part += gradient
     return tuple(grad.new_empty(0) if total is None else total.to(t.dtype) for t, total in zip(tensors, totals))
 
 
-def _forward_shapes(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), _new_starts(x, B, arguments[-1])
+def _forward_shapes(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *given, keep = arguments
+    inputs = SSDInputs(*given)
+    return inputs.x.new_empty(inputs.x.shape), _new_starts(inputs, keep)
 
 
 def _backward_shapes(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(empty_or_nothing(t, grad) for t in arguments[:7])
+    *tensors, _, _, _ = arguments
+    return tuple(empty_or_nothing(t, grad) for t in tensors)
 
 
-def _new_starts(x: Tensor, B: Tensor, keep: bool) -> Tensor:
+def _new_starts(inputs: SSDInputs, keep: bool) -> Tensor:
+    x = inputs.x
     blocks = -(-x.shape[1] // _block_length(x)) if keep else 0
-    return x.new_empty(blocks, x.shape[0], *_state_shape(x, B), dtype=compute_dtype(x))
+    return x.new_empty(blocks, x.shape[0], *_state_shape(inputs), dtype=compute_dtype(x))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -98,57 +91,58 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Tensor, unused: None) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors  # once: activation checkpointing hands them out a single time
+def _gradients(ctx: Any, grad: Tensor, unused: None) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors  # read once: activation checkpointing allows no second time
     gradients = torch.ops.mamba_mae.chunked_ssd_backward(grad, *tensors, ctx.softplus, ctx.reverse)
     return *(None if t is None else gradient for t, gradient in zip(tensors, gradients)), None, None, None
 
 
-def _state_shape(x: Tensor, B: Tensor) -> tuple[int, int, int, int]:
+def _state_shape(inputs: SSDInputs) -> tuple[int, int, int, int]:
     """(G, N, R, P)."""
-    return B.shape[2], B.shape[3], x.shape[2] // B.shape[2], x.shape[3]
+    (heads, width), (groups, states) = inputs.x.shape[2:], inputs.B.shape[2:]
+    return groups, states, heads // groups, width
 
 
-def _blocks(x: Tensor, reverse: bool) -> list[slice]:
+def _blocks(inputs: SSDInputs) -> list[slice]:
     """Positions of each block, in the order of the scan."""
-    length, step = x.shape[1], _block_length(x)
+    length, step = inputs.x.shape[1], _block_length(inputs.x)
     blocks = [slice(at, min(at + step, length)) for at in range(0, length, step)]
-    return blocks[::-1] if reverse else blocks
+    return blocks[::-1] if inputs.reverse else blocks
 
 
 def _block_length(x: Tensor) -> int:
-    """Positions of a block, whole chunks."""
+    """Positions of a block: a multiple of the chunk."""
     batch, length, heads, _ = x.shape
     chunk = min(CHUNK, max(1, length))
-    per_chunk = torch.sym_max(1, batch * heads * chunk * chunk)  # not max: any batch, where it is not known yet
+    per_chunk = torch.sym_max(1, batch * heads * chunk * chunk)  # max does not work on a symbolic batch
     return cast(int, chunk * torch.sym_max(1, BLOCK_ELEMENTS // per_chunk))
 
 
-def _cut(tensors: Any, block: slice) -> list[Any]:
-    """One block of the sequences, and the numbers per head, in the precision of the state."""
-    dtype = compute_dtype(tensors[0])
-    return [t if t is None else (t[:, block] if t.dim() > 1 else t).to(dtype) for t in tensors]
+def _cut(inputs: SSDInputs, block: slice) -> SSDInputs:
+    """One block of the sequences; what belongs to a head stays."""
+    x, dt, B, C = (t[:, block] for t in (inputs.x, inputs.dt, inputs.B, inputs.C))
+    return inputs._replace(x=x, dt=dt, B=B, C=C)
 
 
 def scan_chunks(
-    tensors: Any, state_BGNRP: Any, softplus: bool, reverse: bool, states_before: Callable[..., tuple[Tensor, Tensor]]
+    inputs: SSDInputs, state_BGNRP: Tensor | None, pass_states: Callable[..., tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
-    """y (B, L, H, P) of one block, `tensors` as `_cut` gives them, and the state after it, from the state before it.
+    """y (B, L, H, P) of one block in the precision of the state, and the state after it, from the state before it.
 
-    states_before: how the state goes from chunk to chunk, as `_step_by_step`.
+    pass_states: how the state passes from chunk to chunk, with the arguments of `_step_by_step`.
     """
-    x, dt, A, B, C, D, bias = tensors
-    length, (groups, _, per_group, _) = x.shape[1], _state_shape(x, B)
+    x, _, A, B, C, D, _, _, reverse = inputs
+    length, (groups, _, per_group, _) = x.shape[1], _state_shape(inputs)
     chunk = min(CHUNK, length)
     chunks = math.ceil(length / chunk)
-    first, last = (-1, 0) if reverse else (0, -1)  # positions of a chunk in the order of the scan
+    first, last = (-1, 0) if reverse else (0, -1)  # the first and last position of a chunk in the order of the scan
 
     def by_chunk(sequence: Tensor) -> Tensor:
-        """(B, L, ...) -> (B, c, Q, ...); a padded step of size 0 lets the state pass."""
+        """(B, L, ...) -> (B, c, Q, ...). Padding has a step size of 0, which leaves the state unchanged."""
         padding = (0, 0) * (sequence.dim() - 2) + (0, chunks * chunk - length)
         return F.pad(sequence, padding).unflatten(1, (chunks, chunk))
 
-    dt = step_sizes(dt, bias, softplus)
+    dt = inputs.step_sizes()
     rate_BcHQ = by_chunk(dt * A).transpose(2, 3)
     sums = segment_sums(rate_BcHQ, reverse)
     decay = sums.exp().unflatten(2, (groups, per_group))  # (B, c, G, R, Q, Q)
@@ -163,17 +157,19 @@ def scan_chunks(
     arriving = (u_BcGRQP * to_end[..., None]).transpose(3, 4).flatten(-2)  # (B, c, G, Q, R P)
     contributions = (B_BcGQN.mT @ arriving).unflatten(-1, (per_group, -1))  # (B, c, G, N, R, P)
     rates = rate_from_start[..., last][:, :, :, None, :, None]
-    starts, state_BGNRP = states_before(rates, contributions, state_BGNRP, reverse)
+    starts, state_after = pass_states(rates, contributions, state_BGNRP, reverse)
     before = (C_BcGQN @ starts.flatten(-2)).unflatten(-1, (per_group, -1))  # (B, c, G, Q, R, P)
 
     y_BcQGRP = inside.permute(0, 1, 4, 2, 3, 5) + (before * from_start.mT[..., None]).transpose(2, 3)
     y_BLHP = y_BcQGRP.flatten(3, 4).flatten(1, 2)[:, :length]
-    return y_BLHP if D is None else y_BLHP + D[:, None] * x, state_BGNRP
+    return y_BLHP if D is None else y_BLHP + D[:, None] * x, state_after
 
 
 def _step_by_step(rates: Tensor, contributions: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The state before each chunk, (B, c, G, N, R, P), and the one after all, from the logarithm of what each lets pass
-    and from what it adds."""
+    """The state before each chunk, (B, c, G, N, R, P), and the state after the last chunk.
+
+    rates: the logarithm of each chunk's decay; contributions: what each chunk adds; state: before the first chunk.
+    """
     starts = [state] * rates.shape[1]
     steps = list(enumerate(zip(rates.exp().unbind(1), contributions.unbind(1))))
     for index, (decay_c, contribution) in reversed(steps) if reverse else steps:
@@ -185,7 +181,8 @@ def _step_by_step(rates: Tensor, contributions: Tensor, state: Tensor, reverse: 
 def segment_sums(rate: Tensor, reverse: bool) -> Tensor:
     """(..., Q) -> (..., Q, Q): at [i, j] the sum of `rate` over the steps that lead from j to i, -inf if none do.
 
-    Forward these are j+1..i for j <= i, in reverse i..j-1 for j >= i: the transpose of the forward sums, one step on.
+    Forward, these are the steps j+1..i for j <= i; in reverse, the steps i..j-1 for j >= i. The sums in reverse are the
+    transpose of the forward sums of `rate` shifted by one step.
     """
     steps = rate.shape[-1]
     later = torch.ones(steps, steps, dtype=torch.bool, device=rate.device).tril(-1)
@@ -194,18 +191,17 @@ def segment_sums(rate: Tensor, reverse: bool) -> Tensor:
     return sums.mT if reverse else sums
 
 
-_TENSORS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? dt_bias"
 register(
-    f"chunked_ssd({_TENSORS}, bool softplus, bool reverse, bool keep) -> (Tensor, Tensor)",
+    f"chunked_ssd({SSD_TENSORS}, bool softplus, bool reverse, bool keep) -> (Tensor, Tensor)",
     below_autocast(_forward),
     _forward_shapes,
     device=ANY_DEVICE,
 )
 register(
-    f"chunked_ssd_backward(Tensor grad, {_TENSORS}, Tensor starts, bool softplus, bool reverse)"
+    f"chunked_ssd_backward(Tensor grad, {SSD_TENSORS}, Tensor starts, bool softplus, bool reverse)"
     f" -> ({', '.join(['Tensor'] * 7)})",
     below_autocast(_backward),
     _backward_shapes,
     device=ANY_DEVICE,
 )
-differentiate("chunked_ssd", _differentiate, _save)
+differentiate("chunked_ssd", _gradients, _save)

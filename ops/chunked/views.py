@@ -1,6 +1,7 @@
 """The scan's arguments as time-major views (T, B, G, N, J) that broadcast against the state, without copying.
 
-T or L time, B batch, G group of channels that share B_t and C_t, N state, J channel inside the group; I = G * J.
+Shape suffixes: T or L time, B batch, G groups of channels that share B_t and C_t, N states, J channels inside a group;
+I = G * J.
 """
 
 from typing import NamedTuple
@@ -46,7 +47,7 @@ class StateMatrix(NamedTuple):
         if matrix.dim() == 2:
             return cls(per_channel(matrix, groups), True)
         grouped = matrix if matrix.dim() == 4 else matrix[:, None]
-        if grouped.shape[1] != groups:  # (B, N, L) beside a grouped partner cannot pass checks.check_scan
+        if grouped.shape[1] != groups:  # ScanInputs.check refuses (B, N, L) beside a grouped partner
             raise AssertionError(f"{grouped.shape[1]} groups where {groups} were expected")
         return cls(grouped.permute(3, 0, 1, 2)[..., None], False)
 
@@ -68,14 +69,17 @@ class StateMatrix(NamedTuple):
         return channel_last(batch, length, groups, states, self.value, dtype).transpose(-1, -2)
 
     def add_gradient(self, total: Tensor, time: slice, batch: slice, x: Tensor, state: Tensor) -> None:
-        """Put d<value * x, state>/d value of one chunk into `total`; x (T, B, G, 1, J), state (T, B, G, N, J)."""
+        """Add one chunk's gradient of sum(value * x * state) with respect to value to `total`.
+
+        x (T, B, G, 1, J), state (T, B, G, N, J).
+        """
         if self.is_constant:
             total += (state * x).sum((0, 1))
         else:
             total[time, batch] = state @ x.transpose(-1, -2)
 
     def from_gradient(self, total: Tensor, shape: torch.Size) -> Tensor:
-        """The accumulated gradient in the shape of the matrix that `of` was given."""
+        """The accumulated gradient in the shape of the matrix that `of` received."""
         if self.is_constant:
             return from_per_channel(total)
         return total.squeeze(-1).permute(1, 2, 3, 0).reshape(shape)

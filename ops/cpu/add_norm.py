@@ -1,7 +1,7 @@
 """torch.ops.mamba_mae.add_norm: the fused add, rotation and norm of ops/cpu/csrc/add_norm.cpp and its gradient.
 
-The sum is float32 and all that is kept for the backward pass; the normalised rows come in the autocast precision, so
-that the projection after them needs no copy.
+The sum is float32, and the backward pass needs nothing else. The normalised rows have the autocast precision, so that
+the projection after them needs no copy. Shapes: B batch, L tokens, E width.
 """
 
 from ctypes import byref
@@ -18,26 +18,26 @@ from ops.operators import differentiate, register
 
 def takes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> bool:
     """Whether the kernel computes this sum."""
-    is_plain = residual is None or residual.dtype == torch.float32
-    is_fixed = rotation is None or (rotation.dtype == torch.complex64 and not rotation.requires_grad)
-    return is_plain and is_fixed and cpu.unavailable(hidden) is None
+    is_float32 = residual is None or residual.dtype == torch.float32
+    is_constant = rotation is None or (rotation.dtype == torch.complex64 and not rotation.requires_grad)
+    return is_float32 and is_constant and cpu.unavailable(hidden) is None
 
 
 def add_norm(
     hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, weight: Tensor, eps: float, scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`ops.add_norm_fn` for what `takes` accepts."""
-    half = cpu.wants_half() or weight.dtype == torch.bfloat16
-    return torch.ops.mamba_mae.add_norm(hidden, residual, turns(rotation), weight, scale, eps, half)
+    half = cpu.wants_bfloat16() or weight.dtype == torch.bfloat16
+    return torch.ops.mamba_mae.add_norm(hidden, residual, cos_sin(rotation), weight, scale, eps, half)
 
 
-def turns(rotation: Tensor | None) -> Tensor | None:
+def cos_sin(rotation: Tensor | None) -> Tensor | None:
     """(B or 1, L, E/2) complex -> (B or 1, L, E): cosine and sine of each channel pair, as the kernel reads them."""
     return None if rotation is None else torch.view_as_real(rotation).flatten(-2)
 
 
 class _Call:
-    """One call's arguments in the layout of the kernel, kept alive while it runs."""
+    """One call of the kernel: its arguments in the kernel's layout, which live as long as this object."""
 
     def __init__(
         self, total: Tensor, rotation: Tensor | None, weight: Tensor, scale: Tensor | None, eps: float
@@ -49,10 +49,10 @@ class _Call:
             batch=self.batch, length=length, width=width, threads=self.threads, eps=eps,
             rotation_batch=0 if rotation is None or rotation.shape[0] == 1 else length,
         )  # fmt: skip
-        self.give(total=total, rotation=rotation, weight=weight, scale=scale)
+        self.point_to(total=total, rotation=rotation, weight=weight, scale=scale)
 
-    def give(self, **tensors: Tensor | None) -> None:
-        """Set pointers, in float32 except where the kernel is told otherwise."""
+    def point_to(self, **tensors: Tensor | None) -> None:
+        """Point at tensors. `hidden` and `normed` keep their precision; the others become float32."""
         for name, x in tensors.items():
             x = None if x is None else x.contiguous() if name in ("hidden", "normed") else x.float().contiguous()
             self._alive.append(x)
@@ -71,26 +71,26 @@ def forward(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, we
 
 def fill(normed: Tensor, total: Tensor, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None,
          weight: Tensor, scale: Tensor | None, eps: float) -> None:  # fmt: skip
-    """`forward` into tensors that are there."""
+    """`forward` into existing tensors."""
     call = _Call(total, rotation, weight, scale, eps)
-    call.give(hidden=hidden, residual=residual, normed=normed)
+    call.point_to(hidden=hidden, residual=residual, normed=normed)
     cpu_library.library().add_norm_forward(byref(call.arguments))
 
 
-def norm(normed: Tensor, total: Tensor, weight: Tensor, eps: float) -> None:
-    """Fill `normed` from `total`, again."""
-    fill(normed, total, total, None, None, weight, None, eps)  # the sum where it stands already is not written
+def fill_normed(normed: Tensor, total: Tensor, weight: Tensor, eps: float) -> None:
+    """Compute `normed` again from `total`."""
+    fill(normed, total, total, None, None, weight, None, eps)  # the kernel does not write a total that is its input
 
 
 def backward(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,
              scale: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of residual, of hidden where it is not the same, and of weight: the operator add_norm_backward."""
+    """Gradients of residual, of hidden (empty if it is the same) and of weight: the operator add_norm_backward."""
     dresidual, dhidden, _ = backward_shapes(dnormed, dtotal, total, rotation, weight, scale, eps, dtype)
     call = _Call(total, rotation, weight, scale, eps)
     dweight = total.new_zeros(call.threads, total.shape[2])
-    call.give(normed=dnormed, dtotal=dtotal, dresidual=dresidual, dweight=dweight)
+    call.point_to(normed=dnormed, dtotal=dtotal, dresidual=dresidual, dweight=dweight)
     if dhidden.numel():
-        call.give(hidden=dhidden)
+        call.point_to(hidden=dhidden)
     cpu_library.library().add_norm_backward(byref(call.arguments))
     return dresidual, dhidden, dweight.sum(0).to(weight.dtype)
 
@@ -114,13 +114,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(output[1], rotation, weight, scale)
 
 
-def _differentiate(ctx: Any, dnormed: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dnormed: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
     run = torch.ops.mamba_mae.add_norm_backward
     dresidual, dhidden, dweight = run(dnormed, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
-    return *of_summands(dresidual, dhidden, ctx.has_residual), None, dweight, None, None, None
+    return *summand_gradients(dresidual, dhidden, ctx.has_residual), None, dweight, None, None, None
 
 
-def of_summands(dresidual: Tensor, dhidden: Tensor, has_residual: bool) -> tuple[Tensor, Tensor | None]:
+def summand_gradients(dresidual: Tensor, dhidden: Tensor, has_residual: bool) -> tuple[Tensor, Tensor | None]:
     """Gradients of hidden and of residual, from what `backward` returns."""
     differs = dhidden.shape == dresidual.shape
     return dhidden if differs else dresidual, dresidual if has_residual else None
@@ -138,4 +138,4 @@ register(
     backward,
     backward_shapes,
 )
-differentiate("add_norm", _differentiate, _save)
+differentiate("add_norm", _gradients, _save)

@@ -1,9 +1,10 @@
 """torch.ops.mamba_mae.block: norm, input projection and bidirectional mixer as one operator that keeps little memory.
 
-All that is kept for the backward pass is the sum before the norm, which the next block's residual needs anyway; every
-other activation is computed again there. Against torch.utils.checkpoint around the same parts, the output projection
-and half of the convolutions and step sizes are not repeated, the states of one direction stand in memory at a time,
-and no hidden is kept.
+The forward pass keeps only the sum before the norm, which the next block's residual needs anyway. The backward pass
+computes every other activation again. torch.utils.checkpoint around the same parts would also repeat the output
+projection and the other half of the convolutions and step sizes, hold the states of both directions at a time, and keep
+the hidden.
+Shapes: B batch, L tokens, E width, I inner channels.
 """
 
 from typing import Any
@@ -13,14 +14,14 @@ from torch import Tensor
 
 from ops.cpu import add_norm as cpu_add_norm
 from ops.cpu import backend as cpu
-from ops.cpu.bimamba import WEIGHTS, mix, mix_backward, stacked
+from ops.cpu.bimamba import WEIGHT_TENSORS, mix, mix_backward, stack_weights
 from ops.cpu.scratch import scratch
 from ops.operators import differentiate, register
 from ops.reference.bimamba import Direction
 
 
 def takes(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, in_weight: Tensor) -> bool:
-    """Whether the operator computes this block: in the precision of its weights, or in bfloat16 as autocast wants."""
+    """Whether the operator computes this block: in the precision of its weights, or in bfloat16 under autocast."""
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else in_weight.dtype
     return (
         autocast in cpu.PRECISIONS
@@ -42,10 +43,10 @@ def bimamba_block(
     out_weight: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """`ops.bimamba_block_fn` for what `takes` accepts."""
-    turns = cpu_add_norm.turns(rotation)
-    dtype = torch.bfloat16 if cpu.wants_half() else torch.float32
-    weights = in_weight.to(dtype), *stacked(forward, backward, out_weight, dtype)
-    return torch.ops.mamba_mae.block(hidden, residual, turns, norm_weight, scale, *weights, eps)
+    cos_sin = cpu_add_norm.cos_sin(rotation)
+    dtype = torch.bfloat16 if cpu.wants_bfloat16() else torch.float32
+    weights = in_weight.to(dtype), *stack_weights(forward, backward, out_weight, dtype)
+    return torch.ops.mamba_mae.block(hidden, residual, cos_sin, norm_weight, scale, *weights, eps)
 
 
 def _project(normed: Tensor, in_weight: Tensor) -> Tensor:
@@ -69,13 +70,13 @@ def _block_backward(dout: Tensor, dtotal: Tensor, total: Tensor, rotation: Tenso
                     scale: Tensor | None, in_weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:  # fmt: skip
     *weights, out_weight, eps, dtype = arguments
     normed = scratch("normed", total.shape, in_weight.dtype)
-    cpu_add_norm.norm(normed, total, norm_weight, eps)
+    cpu_add_norm.fill_normed(normed, total, norm_weight, eps)
     xz = _project(normed, in_weight)
     dxz = scratch("dxz", xz.shape, xz.dtype)
     gradients = mix_backward(dout, xz, Direction(*weights), out_weight, None, dxz)
     rows, dxz_rows = normed.flatten(0, 1), dxz.flatten(0, 1)
     d_in_weight = torch.mm(dxz_rows.t(), rows)
-    torch.mm(dxz_rows, in_weight, out=rows)  # normed has been read for the last time
+    torch.mm(dxz_rows, in_weight, out=rows)  # overwrites normed by its gradient
     sums = cpu_add_norm.backward(normed, dtotal, total, rotation, norm_weight, scale, eps, dtype)
     return *sums, d_in_weight, *gradients
 
@@ -100,14 +101,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.save_for_backward(output[1], *constants)
 
 
-def _differentiate(ctx: Any, dout: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dout: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
     run = torch.ops.mamba_mae.block_backward
     dresidual, dhidden, d_norm_weight, *gradients = run(dout, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
-    summands = cpu_add_norm.of_summands(dresidual, dhidden, ctx.has_residual)
+    summands = cpu_add_norm.summand_gradients(dresidual, dhidden, ctx.has_residual)
     return *summands, None, d_norm_weight, None, *gradients, None
 
 
-_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHTS}, float eps"
+_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHT_TENSORS}, float eps"
 register(
     f"block(Tensor hidden, Tensor? residual, {_INPUTS}) -> (Tensor, Tensor)",
     _block,
@@ -115,8 +116,8 @@ register(
 )
 register(
     f"block_backward(Tensor dout, Tensor dtotal, Tensor total, {_INPUTS}, ScalarType dtype)"
-    f" -> ({', '.join(['Tensor'] * (4 + WEIGHTS.count('Tensor')))})",
+    f" -> ({', '.join(['Tensor'] * (4 + WEIGHT_TENSORS.count('Tensor')))})",
     _block_backward,
     _block_backward_shapes,
 )
-differentiate("block", _differentiate, _save)
+differentiate("block", _gradients, _save)

@@ -1,11 +1,11 @@
-"""Compiles ops/cpu/csrc once per machine: a shared library in the user's cache, named after everything it depends on.
+"""Compiles ops/cpu/csrc once per machine, to a shared library in the user's cache.
 
-The sources include no PyTorch header, so that a build takes seconds, needs nothing but a C++17 compiler, and outlives
-an update of torch. The name holds a hash of the sources, the compiler and this CPU's instruction set: a cache that
-moves to another CPU is not found there, and the library is built again for it.
+The sources include no PyTorch header: a build takes seconds, needs only a C++17 compiler, and stays valid when torch is
+updated. The library's name holds a hash of the sources, the compiler and this CPU's instruction set. On another CPU the
+name differs, so a copied cache is never used there and the library is built again.
 
-MAMBA_MAE_ISA=x86-64-v2, x86-64-v3 or x86-64-v4 builds and uses kernels for a lesser CPU than this one, as
-`make test ISA=x86-64-v3` does; without it, or with "native", they are built for this one.
+MAMBA_MAE_ISA=x86-64-v2, x86-64-v3 or x86-64-v4 builds and uses kernels for an older CPU than this one, as
+`make test ISA=x86-64-v3` does. Without it, or with "native", they are built for this CPU.
 """
 
 import contextlib
@@ -34,17 +34,18 @@ LEVELS = {
     "x86-64-v2": _V2,
     "x86-64-v3": _V3,
     "x86-64-v4": _V4,
-}  # the psABI's levels, with Linux' names of what they need
+}  # the levels of the x86-64 psABI, and the CPU flags each needs, in Linux' names
 
 
 class BuildError(RuntimeError):
-    """No compiler, or it failed; the message says which and what it printed last."""
+    """There is no compiler, or it failed. The message names it and quotes the end of its output."""
 
 
 def library_path() -> Path:
-    """The compiled library, built now if this machine has none yet. Two processes never build at the same time.
+    """The compiled library. Builds it if this machine has none yet; two processes never build at the same time.
 
-    ValueError where MAMBA_MAE_ISA names no instruction set, or one that this CPU lacks.
+    Raises ValueError if MAMBA_MAE_ISA names no instruction set, or one that this CPU lacks, and BuildError if the build
+    fails.
     """
     instructions = _instruction_sets()
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
@@ -86,7 +87,7 @@ def fingerprint(compiler: str, instructions: list[list[str]]) -> str:
 
 
 def _cpu_flags() -> str:
-    """What -march=native would see: model and flags on Linux, otherwise the machine's and the processor's names."""
+    """What -march=native depends on: model and flags on Linux, elsewhere the names of the machine and the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -110,7 +111,7 @@ def _instruction_sets() -> list[list[str]]:
 
 
 def _lacking(level: str) -> list[str]:
-    """What this CPU lacks for a level, as far as the system says."""
+    """The flags of a level that this CPU lacks. Empty if the system does not list flags."""
     flags = {flag for line in _cpu_flags().splitlines() if line.startswith("flags") for flag in line.split()}
     return [needed for needed in LEVELS[level] if flags and needed not in flags]
 
@@ -119,17 +120,17 @@ def _build(compiler: str, instruction_sets: list[list[str]], target: Path) -> No
     started = time.perf_counter()
     error = ""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
+        built = Path(folder) / target.name
         for instructions in instruction_sets:
             for threads in (["-fopenmp"], []):
                 units = [str(SOURCES / unit) for unit in UNITS]
-                command = [compiler, *FLAGS, *instructions, *threads, *units, "-o", str(made)]
-                done = _run(command)
-                if done.returncode == 0:
-                    made.replace(target)  # whole or not at all
+                command = [compiler, *FLAGS, *instructions, *threads, *units, "-o", str(built)]
+                process = _run(command)
+                if process.returncode == 0:
+                    built.replace(target)  # atomic: no process sees half a library
                     logger.info("compiled the CPU kernels in %.0f s: %s", time.perf_counter() - started, target)
                     return
-                error = error or done.stderr.strip()[-500:]
+                error = error or process.stderr.strip()[-500:]
     raise BuildError(f"{compiler} failed: {error}")
 
 
@@ -142,8 +143,8 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Wait for any other process that builds; the operating system frees the lock of one that died."""
-    import fcntl  # not on Windows, where a build is not supported and ends in the fallback
+    """Wait until no other process builds. The operating system frees the lock of a process that dies."""
+    import fcntl  # Windows has none: there the kernels are not supported, and ops falls back to plain PyTorch
 
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

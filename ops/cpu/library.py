@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ops.cpu.build import BuildError, library_path
 
-MAX_SPLITS = 16  # parts of one batch item's work; each has its own share of the sums over channels or time
+MAX_SPLITS = 16  # parts of one sample's work; each has its own partial sums over channels or time
 
 
 def _fields(*groups: tuple[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -24,7 +24,7 @@ class Sequence(Structure):
 
     @classmethod
     def of(cls, x: Tensor | None) -> "Sequence":
-        """(D, B, L, I), or (B, L, I) that all directions share; channels are neighbours."""
+        """x is (D, B, L, I), or (B, L, I) for all directions. Channels lie side by side in memory."""
         if x is None:
             return cls(None, 0, 0, 0)
         *direction, batch, row, _ = x.stride()
@@ -120,7 +120,7 @@ def library() -> ctypes.CDLL:
 
 @torch.compiler.assume_constant_result
 def problem() -> str | None:
-    """Why there are no kernels on this machine, or None. Compiles them if that was not done yet."""
+    """Why there are no kernels on this machine, or None. Compiles them on the first call."""
     return _problem()
 
 
@@ -145,8 +145,9 @@ def _load() -> ctypes.CDLL:
     return kernels
 
 
-def shares(batch: int, most: int = MAX_SPLITS) -> dict[str, int]:
-    """`threads` and `splits` of a call: parts of each batch item's work, up to `most`, so that every thread has one."""
+def thread_split(batch: int, most: int = MAX_SPLITS) -> dict[str, int]:
+    """`threads` and `splits` of a call. Each sample's work is split into so many parts, up to `most`, that every thread
+    has one."""
     threads = torch.get_num_threads()
     splits = max(1, min(MAX_SPLITS, most, -(-threads // max(1, batch))))
     return {"threads": min(threads, max(1, batch * splits)), "splits": splits}
@@ -157,18 +158,18 @@ def pointer(x: Tensor | None) -> int | None:
 
 
 def rows(x: Tensor) -> Tensor:
-    """(B, I, L) -> (B, L, I) with neighbouring channels; a view of channel-last memory."""
+    """(B, I, L) -> (B, L, I) with channels side by side in memory: a view where memory is channel-last."""
     x = x.transpose(1, 2)
     return x if x.stride(2) == 1 or x.shape[2] == 1 else x.contiguous()
 
 
 def columns(x: Tensor) -> Tensor:
-    """(B, N, L) | (B, G, N, L) -> (B, G, L, N) float32 with neighbouring states; a view of channel-last memory."""
+    """(B, N, L) | (B, G, N, L) -> (B, G, L, N) in float32 with states side by side in memory: a view where they are."""
     x = (x if x.dim() == 4 else x[:, None]).transpose(2, 3).float()
     return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
 
 
 def io_dtype(*sequences: Tensor | None) -> torch.dtype:
-    """bfloat16 if all sequences are, otherwise float32."""
-    halves = all(x is None or x.dtype == torch.bfloat16 for x in sequences)
-    return torch.bfloat16 if halves else torch.float32
+    """bfloat16 if all sequences are bfloat16, otherwise float32."""
+    all_half = all(x is None or x.dtype == torch.bfloat16 for x in sequences)
+    return torch.bfloat16 if all_half else torch.float32

@@ -1,5 +1,4 @@
-"""torch.ops.mamba_mae.gather_patches and linear_patch_error: ops/cpu/csrc/patches.cpp, and the gradient of the
-error."""
+"""torch.ops.mamba_mae.gather_patches and linear_patch_error by ops/cpu/csrc/patches.cpp, and the error's gradient."""
 
 from ctypes import byref
 from typing import Any
@@ -12,28 +11,29 @@ from ops.cpu import library as cpu_library
 from ops.cpu.library import Patches, pointer
 from ops.operators import differentiate, register
 
-CHUNK = 2048  # values of each patch that are predicted at a time: 3 MB of bfloat16 at patch 16, which caches hold
+CHUNK = 2048  # values of each patch that are predicted at a time: 3 MB of bfloat16 at patch 16, which fit into a cache
 
 
 def takes(volume: Tensor, *others: Tensor) -> bool:
-    """Whether the kernels read this volume: constant, float32, lines of neighbouring voxels; and compute on others."""
+    """Whether the kernels can read this volume and compute on `others`. The volume must be float32, need no gradient,
+    and have the voxels of a line side by side in memory."""
     readable = volume.dtype == torch.float32 and not volume.requires_grad and volume.stride(4) == 1
     return readable and all(cpu.unavailable(x) is None for x in (volume, *others))
 
 
 def gather_patches(volume: Tensor, ids: Tensor | None, patch_size: int, contrasts_first: bool) -> Tensor:
-    """`ops.gather_patches_fn` for what `takes` accepts, in the autocast precision, which spares its reader a copy."""
+    """`ops.gather_patches_fn` for what `takes` accepts, in the autocast precision, which saves its reader a copy."""
     if ids is None:
         tokens = volume.shape[2:].numel() // patch_size**3
         ids = torch.arange(tokens).expand(volume.shape[0], tokens)
-    return torch.ops.mamba_mae.gather_patches(volume, ids, patch_size, contrasts_first, cpu.wants_half())
+    return torch.ops.mamba_mae.gather_patches(volume, ids, patch_size, contrasts_first, cpu.wants_bfloat16())
 
 
 def linear_patch_error(
     hidden: Tensor, weight: Tensor, bias: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool
 ) -> Tensor:
     """`ops.linear_patch_error_fn` for what `takes` accepts, in the autocast precision."""
-    dtype = torch.bfloat16 if cpu.wants_half() else hidden.dtype
+    dtype = torch.bfloat16 if cpu.wants_bfloat16() else hidden.dtype
     layer = hidden.to(dtype), weight.to(dtype), bias.to(dtype)
     return torch.ops.mamba_mae.linear_patch_error(*layer, volume, ids, patch_size, normalise, False)[0]
 
@@ -63,7 +63,7 @@ def _gather_shapes(volume: Tensor, ids: Tensor, patch_size: int, contrasts_first
 
 def _error(hidden: Tensor, weight: Tensor, bias: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool,
            keep: bool) -> tuple[Tensor, ...]:  # fmt: skip
-    """(loss, d hidden, d weight, d bias): gradients of half the sum of squares, empty without `keep`."""
+    """(loss, dhidden, dweight, dbias): the gradients are those of half the sum of squares, and empty without `keep`."""
     rows, ids = hidden.flatten(0, 1), ids.contiguous()
     squares = torch.zeros(ids.shape, dtype=torch.float64)
     moments = torch.empty(*ids.shape, 2) if normalise else None
@@ -79,7 +79,7 @@ def _error(hidden: Tensor, weight: Tensor, bias: Tensor, volume: Tensor, ids: Te
         pred = memory[: len(rows) * planes * plane].view(len(rows), planes * plane)
         torch.addmm(bias[part], rows, weight[part].t(), out=pred)
         arguments.first_plane, arguments.planes, arguments.rows = first, planes, pointer(pred)
-        cpu_library.library().patches_compare(byref(arguments))  # pred is the difference now
+        cpu_library.library().patches_compare(byref(arguments))  # overwrites pred by the difference
         if keep:
             dhidden += pred @ weight[part]
             torch.mm(pred.t(), rows, out=dweight[part])
@@ -94,7 +94,7 @@ def _error_shapes(hidden: Tensor, weight: Tensor, bias: Tensor, volume: Tensor, 
 
 
 def _error_backward(dloss: Tensor, dhidden: Tensor, dweight: Tensor, dbias: Tensor) -> tuple[Tensor, ...]:
-    scale = dloss * (2 / max(1, dhidden.shape[:-1].numel() * len(dbias)))  # float32's range, which bfloat16 has
+    scale = dloss * (2 / max(1, dhidden.shape[:-1].numel() * len(dbias)))  # bfloat16 has float32's range
     return dhidden * scale, dweight * scale, dbias * scale
 
 
@@ -108,7 +108,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dloss: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dloss: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
     return *torch.ops.mamba_mae.linear_patch_error_backward(dloss, *ctx.saved_tensors), None, None, None, None, None
 
 
@@ -129,4 +129,4 @@ register(
     _error_backward,
     _error_backward_shapes,
 )
-differentiate("linear_patch_error", _differentiate, _save)
+differentiate("linear_patch_error", _gradients, _save)

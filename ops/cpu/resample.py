@@ -1,4 +1,7 @@
-"""torch.ops.mamba_mae.resample_affine: ops/cpu/csrc/resample.cpp; of data, so without a gradient."""
+"""torch.ops.mamba_mae.resample_affine by ops/cpu/csrc/resample.cpp. It works on data and has no gradient.
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels; 3 and 4 are sizes.
+"""
 
 from ctypes import byref
 
@@ -12,7 +15,7 @@ from ops.operators import register
 
 
 def takes(volume: Tensor) -> bool:
-    """Whether the kernel reads this volume: constant, float32, small enough for 32-bit places."""
+    """Whether the kernel can read this volume: float32, without a gradient, small enough for 32-bit offsets."""
     readable = volume.dtype == torch.float32 and not volume.requires_grad and volume.shape[2:].numel() < 2**31
     return readable and cpu.unavailable(volume) is None
 

@@ -1,4 +1,7 @@
-"""What stands before every mixer: add to the residual stream, turn channel pairs, normalise. The specification."""
+"""The specification of the step before every mixer: add to the residual stream, rotate channel pairs, normalise.
+
+Shape suffixes: B batch, L tokens, E width.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +9,7 @@ from torch import Tensor
 
 
 def rotate(x_BLE: Tensor, rotation: Tensor) -> Tensor:
-    """(B, L, E) -> (B, L, E): pairs (x[2i], x[2i+1]) turned by the angle of rotation[..., i]. E must be even."""
+    """(B, L, E) -> (B, L, E): pair (x[2i], x[2i+1]) is rotated by the angle of rotation[..., i]. E must be even."""
     pairs = torch.view_as_complex(x_BLE.unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * rotation.to(pairs.dtype)).flatten(-2)
 

@@ -1,4 +1,7 @@
-"""Patches of volumes as rows, and the squared error of predicted patches. The specification, in plain PyTorch."""
+"""The specification of patches as rows and of the squared error of predicted patches, in plain PyTorch.
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels, K chosen patches, P values per patch.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +11,7 @@ from torch import Tensor
 
 from ops.operators import ANY_DEVICE, differentiate, register
 
-BLOCK_VALUES = 2**20  # values of one block: small enough for the cache, large enough that Python does not count
+BLOCK_VALUES = 2**20  # values per block: few enough for the cache, so many that the time of Python does not matter
 
 
 def gather_patches(
@@ -31,7 +34,7 @@ def patch_moments(patches_BKP: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def patch_error(pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor, patch_size: int, normalise: bool) -> Tensor:
-    """`ops.patch_error_fn` in plain PyTorch, a block of patches at a time: the targets are as large as the volume."""
+    """`ops.patch_error_fn` in plain PyTorch, a block of patches at a time: all targets would fill a volume."""
     return torch.ops.mamba_mae.patch_error(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)[0]
 
 
@@ -46,7 +49,7 @@ def _blocks(batch: int, kept: int, values: int) -> Iterator[tuple[slice, slice]]
 def patch_error_plain(
     pred_BKP: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor, patch_size: int, normalise: bool
 ) -> Tensor:
-    """`patch_error` of all patches at once, in operators that every exporter knows."""
+    """`patch_error` of all patches at once, in operators that every exporter supports."""
     target = gather_patches(volume_BCZYX.detach(), ids_BK, patch_size)
     if normalise:
         mean, std = patch_moments(target)
@@ -55,7 +58,7 @@ def patch_error_plain(
 
 
 def _error(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool) -> tuple[Tensor, Tensor]:
-    """The mean square, (), and the differences, as pred."""
+    """The mean square, (), and the differences, in the shape of pred."""
     difference = pred.new_empty(pred.shape)
     total = pred.new_zeros((), dtype=torch.promote_types(pred.dtype, torch.float32))
     for samples, patches in _blocks(*pred.shape):
@@ -70,9 +73,9 @@ def _error(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise
 
 
 def _error_backward(grad: Tensor, difference: Tensor) -> Tensor:
-    scale = grad * (2 / difference.numel())  # by blocks again: a product in float16 would underflow
+    scale = grad * (2 / difference.numel())
     dpred = difference.new_empty(difference.shape)
-    for block in _blocks(*difference.shape):
+    for block in _blocks(*difference.shape):  # in the precision of scale: a product in float16 would underflow
         dpred[block] = difference[block].to(scale.dtype) * scale
     return dpred
 
@@ -88,7 +91,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Tensor, unused: None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, grad: Tensor, unused: None) -> tuple[Tensor | None, ...]:
     return torch.ops.mamba_mae.patch_error_backward(grad, *ctx.saved_tensors), None, None, None, None
 
 
@@ -104,4 +107,4 @@ register(
     lambda grad, difference: difference.new_empty(difference.shape),
     device=ANY_DEVICE,
 )
-differentiate("patch_error", _differentiate, _save)
+differentiate("patch_error", _gradients, _save)

@@ -1,10 +1,13 @@
-"""Trilinear sampling of volumes under an affine map. The specification, in plain PyTorch."""
+"""The specification of trilinear resampling by an affine map, in plain PyTorch.
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels; 3, 4 and 1 are sizes.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SLABS = 8  # pieces of a volume that PyTorch's CPU grid_sample, parallel over the batch only, takes at once
+SLABS = 8  # a single volume is cut into so many: PyTorch's grid_sample runs in parallel over the batch only
 
 
 def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
@@ -12,10 +15,11 @@ def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     B, C, *size = volume_BCZYX.shape
     half_3 = (torch.tensor(size, dtype=torch.float64) - 1) / 2
     back_B34 = back_B34.double()
-    middle_B3 = back_B34[:, :, :3] @ half_3 + back_B34[:, :, 3]
-    turn_B33 = back_B34[:, :, :3] * half_3 / half_3[:, None]  # of places from -1 to 1
-    shift_B31 = (middle_B3 / half_3 - 1)[..., None]
-    theta_B34 = torch.cat([turn_B33.flip(1, 2), shift_B31.flip(1)], dim=2).to(volume_BCZYX)  # z, y, x -> x, y, z
+    centre_B3 = back_B34[:, :, :3] @ half_3 + back_B34[:, :, 3]
+    # affine_grid takes coordinates from -1 to 1 in the order x, y, z
+    linear_B33 = back_B34[:, :, :3] * half_3 / half_3[:, None]
+    shift_B31 = (centre_B3 / half_3 - 1)[..., None]
+    theta_B34 = torch.cat([linear_B33.flip(1, 2), shift_B31.flip(1)], dim=2).to(volume_BCZYX)
     grid = F.affine_grid(theta_B34, [B, C, *size], align_corners=True)
     if B > 1 or volume_BCZYX.device.type != "cpu" or size[0] % SLABS:
         return F.grid_sample(volume_BCZYX, grid, align_corners=True)

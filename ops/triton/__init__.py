@@ -1,2 +1,4 @@
-"""The kernels of ops in Triton, for NVIDIA and AMD GPUs; imported only where one is asked for
-(ops/triton/backend.py)."""
+"""The kernels of ops in Triton, for NVIDIA and AMD GPUs.
+
+ops/triton/backend.py imports Triton and the kernels only where a call needs them.
+"""

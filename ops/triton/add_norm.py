@@ -1,6 +1,7 @@
-"""torch.ops.mamba_mae.triton_add_norm: the fused sum, rotation and norm of ops/triton/kernels/norm.py, its gradient.
+"""torch.ops.mamba_mae.triton_add_norm: sum, rotation and norm by ops/triton/kernels/norm.py, and its gradient.
 
-The sum is float32 and all that is kept for the backward pass; the normalised rows come in the precision asked for.
+The sum is float32, and the backward pass needs nothing else. The normalised rows have the precision `dtype`.
+Shapes: B batch, L tokens, E width.
 """
 
 from typing import Any
@@ -8,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.cpu.add_norm import backward_shapes, of_summands
+from ops.cpu.add_norm import backward_shapes, summand_gradients
 from ops.operators import differentiate, register
 from ops.triton.host import DEVICE, cores, launch, next_power
 from ops.triton.kernels.norm import add_norm_backward, add_norm_forward
 
-PROGRAMS_PER_CORE = 8  # of the backward pass, each with a part of the weight's gradient
+PROGRAMS_PER_CORE = 8  # of the backward pass; each has its own partial sum of the weight's gradient
 
 
 def _options(width: int) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def _options(width: int) -> dict[str, Any]:
 
 def fill(normed: Tensor, total: Tensor | None, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None,
          weight: Tensor, scale: Tensor | None, eps: float) -> None:  # fmt: skip
-    """`triton_add_norm` into contiguous tensors that are there; total None: it is not wanted."""
+    """`triton_add_norm` into existing contiguous tensors. total may be None: it is not wanted."""
     residual, rotation = (None if x is None else x.contiguous() for x in (residual, rotation))
     hidden = hidden.contiguous()
     batch, length, width = hidden.shape
@@ -38,6 +39,7 @@ def fill(normed: Tensor, total: Tensor | None, hidden: Tensor, residual: Tensor 
 
 
 def _rotation_stride(rotation: Tensor | None, length: int) -> int:
+    """Rows of `rotation` from one sample to the next: 0 if all samples share it."""
     return 0 if rotation is None or rotation.shape[0] == 1 else length
 
 
@@ -51,7 +53,7 @@ def forward(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, we
 
 def backward(dnormed: Tensor, dtotal: Tensor, total: Tensor, rotation: Tensor | None, weight: Tensor,
              scale: Tensor | None, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of residual, of hidden where it is not the same, and of weight: triton_add_norm_backward."""
+    """Gradients of residual, of hidden (empty if it is the same) and of weight: triton_add_norm_backward."""
     dresidual, dhidden, _ = backward_shapes(dnormed, dtotal, total, rotation, weight, scale, eps, dtype)
     dnormed, dtotal = dnormed.contiguous(), dtotal.contiguous()
     rotation = None if rotation is None else rotation.contiguous()
@@ -81,10 +83,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.save_for_backward(output[1], rotation, weight, scale)
 
 
-def _differentiate(ctx: Any, dnormed: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dnormed: Tensor, dtotal: Tensor) -> tuple[Tensor | None, ...]:
     run = torch.ops.mamba_mae.triton_add_norm_backward
     dresidual, dhidden, dweight = run(dnormed, dtotal, *ctx.saved_tensors, ctx.eps, ctx.dtype)
-    return *of_summands(dresidual, dhidden, ctx.has_residual), None, dweight, None, None, None
+    return *summand_gradients(dresidual, dhidden, ctx.has_residual), None, dweight, None, None, None
 
 
 register(
@@ -101,5 +103,5 @@ register(
     backward_shapes,
     device=DEVICE,
 )
-differentiate("triton_add_norm", _differentiate, _save)
+differentiate("triton_add_norm", _gradients, _save)
 add_norm = torch.ops.mamba_mae.triton_add_norm

@@ -1,33 +1,33 @@
 """The Triton kernels behind the signatures of ops: float32, bfloat16 and float16 in and out, the state in float32.
 
-Triton and the kernels are imported on the first call that could use them. No GPU has run them yet, so that
-backend="auto" takes them only where MAMBA_MAE_TRITON=1.
+Triton and the kernels are imported on the first call that could use them. No GPU has run them yet, so backend="auto"
+uses them only with MAMBA_MAE_TRITON=1.
 """
 
 import functools
 import os
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ops.chunked import conv
-from ops.chunked import scan as chunked
-from ops.cpu.add_norm import turns
+from ops.arguments import ConvInputs, ScanInputs
+from ops.chunked import conv as chunked_conv
+from ops.chunked import scan as chunked_scan
+from ops.cpu.add_norm import cos_sin
 from ops.reference.bimamba import Direction
 from ops.triton.host import DEVICE_TYPE
 
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 MAX_STATES = 64
-CONV_MAX_WIDTH = 4  # of ops/triton/kernels/conv.py
+CONV_MAX_WIDTH = 4  # as in ops/triton/kernels/conv.py
 OLDEST = (7, 5)  # compute capability of NVIDIA GPUs that Triton compiles for
 SWITCH = "MAMBA_MAE_TRITON"
-# To go with the first results file of benchmarks/bench_gpu.py.
+# To be removed with the first results file of benchmarks/bench_gpu.py.
 UNVERIFIED = "Triton kernels are verified in the interpreter and by compilation only, not yet on a GPU"
 INSTALL = "pip install -r requirements.txt on a Linux machine brings it with torch"
 
 
-@torch.compiler.assume_constant_result  # a compiled model asks while it is traced
+@torch.compiler.assume_constant_result  # torch.compile calls this while it traces a model
 def problem(device: torch.device) -> str | None:
     """Why the kernels cannot run on `device`, with the fix; None if they can."""
     if missing := import_problem():
@@ -37,8 +37,8 @@ def problem(device: torch.device) -> str | None:
 
 
 @torch.compiler.assume_constant_result
-def unasked() -> str | None:
-    """Why "auto" leaves the kernels out although they may run; None where the environment asks for them."""
+def not_enabled() -> str | None:
+    """Why "auto" does not use the kernels even where they can run; None if the environment enables them."""
     return None if os.environ.get(SWITCH) == "1" else f"Triton kernels that no GPU has run yet: {SWITCH}=1 tries them"
 
 
@@ -47,20 +47,20 @@ def import_problem() -> str | None:
     """Why the kernels cannot be imported, or None."""
     try:
         from ops.triton import add_norm, bimamba, block, patches, scan_operator  # noqa: F401
-    except Exception as error:  # a Triton that does not fit this Python, torch or system fails in many ways
+    except Exception as error:  # a Triton for another Python, torch or system raises many types of exception
         return f"{type(error).__name__}: {error}"
     return None
 
 
 @functools.cache
 def device_problem(device: torch.device) -> str | None:
-    """Why kernels cannot run on a GPU, or None. AMD's have no compute capability of this kind."""
+    """Why kernels cannot run on a GPU, or None. AMD's GPUs have no compute capability of this kind."""
     if device.type != "cuda" or torch.version.hip:
         return None
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST:
-        found, oldest = (".".join(map(str, x)) for x in (capability, OLDEST))
-        return f"{torch.cuda.get_device_name(device)} has compute capability {found}, Triton needs {oldest}"
+        own, oldest = (".".join(map(str, version)) for version in (capability, OLDEST))
+        return f"{torch.cuda.get_device_name(device)} has compute capability {own}, Triton needs {oldest}"
     return None
 
 
@@ -78,59 +78,33 @@ def unavailable(x: Tensor, states: int | None = None, width: int | None = None) 
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The precision that autocast asks for on the device of x, None outside of autocast."""
+    """The precision that autocast asks for on the device of x; None without autocast."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-    *,
-    reverse: bool = False,
-) -> Any:
-    """The scan of `ops.selective_scan_fn` by the kernels; B or C constant in time, unused by Mamba, by chunks."""
-    if B.dim() == 2 or C.dim() == 2:
-        return chunked.selective_scan(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state, reverse=reverse
-        )
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """The scan of `ops.selective_scan_fn` by the kernels, or by chunks if B or C is constant in time."""
+    if inputs.has_constant_matrix():
+        return chunked_scan.selective_scan(inputs)
     from ops.triton import scan_operator
 
-    out, last, _ = scan_operator.scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
-    return (out, last.detach()) if return_last_state else out
+    out, last, _ = scan_operator.scan(*inputs)
+    return out, last
 
 
-def causal_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    initial_states: Tensor | None = None,
-    return_final_states: bool = False,
-    final_states_out: Tensor | None = None,
-    activation: str | None = None,
-    *,
-    reverse: bool = False,
-) -> Any:
-    """The convolution of `ops.causal_conv1d_fn` by the kernel; states and packed sequences by plain PyTorch."""
-    if seq_idx is not None or initial_states is not None or return_final_states:
-        return conv.causal_conv1d(
-            x, weight, bias, seq_idx, initial_states, return_final_states, final_states_out, activation, reverse=reverse
-        )
-    from ops.triton import conv as kernels
+def causal_conv1d(inputs: ConvInputs) -> Tensor:
+    """The convolution of `ops.causal_conv1d_fn` by the kernel, or in plain PyTorch for initial states and packed
+    sequences."""
+    if not inputs.is_plain():
+        return chunked_conv.causal_conv1d(inputs)
+    from ops.triton import conv
 
-    return kernels.convolve(x, weight, bias, activation is not None, reverse)
+    return conv.convolve(inputs.x, inputs.weight, inputs.bias, inputs.activation is not None, inputs.reverse)
 
 
 def takes_mixer(xz: Tensor, weights: Direction) -> bool:
+    """Whether the kernels compute a mixer of this input and these weights."""
     return unavailable(xz, weights.A.shape[1], weights.conv_weight.shape[1]) is None
 
 
@@ -143,9 +117,9 @@ def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight:
 
 def takes_sum(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> bool:
     """Whether the kernel computes the sum, rotation and norm before a mixer."""
-    is_plain = residual is None or residual.dtype == torch.float32
-    is_fixed = rotation is None or (rotation.dtype == torch.complex64 and not rotation.requires_grad)
-    return is_plain and is_fixed and unavailable(hidden) is None
+    is_float32 = residual is None or residual.dtype == torch.float32
+    is_constant = rotation is None or (rotation.dtype == torch.complex64 and not rotation.requires_grad)
+    return is_float32 and is_constant and unavailable(hidden) is None
 
 
 def add_norm(
@@ -155,12 +129,12 @@ def add_norm(
     from ops.triton import add_norm
 
     dtype = autocast_dtype(hidden) or weight.dtype
-    return add_norm.add_norm(hidden, residual, turns(rotation), weight, scale, eps, dtype)
+    return add_norm.add_norm(hidden, residual, cos_sin(rotation), weight, scale, eps, dtype)
 
 
 def takes_block(hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, in_weight: Tensor,
                 weights: Direction) -> bool:  # fmt: skip
-    """Whether one operator computes the whole block: in float32, or in the precision that autocast wants."""
+    """Whether one operator computes the whole block: in float32, or in the precision of autocast."""
     dtype = autocast_dtype(hidden) or in_weight.dtype
     return (
         dtype in PRECISIONS
@@ -186,18 +160,19 @@ def bimamba_block(
     from ops.triton import bimamba, block
 
     dtype = autocast_dtype(hidden) or torch.float32
-    weights = in_weight.to(dtype), *bimamba.stacked(forward, backward, out_weight, dtype)
-    return block.block(hidden, residual, turns(rotation), norm_weight, scale, *weights, eps)[:2]
+    weights = in_weight.to(dtype), *bimamba.stack_weights(forward, backward, out_weight, dtype)
+    return block.block(hidden, residual, cos_sin(rotation), norm_weight, scale, *weights, eps)[:2]
 
 
 def takes_volume(volume: Tensor, *others: Tensor) -> bool:
-    """Whether the kernels read patches of this volume: constant, float32; and compute on others."""
+    """Whether the kernels can read patches of this volume and compute on `others`. The volume must be float32 and need
+    no gradient."""
     readable = volume.dtype == torch.float32 and not volume.requires_grad
     return readable and all(unavailable(x) is None for x in (volume, *others))
 
 
 def gather_patches(volume: Tensor, ids: Tensor | None, patch_size: int, contrasts_first: bool) -> Tensor:
-    """`ops.gather_patches_fn` for what `takes_volume` accepts, in the autocast precision, which spares a copy."""
+    """`ops.gather_patches_fn` for what `takes_volume` accepts, in the autocast precision, which saves a copy."""
     from ops.triton import patches
 
     if ids is None:

@@ -1,9 +1,9 @@
-"""torch.ops.mamba_mae.triton_bimamba: ops/reference/bimamba.py with the kernels of this folder, little memory, its
-gradient.
+"""torch.ops.mamba_mae.triton_bimamba: ops/reference/bimamba.py with the kernels of this folder, and its gradient.
 
-As on a CPU: kept for the backward pass are the input, the small projections (P = R + 2N numbers per token and
-direction) and the states at segment borders; convolution, step sizes and gated output are computed again.
-Both directions go through every product and kernel together. Shapes as in ops/reference/bimamba.py; D directions, 2.
+As on a CPU, the forward pass keeps the input, the small projections (P = R + 2N numbers per token and direction) and
+the states at segment borders. The backward pass computes convolution, step sizes and gated output again. Both
+directions go through every product and kernel at once.
+Shapes: as in ops/reference/bimamba.py; D directions, always 2; S segments.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.cpu.bimamba import WEIGHTS
-from ops.operators import below_autocast, differentiate, register
+from ops.cpu.bimamba import WEIGHT_TENSORS
+from ops.operators import differentiate, register
+from ops.precision import below_autocast
 from ops.reference.bimamba import Direction
 from ops.triton import conv, scan
 from ops.triton.host import DEVICE, steps_per_segment
@@ -22,12 +23,15 @@ from ops.triton.host import DEVICE, steps_per_segment
 
 def bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
     """`ops.bimamba_fn` on a GPU; the matrix products are done in the precision of xz."""
-    return torch.ops.mamba_mae.triton_bimamba(xz_BLx, *stacked(forward, backward, out_weight, xz_BLx.dtype), False)[0]
+    weights = stack_weights(forward, backward, out_weight, xz_BLx.dtype)
+    return torch.ops.mamba_mae.triton_bimamba(xz_BLx, *weights, False)[0]
 
 
-def stacked(forward: Direction, backward: Direction, out_weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The weights as the operators take them: those of both directions one above the other, those of products in
-    `dtype`, the rest in float32, cast once for both passes."""
+def stack_weights(
+    forward: Direction, backward: Direction, out_weight: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """The weights as the operators take them, cast once for both passes: both directions stacked, the weights of matrix
+    products in `dtype`, the others in float32."""
     both = Direction(*(torch.stack(pair) for pair in zip(forward, backward)))
     wide = {name: getattr(both, name).float() for name in ("conv_weight", "conv_bias", "dt_bias", "A", "D")}
     both = both._replace(x_proj=both.x_proj.to(dtype), dt_proj=both.dt_proj.to(dtype), **wide)
@@ -41,14 +45,17 @@ def _convolve(x: Tensor, weights: Direction) -> Tensor:
     return u
 
 
-def _scan(u: Tensor, projected: Tensor, z: Tensor, weights: Direction) -> tuple[scan.Scan, Tensor]:
-    """The scan that is left to do; and dt (D, B * L, R), from which its step sizes come."""
+def _scan(u: Tensor, projected: Tensor, z: Tensor, weights: Direction) -> tuple[scan.ScanArguments, Tensor]:
+    """The arguments of the scan, and dt (D, B * L, R), of which its step sizes are a projection."""
     rank = weights.dt_proj.shape[2]
     dt = projected[..., :rank].flatten(1, 2)
-    B, C = projected[..., rank:].float().chunk(2, dim=-1)  # once here, not in every thread that reads them
+    B, C = projected[..., rank:].float().chunk(2, dim=-1)  # cast once, not in every thread that reads them
     delta = torch.bmm(dt, weights.dt_proj.mT).view_as(u)
-    return scan.Scan(u, delta, weights.A, B.unsqueeze(2), C.unsqueeze(2), weights.D, z, weights.dt_bias, True, False,
-                     0.5), dt  # fmt: skip
+    arguments = scan.ScanArguments(
+        u, delta, weights.A, B.unsqueeze(2), C.unsqueeze(2), weights.D, z, weights.dt_bias,
+        softplus=True, reverse=False, factor=0.5,
+    )  # fmt: skip
+    return arguments, dt
 
 
 def mix(xz: Tensor, weights: Direction, out_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +71,7 @@ def mix(xz: Tensor, weights: Direction, out_weight: Tensor) -> tuple[Tensor, Ten
 def mix_backward(
     dout: Tensor, xz: Tensor, weights: Direction, out_weight: Tensor, kept: Sequence[Tensor], dxz: Tensor
 ) -> tuple[Tensor, ...]:
-    """Fill `dxz`, the gradient of xz; those of weights and out_weight are returned. kept: what `mix` kept."""
+    """Fill `dxz`, the gradient of xz. Returns the gradients of weights and out_weight. kept: what `mix` kept."""
     projected, starts = kept
     dout = dout.to(xz.dtype).contiguous().flatten(0, 1)
     (x, z), (dx, dz) = xz.chunk(2, dim=-1), dxz.chunk(2, dim=-1)
@@ -72,17 +79,18 @@ def mix_backward(
     u = _convolve(x, weights)
     call, dt = _scan(u, projected, z, weights)
     y = torch.empty_like(dy)
-    made = scan.backward(call, dy, starts, dz, y)
+    gradients = scan.backward(call, dy, starts, dz, y)
     d_projected = torch.empty_like(projected)
     states = weights.A.shape[2]
     d_dt, d_BC = d_projected.split_with_sizes([dt.shape[2], 2 * states], dim=-1)
-    d_BC.copy_(made.dBC.squeeze(2))
-    u_rows, du_rows, ddelta_rows, d_rows = (v.flatten(1, 2) for v in (u, made.du, made.ddelta, d_projected))
+    d_BC.copy_(gradients.dBC.squeeze(2))
+    flat = (v.flatten(1, 2) for v in (u, gradients.du, gradients.ddelta, d_projected))
+    u_rows, du_rows, ddelta_rows, d_rows = flat
     d_dt.copy_(torch.bmm(ddelta_rows, weights.dt_proj).view_as(d_dt))
     d_x_proj, d_dt_proj = torch.bmm(d_rows.mT, u_rows), torch.bmm(ddelta_rows.mT, dt)
     du_rows.baddbmm_(d_rows, weights.x_proj)
-    d_taps, d_conv_bias = conv.backward(made.du, x, weights.conv_weight, weights.conv_bias, True, False, dx)
-    grads = Direction(d_taps, d_conv_bias, d_x_proj, d_dt_proj, made.dbias, made.dA, made.dD)
+    d_taps, d_conv_bias = conv.backward(gradients.du, x, weights.conv_weight, weights.conv_bias, True, False, dx)
+    grads = Direction(d_taps, d_conv_bias, d_x_proj, d_dt_proj, gradients.dbias, gradients.dA, gradients.dD)
     return *(g.to(w.dtype).contiguous() for g, w in zip(grads, weights)), torch.mm(dout.t(), y.flatten(0, 1))
 
 
@@ -101,7 +109,7 @@ def _bimamba_backward(dout: Tensor, xz: Tensor, *arguments: Tensor) -> tuple[Ten
 
 
 def kept_shapes(like: Tensor, weights: Direction) -> tuple[tuple[int, ...], ...]:
-    """Of the projections and the states that `mix` keeps of tokens (B, L, ...)."""
+    """Shapes of the projections and the states that `mix` keeps for tokens (B, L, ...)."""
     batch, length = like.shape[:2]
     _, inner, states = weights.A.shape
     steps = steps_per_segment(length, scan.blocks(inner, 1, scan.BACKWARD_CHANNELS) * batch, like.device)
@@ -127,11 +135,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dout: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
     return (*torch.ops.mamba_mae.triton_bimamba_backward(dout, *ctx.saved_tensors), None)
 
 
-_INPUTS = f"Tensor xz, {WEIGHTS}"
+_INPUTS = f"Tensor xz, {WEIGHT_TENSORS}"
 _GRADIENTS = ", ".join(["Tensor"] * _INPUTS.count("Tensor"))
 register(f"triton_bimamba({_INPUTS}, bool keep) -> (Tensor, Tensor, Tensor)", _bimamba, _bimamba_shapes, device=DEVICE)
 register(
@@ -140,4 +148,4 @@ register(
     _bimamba_backward_shapes,
     device=DEVICE,
 )
-differentiate("triton_bimamba", _differentiate, _save)
+differentiate("triton_bimamba", _gradients, _save)

@@ -1,7 +1,8 @@
 """torch.ops.mamba_mae.triton_block: norm, input projection and bidirectional mixer as one operator.
 
-All that is kept for the backward pass is the sum before the norm, which the next block's residual needs anyway, the
-small projections and the states at segment borders; every other activation is computed again there.
+The forward pass keeps the sum before the norm, which the next block's residual needs anyway, the small projections and
+the states at segment borders. The backward pass computes every other activation again.
+Shapes: B batch, L tokens, E width, I inner channels.
 """
 
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.cpu.bimamba import WEIGHTS
-from ops.operators import below_autocast, differentiate, register
+from ops.cpu.bimamba import WEIGHT_TENSORS
+from ops.operators import differentiate, register
+from ops.precision import below_autocast
 from ops.reference.bimamba import Direction
 from ops.triton import add_norm
 from ops.triton.bimamba import kept_shapes, mix, mix_backward
@@ -71,18 +73,18 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dout: Tensor | None, dtotal: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dout: Tensor | None, dtotal: Tensor | None, *unused: Any) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     total, out_weight = tensors[0], tensors[-3]
     dtotal = torch.zeros_like(total) if dtotal is None else dtotal
     dout = out_weight.new_zeros(*total.shape[:2], len(out_weight)) if dout is None else dout
     run = torch.ops.mamba_mae.triton_block_backward
     dresidual, dhidden, d_norm_weight, *gradients = run(dout, dtotal, *tensors, ctx.eps, ctx.dtype)
-    summands = add_norm.of_summands(dresidual, dhidden, ctx.has_residual)
+    summands = add_norm.summand_gradients(dresidual, dhidden, ctx.has_residual)
     return *summands, None, d_norm_weight, None, *gradients, None
 
 
-_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHTS}"
+_INPUTS = f"Tensor? rotation, Tensor norm_weight, Tensor? scale, Tensor in_weight, {WEIGHT_TENSORS}"
 register(
     f"triton_block(Tensor hidden, Tensor? residual, {_INPUTS}, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
     _block,
@@ -91,10 +93,10 @@ register(
 )
 register(
     f"triton_block_backward(Tensor dout, Tensor dtotal, Tensor total, {_INPUTS}, Tensor projected, Tensor starts,"
-    f" float eps, ScalarType dtype) -> ({', '.join(['Tensor'] * (4 + WEIGHTS.count('Tensor')))})",
+    f" float eps, ScalarType dtype) -> ({', '.join(['Tensor'] * (4 + WEIGHT_TENSORS.count('Tensor')))})",
     _block_backward,
     _block_backward_shapes,
     device=DEVICE,
 )
-differentiate("triton_block", _differentiate, _save)
+differentiate("triton_block", _gradients, _save)
 block = torch.ops.mamba_mae.triton_block

@@ -1,4 +1,7 @@
-"""torch.ops.mamba_mae.triton_conv: the causal convolution with SiLU of ops/triton/kernels/conv.py and its gradient."""
+"""torch.ops.mamba_mae.triton_conv: the causal convolution with SiLU of ops/triton/kernels/conv.py, and its gradient.
+
+Shapes: D directions, B batch, L positions, I channels, W taps.
+"""
 
 from typing import Any
 
@@ -10,13 +13,15 @@ from ops.operators import differentiate, empty_or_nothing, empty_rows, register
 from ops.triton.host import DEVICE, cores, dense, launch, next_power, tile
 from ops.triton.kernels.conv import TAPS, conv_backward, conv_forward
 
-ROWS, CHANNELS = 16, 128  # of a program of the forward pass
-WALK = (64, 32, 16)  # positions of a program of the backward pass; the first that gives every core something to do
+ROWS, CHANNELS = 16, 128  # positions and channels of a program of the forward pass
+WALK = (64, 32, 16)  # positions of a program of the backward pass: the first that gives every core a program
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool, out: Tensor) -> None:
-    """Fill `out` (D, B, L, I), contiguous, from x (B, L, I), weight (D, I, W) and bias (D, I), float32; the second
-    direction convolves from the other end."""
+    """Fill `out` (D, B, L, I), contiguous, from x (B, L, I), and from weight (D, I, W) and bias (D, I) in float32.
+
+    The second direction convolves from the other end.
+    """
     batch, length, channels = x.shape
     if not out.numel():
         return
@@ -31,8 +36,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse:
 
 def backward(dout: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool, dx: Tensor
              ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Fill `dx` (B, L, I) from dout (D, B, L, I); the float32 gradients of weight (D, I, W) and bias (D, I) are
-    returned."""
+    """Fill `dx` (B, L, I) from dout (D, B, L, I). Returns the float32 gradients of weight (D, I, W) and bias (D, I)."""
     (batch, length, channels), (directions, _, taps) = x.shape, weight.shape
     if not dx.numel():
         return torch.zeros_like(weight), weight.new_zeros(directions, channels)
@@ -86,7 +90,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     grads = torch.ops.mamba_mae.triton_conv_backward(dout, *tensors, ctx.silu, ctx.reverse)
     return (*(None if x is None else grad for x, grad in zip(tensors, grads)), None, None)
@@ -105,5 +109,5 @@ register(
     _conv_backward_shapes,
     device=DEVICE,
 )
-differentiate("triton_conv", _differentiate, _save)
+differentiate("triton_conv", _gradients, _save)
 convolve = torch.ops.mamba_mae.triton_conv

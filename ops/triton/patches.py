@@ -9,7 +9,7 @@ from ops.operators import differentiate, register
 from ops.triton.host import DEVICE, launch, next_power
 from ops.triton.kernels.patches import compare_rows, gather_rows, scale_rows
 
-VALUES = 1024  # of a patch that a program takes at a time
+VALUES = 1024  # values of a patch that a program reads at a time
 
 
 def _options(volume: Tensor, patch_size: int) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _error_shapes(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, no
 
 
 def scaled(dloss: Tensor, difference: Tensor) -> Tensor:
-    """The gradient of the prediction: triton_patch_error_backward."""
+    """The gradient of the prediction: the operator triton_patch_error_backward."""
     scale, dpred = dloss.float() * (2 / max(1, difference.numel())), torch.empty_like(difference)
     if dpred.numel():
         launch(
@@ -80,7 +80,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dloss: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dloss: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
     return torch.ops.mamba_mae.triton_patch_error_backward(dloss, *ctx.saved_tensors), None, None, None, None
 
 
@@ -103,6 +103,6 @@ register(
     lambda dloss, difference: torch.empty_like(difference),
     device=DEVICE,
 )
-differentiate("triton_patch_error", _differentiate, _save)
+differentiate("triton_patch_error", _gradients, _save)
 gather = torch.ops.mamba_mae.triton_gather_patches
 error = torch.ops.mamba_mae.triton_patch_error

@@ -1,7 +1,8 @@
 """The selective scan of one direction or two by the kernels of this folder, and its gradient.
 
-Kept for the backward pass are the states at segment borders (at 64,000 tokens of 768 channels 9 MB). Every sum has one
-order, so that results do not change between calls. Glossary as in ops/chunked/views.py; S segments, D directions.
+The forward pass keeps the states at segment borders (9 MB at 64,000 tokens of 768 channels). Every sum has one order,
+so results do not change between calls.
+Shapes: D directions, B batch, L positions, I inner channels, N states, G groups, S segments.
 """
 
 from typing import Any, NamedTuple
@@ -14,15 +15,16 @@ from ops.triton.kernels import scan_backward, scan_forward
 
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 64, 128  # of a program: two and four per thread
 STATES_AT_ONCE = 2  # in the main pass of the backward kernels
-REPLAY_BYTES = 1 << 30  # of replayed states that stand in memory at a time, or those of one sample
+REPLAY_BYTES = 1 << 30  # of replayed states in memory at a time; one sample's states may take more
 ONE_WARP: dict[str, Any] = {"num_warps": 1, "num_stages": 1}
 
 
-class Scan(NamedTuple):
-    """One direction's scan, or two over the same tokens, the second from the other end.
+class ScanArguments(NamedTuple):
+    """Arguments of one direction's scan, or of two over the same tokens, the second from the other end.
 
     u and delta are (D, B, L, I); B and C (D, B, G, L, N); A is (D, I, N), D and bias (D, I), float32 and contiguous. z
-    and results (B, L, I) belong to all directions. The last axis of each is dense. factor: of the result.
+    and results (B, L, I) are shared by all directions. The last axis of each is dense. The result is multiplied by
+    `factor`.
     """
 
     u: Tensor
@@ -45,7 +47,7 @@ class Scan(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Of a segment."""
+        """Steps of a segment."""
         _, batch, length, channels, _, groups = self.sizes
         return steps_per_segment(length, blocks(channels, groups, BACKWARD_CHANNELS) * batch, self.u.device)
 
@@ -54,14 +56,14 @@ class Scan(NamedTuple):
         return -(-self.u.shape[2] // self.steps)
 
     def border_shape(self) -> tuple[int, ...]:
-        """(D, B, S, N, I) of the states at segment borders."""
+        """(D, B, S, N, I): the shape of the states at segment borders."""
         directions, batch, _, channels, states, _ = self.sizes
         return directions, batch, self.segments, states, channels
 
     def new(self, *shape: int) -> Tensor:
         return self.u.new_empty(shape, dtype=torch.float32)
 
-    def part(self, direction: int, samples: slice) -> "Scan":
+    def part(self, direction: int, samples: slice) -> "ScanArguments":
         """One direction of some samples."""
         d = slice(direction, direction + 1)
         return self._replace(
@@ -92,7 +94,7 @@ class Scan(NamedTuple):
 
 
 def blocks(channels: int, groups: int, most: int) -> int:
-    """Programs that all channels take, none of which crosses a group."""
+    """The number of programs that cover all channels. No program has channels of two groups."""
     width = channels // groups
     return groups * -(-width // tile(width, most))
 
@@ -101,8 +103,8 @@ def _strides(x: Tensor, axes: int) -> tuple[int, ...]:
     return x.stride()[:axes]
 
 
-def forward(scan: Scan, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill `out` (B, L, I); the states before each segment (D, B, S, N, I) and after the last step (D, B, N, I)."""
+def forward(scan: ScanArguments, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill `out` (B, L, I). Returns the states before each segment (D, B, S, N, I) and after the last (D, B, N, I)."""
     u, delta, A, B, C, D, z, bias, _, reverse, factor = scan
     directions, batch, length, channels, states, groups = scan.sizes
     starts, last = scan.new(*scan.border_shape()), scan.new(directions, batch, states, channels)
@@ -132,7 +134,7 @@ def forward(scan: Scan, out: Tensor) -> tuple[Tensor, Tensor]:
     return starts, last
 
 
-def _carry(scan: Scan, states: Tensor, sums: Tensor, last: Tensor, reverse: int) -> None:
+def _carry(scan: ScanArguments, states: Tensor, sums: Tensor, last: Tensor, reverse: int) -> None:
     directions, batch, segments, count, channels = states.shape
     width = min(128, max(32, next_power(channels)))
     launch(
@@ -154,24 +156,28 @@ class Gradients(NamedTuple):
     dbias: Tensor
 
 
-def backward(scan: Scan, dout: Tensor, starts: Tensor, dz: Tensor | None, out: Tensor | None = None) -> Gradients:
-    """The gradients; `dz` (B, L, I), dense along its last axis, and, if wanted again, `out` (B, L, I), contiguous, are
-    filled. starts: the states that `forward` returned; dout (B, L, I)."""
+def backward(
+    scan: ScanArguments, dout: Tensor, starts: Tensor, dz: Tensor | None, out: Tensor | None = None
+) -> Gradients:
+    """The gradients. Fills `dz` (B, L, I), dense along its last axis, and, if wanted again, contiguous `out` (B, L, I).
+
+    dout (B, L, I); starts: the states that `forward` returned.
+    """
     directions, batch, length, channels, states, groups = scan.sizes
     du = torch.empty_like(scan.u, memory_format=torch.contiguous_format)
     ddelta = torch.empty_like(du)
     if 0 in (batch, length, channels):
-        each = (directions, channels)
-        zeros = (du.new_zeros(shape, dtype=torch.float32) for shape in
-                 ((*each, states), (directions, batch, groups, length, 2 * states), each, each))  # fmt: skip
+        per_channel = (directions, channels)
+        shapes = (*per_channel, states), (directions, batch, groups, length, 2 * states), per_channel, per_channel
+        zeros = (du.new_zeros(shape, dtype=torch.float32) for shape in shapes)
         return Gradients(du, ddelta, *zeros)
     carries = _adjoint_carries(scan, dout)
-    made = [_direction(scan, d, dout, starts, carries, du[d], ddelta[d], dz, out) for d in range(directions)]
-    return Gradients(du, ddelta, *(torch.stack(each) if len(made) > 1 else each[0][None] for each in zip(*made)))
+    parts = [_direction(scan, d, dout, starts, carries, du[d], ddelta[d], dz, out) for d in range(directions)]
+    return Gradients(du, ddelta, *(torch.stack(part) if len(parts) > 1 else part[0][None] for part in zip(*parts)))
 
 
-def _adjoint_carries(scan: Scan, dout: Tensor) -> Tensor:
-    """(D, B, S, N, I): what each segment gets from those after it in the walk."""
+def _adjoint_carries(scan: ScanArguments, dout: Tensor) -> Tensor:
+    """(D, B, S, N, I): the adjoint state that each segment gets from those after it in the walk."""
     _, delta, A, _, C, _, z, bias, _, reverse, factor = scan
     directions, batch, length, channels, states, groups = scan.sizes
     ends, last = scan.new(*scan.border_shape()), scan.new(directions, batch, states, channels)
@@ -189,9 +195,9 @@ def _adjoint_carries(scan: Scan, dout: Tensor) -> Tensor:
     return ends
 
 
-def _direction(scan: Scan, direction: int, dout: Tensor, starts: Tensor, carries: Tensor, du: Tensor, ddelta: Tensor,
-               dz: Tensor | None, out: Tensor | None) -> tuple[Tensor, ...]:  # fmt: skip
-    """dA, dBC, dD and dbias of one direction; the rest is filled, or added to by the second."""
+def _direction(scan: ScanArguments, direction: int, dout: Tensor, starts: Tensor, carries: Tensor, du: Tensor,
+               ddelta: Tensor, dz: Tensor | None, out: Tensor | None) -> tuple[Tensor, ...]:  # fmt: skip
+    """Returns dA, dBC, dD and dbias of one direction. Fills the other gradients; the second direction adds to them."""
     _, batch, length, channels, states, groups = scan.sizes
     steps, segments = scan.steps, scan.segments
     bytes_per_sample = 4 * segments * (steps // BLOCK) * states * channels
@@ -199,8 +205,8 @@ def _direction(scan: Scan, direction: int, dout: Tensor, starts: Tensor, carries
     replayed = scan.new(samples, segments * (steps // BLOCK), states, channels)
     zeros = torch.zeros(batch * segments * (states + 2) * channels, dtype=torch.float32, device=du.device)
     dA, dD, dbias = (
-        part.view(batch, segments, *each)
-        for part, each in zip(
+        part.view(batch, segments, *shape)
+        for part, shape in zip(
             zeros.split([batch * segments * channels * n for n in (states, 1, 1)]),
             ((states, channels), (channels,), (channels,)),
         )
@@ -209,20 +215,22 @@ def _direction(scan: Scan, direction: int, dout: Tensor, starts: Tensor, carries
     dBC = scan.new(batch, groups, length, 2 * states)
     for first in range(0, batch, samples):
         part = slice(first, min(first + samples, batch))
-        places = carries[direction, part], du[part], ddelta[part]
-        made = dA[part], dD[part], dbias[part]
+        sequences = carries[direction, part], du[part], ddelta[part]
+        sums = dA[part], dD[part], dbias[part]
         partial = scan.new(per_group, part.stop - part.start, groups, length, 2 * states)
-        _some(scan.part(direction, part), steps, segments, dout[part], starts[direction : direction + 1, part],
-              replayed, *places, None if dz is None else dz[part], None if out is None else out[part], *made, partial,
-              is_second=direction == 1)  # fmt: skip
+        _samples(
+            scan.part(direction, part), steps, segments, dout[part], starts[direction : direction + 1, part], replayed,
+            *sequences, None if dz is None else dz[part], None if out is None else out[part], *sums, partial,
+            is_second=direction == 1,
+        )  # fmt: skip
         torch.sum(partial, 0, out=dBC[part])
     return dA.sum((0, 1)).t(), dBC, dD.sum((0, 1)), dbias.sum((0, 1))
 
 
-def _some(scan: Scan, steps: int, segments: int, dout: Tensor, starts: Tensor, replayed: Tensor, carries: Tensor,
-          du: Tensor, ddelta: Tensor, dz: Tensor | None, out: Tensor | None, dA: Tensor, dD: Tensor, dbias: Tensor,
-          dBC: Tensor, is_second: bool) -> None:  # fmt: skip
-    """Replay and main pass of one direction of some samples, in the segments of the whole call."""
+def _samples(scan: ScanArguments, steps: int, segments: int, dout: Tensor, starts: Tensor, replayed: Tensor,
+             carries: Tensor, du: Tensor, ddelta: Tensor, dz: Tensor | None, out: Tensor | None, dA: Tensor, dD: Tensor,
+             dbias: Tensor, dBC: Tensor, is_second: bool) -> None:  # fmt: skip
+    """Replay and main pass of one direction of some samples, with the segments of the whole call."""
     u, delta, A, B, C, D, z, bias, _, reverse, factor = scan
     _, batch, length, channels, _, groups = scan.sizes
     rows = {"U_ROW": u.stride(2), "DELTA_ROW": delta.stride(2), "B_ROW": B.stride(3)}

@@ -5,21 +5,21 @@ Values and all gradients are those of the specification in float64.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ops import Direction, bimamba_fn
+from ops import Direction, bimamba_fn, causal_conv1d_fn, selective_scan_fn
 from ops.cpu import add_norm as cpu_add_norm
-from ops.reference import add_norm, bimamba, patches
-from ops.reference import scan as reference
+from ops.reference import add_norm, patches
 from ops.triton import add_norm as sums
 from ops.triton import backend as gpu
 from ops.triton import block as blocks
 from ops.triton import conv, host, scan, scan_operator
-from ops.triton.bimamba import stacked
+from ops.triton.bimamba import stack_weights
 from tests.helpers.ops_cases import (
     ScanCase,
     assert_close,
@@ -28,9 +28,13 @@ from tests.helpers.ops_cases import (
     forward_backward,
     mixer_tensors,
     on_directions,
+    reference_conv,
+    reference_scan,
 )
 from tests.ops.cpu import test_block as block_cases
 
+triton_scan = partial(selective_scan_fn, backend="triton")
+triton_conv = partial(causal_conv1d_fn, backend="triton")
 ROUNDED = 4e-2  # the interpreter cuts bfloat16 off where a GPU rounds
 CASE = ScanCase(batch=1)
 
@@ -58,8 +62,8 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch):
 )
 def test_scan(case: ScanCase):
     tensors, options = case.tensors(torch.float32), {"delta_softplus": case.softplus, "reverse": case.reverse}
-    actual = forward_backward(gpu.selective_scan, tensors, **options, return_last_state=True)
-    expected = forward_backward(reference.selective_scan, exact(tensors), **options, return_last_state=True)
+    actual = forward_backward(triton_scan, tensors, **options, return_last_state=True)
+    expected = forward_backward(reference_scan, exact(tensors), **options, return_last_state=True)
     assert_close(actual, expected, rtol=2e-6, dtype=False)
     assert actual["out"].transpose(1, 2).is_contiguous()
 
@@ -67,17 +71,17 @@ def test_scan(case: ScanCase):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_scan_in_lower_precision(dtype: torch.dtype):
     tensors = replace(CASE, length=4).tensors(dtype)
-    actual = forward_backward(gpu.selective_scan, tensors, delta_softplus=True)
+    actual = forward_backward(triton_scan, tensors, delta_softplus=True)
     assert actual["out"].dtype == actual["du"].dtype == actual["dA"].dtype == dtype
-    expected = forward_backward(reference.selective_scan, exact(tensors), delta_softplus=True)
+    expected = forward_backward(reference_scan, exact(tensors), delta_softplus=True)
     assert_close(actual, expected, rtol=ROUNDED, dtype=False)
 
 
 def test_replay_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     tensors = replace(CASE, length=2, batch=2).tensors(torch.float32)
-    at_once = forward_backward(gpu.selective_scan, tensors)
+    at_once = forward_backward(triton_scan, tensors)
     monkeypatch.setattr(scan, "REPLAY_BYTES", 1)
-    assert_close(forward_backward(gpu.selective_scan, tensors), at_once, rtol=0)
+    assert_close(forward_backward(triton_scan, tensors), at_once, rtol=0)
 
 
 def amid_nan(x: Tensor) -> Tensor:
@@ -91,17 +95,17 @@ def test_nothing_beside_the_arguments_is_read():
     """Blocks of channels, times and states reach beyond what there is of them."""
     reverse = True
     tensors = replace(CASE, length=3, dim=5).tensors(torch.float32)
-    expected = forward_backward(gpu.selective_scan, tensors, delta_softplus=True, reverse=reverse)
+    expected = forward_backward(triton_scan, tensors, delta_softplus=True, reverse=reverse)
     sequences = {
         name: amid_nan(tensors[name].transpose(1, 2)).transpose(1, 2) for name in ("u", "delta", "B", "C", "z")
     }
     with torch.no_grad():
-        out = gpu.selective_scan(**(tensors | sequences), delta_softplus=True, reverse=reverse)
+        out = triton_scan(**(tensors | sequences), delta_softplus=True, reverse=reverse)
     assert torch.equal(out, expected["out"])
     x, weight, bias = conv_tensors(5, 4, dim=7).values()
     beside = amid_nan(x.transpose(1, 2)).transpose(1, 2)
     of_x, of_beside = (
-        forward_backward(gpu.causal_conv1d, {"x": leaf, "weight": weight, "bias": bias}, reverse=reverse)
+        forward_backward(triton_conv, {"x": leaf, "weight": weight, "bias": bias}, reverse=reverse)
         for leaf in (x, beside.detach().requires_grad_())
     )
     assert_close(of_beside, of_x, rtol=0)
@@ -112,16 +116,16 @@ def test_nothing_beside_the_arguments_is_read():
 )
 def test_convolution(length: int, width: int, reverse: bool, silu: bool):
     tensors, options = conv_tensors(length, width), {"activation": "silu" if silu else None, "reverse": reverse}
-    expected = forward_backward(reference.causal_conv1d, exact(tensors), **options)
-    assert_close(forward_backward(gpu.causal_conv1d, tensors, **options), expected, rtol=1e-6, dtype=False)
+    expected = forward_backward(reference_conv, exact(tensors), **options)
+    assert_close(forward_backward(triton_conv, tensors, **options), expected, rtol=1e-6, dtype=False)
 
 
 def test_convolution_walks_on_where_another_program_ends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(conv, "WALK", (8,))
     tensors = conv_tensors(21, 4, dim=5)
-    expected = forward_backward(reference.causal_conv1d, exact(tensors), activation="silu")
+    expected = forward_backward(reference_conv, exact(tensors), activation="silu")
     assert_close(
-        forward_backward(gpu.causal_conv1d, tensors, activation="silu"), expected, rtol=1e-6, dtype=False
+        forward_backward(triton_conv, tensors, activation="silu"), expected, rtol=1e-6, dtype=False
     )  # fmt: skip
 
 
@@ -163,19 +167,13 @@ def test_patches():
         assert_close(forward_backward(run(gpu.patch_error, volume), tensors), expected, rtol=1e-6, dtype=False)
 
 
-def one_by_one(xz: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
-    return bimamba.one_by_one(
-        reference.selective_scan, reference.causal_conv1d, xz, forward, backward, out_weight
-    )  # fmt: skip
-
-
 def test_mixer_under_torch_compile():
     def fused(xz: Tensor, forward: Direction, backward: Direction, out_weight: Tensor) -> Tensor:
         return bimamba_fn(xz, forward, backward, out_weight, backend="triton")
 
     tensors = {name: x.detach() for name, x in mixer_tensors(batch=1, length=2).items()}
     compiled = torch.compile(on_directions(fused), backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(**tensors), on_directions(one_by_one)(**tensors))
+    torch.testing.assert_close(compiled(**tensors), on_directions(bimamba_fn)(**tensors, backend="reference"))
 
 
 def fused_block(*, norm_weight: Tensor, scale: Tensor | None, in_weight: Tensor, out_weight: Tensor, hidden: Tensor,
@@ -210,6 +208,6 @@ def test_operators_keep_pytorchs_contract():
     torch.library.opcheck(conv.convolve.default, (*conv_tensors(5, 4).values(), True, True), test_utils=checks)
     tensors = block_cases.case(length=3, inner=6, states=2)
     hidden, residual, rotation, norm_weight, scale, in_weight, *mixer, out_weight = tensors.values()
-    weights = stacked(Direction(*mixer[:7]), Direction(*mixer[7:]), out_weight, torch.float32)
-    arguments = hidden, residual, cpu_add_norm.turns(rotation), norm_weight, scale, in_weight, *weights, 1e-5
+    weights = stack_weights(Direction(*mixer[:7]), Direction(*mixer[7:]), out_weight, torch.float32)
+    arguments = hidden, residual, cpu_add_norm.cos_sin(rotation), norm_weight, scale, in_weight, *weights, 1e-5
     torch.library.opcheck(blocks.block.default, arguments, test_utils=checks)

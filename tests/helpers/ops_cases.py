@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from ops import Direction
+from ops import Direction, causal_conv1d_fn, selective_scan_fn
 from ops.cpu import library as cpu_library
+
+reference_scan = partial(selective_scan_fn, backend="reference")
+reference_conv = partial(causal_conv1d_fn, backend="reference")
 
 
 @dataclass(frozen=True)

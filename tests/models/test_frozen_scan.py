@@ -40,7 +40,7 @@ def test_gradient_is_the_hidden_attention_written_out(mixer, tokens, direction, 
     (gradient,) = torch.autograd.grad((scan.outputs[direction] * weight).sum(), values)
     with torch.no_grad():
         z = mixer.in_proj(tokens).transpose(1, 2).chunk(2, dim=1)[1]
-        dt, B, C = weights.parts(F.linear(values.transpose(1, 2), weights.x_proj))
+        dt, B, C = weights.split_projection(F.linear(values.transpose(1, 2), weights.x_proj))
         delta = F.softplus(F.linear(dt, weights.dt_proj) + weights.dt_bias)  # (B, L, I)
         arriving = weight @ mixer.out_proj.weight / 2 * F.silu(z).transpose(1, 2)  # (B, L, I)
         expected = torch.einsum("bli,i->bil", arriving, weights.D)

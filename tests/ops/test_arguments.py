@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ops import causal_conv1d_fn, selective_scan_fn, ssd_scan_fn
-from ops.arguments import check_conv, check_scan, check_ssd, scan_groups
+from ops.arguments import ConvInputs, ScanInputs, SSDInputs
 from tests.helpers.ops_cases import ScanCase
 from tests.helpers.ssd_cases import SSDCase
 
@@ -15,7 +15,7 @@ from tests.helpers.ssd_cases import SSDCase
         ("z", torch.zeros(2, 9, 6), "z must have the shape of u"),
         ("A", torch.zeros(5, 3), "A must be"),
         ("A", torch.zeros(6, 3, 1), "A must be"),
-        ("A", torch.zeros(6, 0), "a state or more"),
+        ("A", torch.zeros(6, 0), "at least one state"),
         ("A", torch.zeros(6, 3, dtype=torch.complex64), "complex"),
         ("B", torch.zeros(6, 3, dtype=torch.complex64), "complex"),
         ("C", torch.zeros(6, 3, dtype=torch.complex64), "complex"),
@@ -50,6 +50,7 @@ def test_scan_errors_name_the_argument(name: str, value: torch.Tensor, hint: str
         ({"seq_idx": torch.zeros(2, 8)}, "seq_idx must be"),
         ({"seq_idx": torch.zeros(2, 9), "return_final_states": True}, "excludes"),
         ({"seq_idx": torch.zeros(2, 9), "initial_states": torch.zeros(2, 6, 3)}, "excludes"),
+        ({"final_states_out": torch.zeros(2, 6, 4), "return_final_states": True}, "final_states_out must be"),
     ],
 )
 def test_conv_errors_name_the_argument(changes: dict, hint: str):
@@ -81,19 +82,38 @@ def test_ssd_errors_name_the_argument(name: str, value: object, hint: str):
         ssd_scan_fn(**{**SSDCase().tensors(), name: value})
 
 
-def test_groups():
-    assert scan_groups(torch.zeros(6, 3), torch.zeros(2, 3, 9)) == 1
-    assert scan_groups(torch.zeros(6, 3), torch.zeros(2, 3, 4, 9)) == 3
+def test_groups_and_constant_matrices():
+    ungrouped, grouped = ScanInputs(**ScanCase().tensors()), ScanInputs(**ScanCase(groups=3).tensors())
+    assert (ungrouped.groups(), grouped.groups()) == (1, 3)
+    assert not ungrouped.has_constant_matrix()
+    half = ScanInputs(**ScanCase(groups=3, constant_B=True).tensors())
+    assert half.groups() == 3
+    assert half.has_constant_matrix()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("length", "width", "expected"), [(5, 3, [3, 4]), (1, 4, [0, 0, 0]), (2, 1, [])])
+def test_final_states_are_the_last_inputs_of_the_walk(length: int, width: int, expected: list[int], reverse: bool):
+    x = torch.arange(length).expand(1, 1, length)
+    inputs = ConvInputs(x.flip(-1) if reverse else x, torch.zeros(1, width), reverse=reverse)
+    assert inputs.final_states().flatten().tolist() == expected
+
+
+def test_final_states_continue_initial_states():
+    before, x = torch.tensor([[[7.0, 8.0, 9.0]]]), torch.tensor([[[1.0]]])
+    inputs = ConvInputs(x, torch.zeros(1, 4), initial_states=before)
+    assert inputs.final_states().flatten().tolist() == [8, 9, 1]
+    assert not inputs.is_plain()
 
 
 def test_all_documented_shapes_are_accepted():
     """B and C of the scan each per position, in groups or constant, alone or beside another form."""
-    forms = {"per position": {}, "one group": {"groups": 1}, "groups": {"groups": 2}}
-    for form in forms.values():
+    for form in ({}, {"groups": 1}, {"groups": 2}):
         for constant in ({}, {"constant_B": True}, {"constant_C": True}, {"constant_B": True, "constant_C": True}):
-            check_scan(*ScanCase(**form, **constant).tensors().values())
+            ScanInputs(**ScanCase(**form, **constant).tensors()).check()
     for groups in (1, 2, 4):
-        check_ssd(*SSDCase(groups=groups).tensors().values())
-    check_conv(torch.zeros(2, 6, 9), torch.zeros(6, 1), torch.zeros(6), torch.zeros(2, 9), None, False, None, None)
-    states = torch.zeros(2, 6, 3)
-    check_conv(torch.zeros(2, 6, 9), torch.zeros(6, 4), None, None, states, True, states, "silu")
+        SSDInputs(**SSDCase(groups=groups).tensors()).check()
+    x, states = torch.zeros(2, 6, 9), torch.zeros(2, 6, 3)
+    ConvInputs(x, torch.zeros(6, 1), torch.zeros(6), torch.zeros(2, 9)).check()
+    inputs = ConvInputs(x, torch.zeros(6, 4), initial_states=states, activation="silu")
+    inputs.check_final_states(True, states)

@@ -54,6 +54,18 @@ def mixer(dtype: torch.dtype, backend: Any) -> Call:
     return Call(run, mixer_tensors(length=TOKENS, dtype=dtype), ("xz",))
 
 
+def forward_mixer(dtype: torch.dtype, backend: Any) -> Call:
+    """One direction, whose weights get gradients."""
+    xz, *weights = list(mixer_tensors(length=TOKENS, dtype=dtype).values())[:8]
+    out_weight = torch.randn(5, weights[0].shape[0], dtype=dtype, requires_grad=True)
+    tensors = {"xz": xz, **dict(zip(Direction._fields, weights)), "out_weight": out_weight}
+
+    def run(xz: Tensor, out_weight: Tensor, **weights: Tensor) -> Tensor:
+        return ops.mamba_fn(xz, Direction(**weights), out_weight, backend=backend)
+
+    return Call(run, tensors, ("xz",))
+
+
 def block(dtype: torch.dtype, backend: Any) -> Call:
     xz, *weights = mixer_tensors(length=TOKENS, dtype=dtype).values()
     weights = [x.detach() for x in weights]
@@ -121,12 +133,14 @@ def moments(dtype: torch.dtype) -> Call:
 
 
 BY_BACKEND = [scan, grouped_scan, conv, ssd_scan, mixer]
+MIXED = ("auto", "reference")  # of forward_mixer, whose parts are tested with every backend
 OTHERS = [add_norm, patches, embedded, patch_error, linear_error, resampled, moments]
 CALLS = {
     f"{make.__name__}-{name}": partial(make, backend=name)
     for make in BY_BACKEND
     for name in ("auto", *BACKENDS, "portable")
 }
+CALLS |= {f"forward_mixer-{name}": partial(forward_mixer, backend=name) for name in MIXED}
 CALLS |= {f"block-{name}": partial(block, backend=name) for name in BACKENDS if name != "reference"}  # of parts above
 CALLS |= {make.__name__: make for make in OTHERS}
 

@@ -9,9 +9,6 @@ import torch.nn.functional as F
 
 import ops
 from ops import portable
-from ops.chunked import ssd as ssd_chunked
-from ops.reference import scan as reference
-from ops.reference import ssd
 from tests.helpers.ops_cases import (
     SCAN_CASES,
     ScanCase,
@@ -20,23 +17,27 @@ from tests.helpers.ops_cases import (
     forward_backward,
     mixer_tensors,
     on_directions,
+    reference_scan,
 )
 from tests.helpers.ssd_cases import SSD_CASES, SSDCase
+
+portable_scan = functools.partial(ops.selective_scan_fn, backend="portable")
+portable_ssd = functools.partial(ops.ssd_scan_fn, backend="portable")
 
 
 @pytest.mark.parametrize("case", [case for case in SCAN_CASES if case.length > 1], ids=str)
 def test_values_and_gradients_in_double(case: ScanCase):
     options = {"delta_softplus": case.softplus, "reverse": case.reverse, "return_last_state": True}
     tensors = case.tensors()
-    actual = forward_backward(portable.selective_scan, tensors, **options)
-    assert_close(actual, forward_backward(reference.selective_scan, tensors, **options), rtol=1e-10)
+    actual = forward_backward(portable_scan, tensors, **options)
+    assert_close(actual, forward_backward(reference_scan, tensors, **options), rtol=1e-10)
 
 
 @pytest.mark.parametrize("case", SSD_CASES, ids=str)
 def test_mamba2s_scan_in_double(case: SSDCase):
     tensors = case.tensors()
-    actual = forward_backward(portable.ssd_scan, tensors, **case.options)
-    assert_close(actual, forward_backward(ssd.ssd_scan, tensors, **case.options), rtol=1e-10)
+    actual = forward_backward(portable_ssd, tensors, **case.options)
+    assert_close(actual, forward_backward(ops.ssd_scan_fn, tensors, **case.options, backend="reference"), rtol=1e-10)
 
 
 @pytest.mark.parametrize("length", [1000, 8000])
@@ -44,12 +45,12 @@ def test_mamba2s_scan_in_double(case: SSDCase):
 def test_long_sequences_in_single(length: int, strength: float):
     """Decays that forget nothing, some and everything."""
     tensors = ScanCase(batch=1, dim=4, length=length, states=4, A_scale=strength).tensors(torch.float32)
-    found = portable.selective_scan(**tensors, delta_softplus=True)
-    wanted = reference.selective_scan(**exact(tensors), delta_softplus=True)
+    found = portable_scan(**tensors, delta_softplus=True)
+    wanted = reference_scan(**exact(tensors), delta_softplus=True)
     assert_close({"out": found}, {"out": wanted}, rtol=1e-5, dtype=False)
     heads = SSDCase(batch=1, length=length, heads=2, A_scale=strength).tensors(torch.float32)
-    found = portable.ssd_scan(**heads, dt_softplus=True, reverse=True)
-    wanted = ssd_chunked.ssd_scan(**exact(heads), dt_softplus=True, reverse=True)
+    found = portable_ssd(**heads, dt_softplus=True, reverse=True)
+    wanted = ops.ssd_scan_fn(**exact(heads), dt_softplus=True, reverse=True, backend="chunked")
     assert_close({"out": found}, {"out": wanted}, rtol=1e-5, dtype=False)
 
 
@@ -66,7 +67,7 @@ def nodes(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
 
 
 def operators(length: int) -> int:
-    scan = functools.partial(portable.selective_scan, delta_softplus=True)
+    scan = functools.partial(portable_scan, delta_softplus=True)
     tensors = {name: x.detach() for name, x in ScanCase(length=length).tensors(torch.float32).items()}
     module = torch.nn.Module()
     module.forward = lambda *inputs: scan(*inputs)

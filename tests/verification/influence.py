@@ -48,7 +48,9 @@ def hidden_attention(mixer: BiMamba, tokens_BLE: Tensor, values_BIL: Tensor, suf
     """(B, I, L, L): the contribution of token s to position t."""
     weights = mixer.direction(suffix)
     z_BLI = mixer.in_proj(tokens_BLE).chunk(2, dim=-1)[1].double()
-    dt, B, C = (part.double() for part in weights.parts(F.linear(values_BIL.transpose(1, 2), weights.x_proj)))
+    dt, B, C = (
+        part.double() for part in weights.split_projection(F.linear(values_BIL.transpose(1, 2), weights.x_proj))
+    )
     delta_BLI = F.softplus(F.linear(dt, weights.dt_proj.double()) + weights.dt_bias.double())
     if suffix == "_b":  # starts at the last token
         delta_BLI, B, C, z_BLI = (part.flip(1) for part in (delta_BLI, B, C, z_BLI))

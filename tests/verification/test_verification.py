@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ops
-from ops import causal_conv1d_fn, selective_scan_fn, ssd_scan_fn
+from ops import causal_conv1d_fn, dispatch, selective_scan_fn, ssd_scan_fn
 from tests.verification import causal_conv, influence, mamba_scan, statistics
 from tests.verification.__main__ import main, options_of, parse
 from tests.verification.checks import CHECKS
@@ -36,6 +36,13 @@ def test_selective_scan(itype, seqlen, return_last_state, has_delta_bias, delta_
     out = selective_scan_fn(u, delta, A, B, C)
     expected = selective_scan_ref(u, delta, A, B, C)
     assert torch.allclose(out, expected, atol=5e-2)
+"""
+REFERENCE = """
+import functools
+import ops
+
+{theirs}_ref = functools.partial(ops.{ours}, backend="reference")
+{theirs}_fn = None
 """
 FAKE_CONV = """
 import pytest
@@ -117,14 +124,14 @@ def tree(root: Path, tests: str, test: str, module: str, source: str) -> Path:
 
 @pytest.fixture
 def mamba(tmp_path):
-    interface = "from ops.reference.scan import selective_scan as selective_scan_ref\nselective_scan_fn = None\n"
+    interface = REFERENCE.format(ours="selective_scan_fn", theirs="selective_scan")
     name = "mamba_ssm/ops/selective_scan_interface.py"
     return tree(tmp_path, "tests/ops/test_selective_scan.py", FAKE_SCAN, name, interface)
 
 
 @pytest.fixture
 def conv(tmp_path):
-    interface = "from ops.reference.scan import causal_conv1d as causal_conv1d_ref\ncausal_conv1d_fn = None\n"
+    interface = REFERENCE.format(ours="causal_conv1d_fn", theirs="causal_conv1d")
     name = "causal_conv1d/causal_conv1d_interface.py"
     return tree(tmp_path, "tests/test_causal_conv1d.py", FAKE_CONV, name, interface)
 
@@ -184,7 +191,7 @@ def test_without_its_tree_a_check_is_skipped(name, capsys, tmp_path):
 
 
 def test_missed_cases_are_named_and_end_with_status_1(conv, capsys, monkeypatch):
-    monkeypatch.setattr("ops.reference.scan.causal_conv1d", lambda x, weight: x)  # the reference of the fake tree
+    monkeypatch.setitem(dispatch._CONVS, "reference", lambda inputs: inputs.x)  # the reference of the fake tree
     assert main(["causal_conv", "--source", str(conv)]) == 1
     out = capsys.readouterr().out
     assert "causal_conv: 0 of 6 hold" in out

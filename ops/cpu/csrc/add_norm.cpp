@@ -8,7 +8,7 @@
 
 namespace {
 
-// Channel pairs (2i, 2i + 1) turned by the angles of `unit`, or back.
+// Channel pairs (2i, 2i + 1) rotated by the angles of `unit`, or back.
 inline vf turn(vf x, vf unit, float direction) {
     vf cosine, sine, other;
     for (int i = 0; i < WIDTH; ++i) cosine[i] = unit[i & ~1];
@@ -38,7 +38,7 @@ template <class Work> inline void each_register(const AddNorm& a, Work work) {
 
 template <class H, class N> void forward_row(const AddNorm& a, const Row& row) {
     float* total = a.total + row.place;
-    const bool is_sum = a.total == a.hidden;  // made before: only the norm is wanted
+    const bool is_sum = a.total == a.hidden;  // the sum exists already: only the norm is wanted
     vf squares{};
     each_register(a, [&](int64_t i, int lanes) {
         vf x = load(static_cast<const H*>(a.hidden) + row.place + i, lanes) * row.scale;
@@ -76,7 +76,7 @@ template <class H, class N> void backward_row(const AddNorm& a, const Row& row, 
     });
 }
 
-// Every thread has a fixed range of rows, so that sums over rows do not change between calls.
+// Every thread has a fixed range of rows, so sums over rows do not change between calls.
 template <class Work> void for_each_row(const AddNorm& a, Work work) {
     const int64_t rows = a.batch * a.length;
 #pragma omp parallel for num_threads(int(a.threads)) schedule(static, 1)

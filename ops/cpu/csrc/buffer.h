@@ -1,4 +1,4 @@
-// Memory of a kernel's own: aligned and uninitialised, which std::vector cannot be.
+// Temporary memory of a kernel: aligned and uninitialised, which std::vector cannot be.
 #pragma once
 
 #include <cstdint>

@@ -9,9 +9,10 @@
 namespace {
 
 constexpr int ROWS = 32;       // steps of one block of channels that the backward pass holds
-constexpr int MAX_WIDTH = 16;  // ops/cpu/backend.py sends wider kernels elsewhere
+constexpr int MAX_WIDTH = 16;  // ops/cpu/backend.py leaves wider kernels to PyTorch
 
-// One direction, its taps as (tap, channel), and where one range of time adds up gradients: the taps', then the bias's.
+// One direction, its taps as (tap, channel), and the sums of gradients over one range of time: of the taps, then of the
+// bias.
 struct Pass : Conv {
     const float* taps;
     float* part;
@@ -21,7 +22,7 @@ template <class T> T* at(const Pass& c, const Sequence& x, int64_t b, int64_t j,
     return static_cast<T*>(x.data) + b * x.batch + (c.reverse ? c.length - 1 - j : j) * x.row + i;
 }
 
-// Ask for a row of the next block while this one is computed: rows lie apart, out of a prefetcher's sight.
+// Prefetch a row of the next block. Rows lie too far apart for the hardware prefetcher.
 template <class T> inline void expect(const Pass& c, const Sequence& x, int64_t b, int64_t j, int64_t i) {
     if (j + ROWS < c.length) __builtin_prefetch(at<T>(c, x, b, j + ROWS, i), 0, 2);
 }
@@ -85,7 +86,7 @@ void backward_block(const Pass& c, int64_t b, int64_t begin, int64_t end, int64_
     const int own = int(end - begin), reach = own + width - 1;
     const int left = int(c.length - begin < reach ? c.length - begin : reach);
     for (int s = 0; s < width; ++s) taps[s] = load(c.taps + (width - 1 - s) * c.channels + i, lanes);
-    for (int r = 0; r < left; ++r) {  // the last width - 1 rows belong to the next block: what they pull from x is here
+    for (int r = 0; r < left; ++r) {  // width - 1 rows more than the block has: their dy contributes to its dx
         expect<T>(c, c.dout, b, begin + r, i);
         expect<T>(c, c.x, b, begin + r, i);
         expect<T>(c, c.dx, b, begin + r, i);
@@ -120,14 +121,14 @@ template <class T, int TAPS> void backward_range(const Pass& c, int64_t b, int64
         }
 }
 
-// Rows of a matrix as columns.
+// Transpose a matrix.
 void transpose(const float* from, float* to, int64_t rows, int64_t columns) {
     for (int64_t i = 0; i < rows; ++i)
         for (int64_t j = 0; j < columns; ++j) to[j * rows + i] = from[i * columns + j];
 }
 
-// Every range of positions, in all directions one after the other: they share x and, with `accumulate`, dx. The sums
-// over time, one part per range, are left in `parts` (direction, batch, split, width + 1, channel), the bias's last.
+// Every range of positions, in all directions one after the other. They share x and, with `accumulate`, dx. `parts`
+// (direction, batch, split, width + 1, channel) gets the sums over each range of time, the bias's sum last.
 template <class Range> void for_each_range(const Conv& c, Range range, float* parts) {
     const int64_t items = c.batch * c.splits, size = c.width * c.channels;
     Buffer<float> taps(c.directions * size);

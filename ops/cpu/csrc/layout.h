@@ -1,7 +1,7 @@
-// Where the elements of a tensor are, as Python passes it (ops/cpu/library.py mirrors these structs field by field).
+// The memory layout of a tensor, as Python passes it (ops/cpu/library.py mirrors these structs field by field).
 //
-// One call does one direction, or two over the same tokens: the second reads from the other end than the first, and
-// adds to what they share, whose `direction` is 0. All strides count elements.
+// One call computes one direction, or two over the same tokens. The second direction starts from the other end and adds
+// to the results of the first. A tensor that both share has `direction` 0. All strides count elements.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct Matrix {  // element (d, b, g, t, n) at d * direction + b * batch + g * g
     int64_t direction, batch, group, row;
 };
 
-// The tensor, which may be absent, from direction d on.
+// The part of a tensor that belongs to direction d. The tensor may be null.
 template <class Tensor> void start_at(Tensor& x, int64_t d, int64_t bytes_per_element) {
     if (x.data) x.data = static_cast<char*>(x.data) + d * x.direction * bytes_per_element;
 }

@@ -1,4 +1,4 @@
-// Patches of a volume as rows, and the squared error of predictions of them, without a copy of the volume between.
+// Patches of a volume as rows, and the squared error of predicted patches, read directly from the volume.
 
 #include "patches.h"
 
@@ -21,8 +21,8 @@ template <class T> T* row(const Patches& a, int64_t index, int64_t planes) {
     return static_cast<T*>(a.rows) + index * values(a, planes);
 }
 
-// The lines of a patch's planes from `first` on: work(line of the first contrast). The next plane is asked for meanwhile:
-// lines lie apart, out of a prefetcher's sight.
+// Call work(line of the first contrast) for the lines of a patch's planes from `first` on. Prefetches the next plane:
+// lines lie too far apart for the hardware prefetcher.
 template <class Work>
 inline void each_line(const Patches& a, int64_t index, int64_t first, int64_t planes, Work work) {
     const float* plane = corner(a, index) + first * a.plane_stride;
@@ -64,7 +64,7 @@ template <class Work> inline void each_register(int64_t count, Work work) {
     if (i < count) work(i, int(count - i));
 }
 
-// Of all values of a patch: mean, and the inverse root of unbiased variance + 1e-6 (docs/method.md#masked-autoencoder).
+// Mean of a patch, and 1 / sqrt(unbiased variance + 1e-6) (docs/method.md#masked-autoencoder).
 void measure(const Patches& a, int64_t index, float* line) {
     const double count = double(values(a, a.patch));
     const auto total = [&](auto of) {
@@ -128,7 +128,7 @@ template <class T> void compare(const Patches& a, int64_t index, float* line) {
     a.squares[index] += squares;
 }
 
-// work(index, memory for a line).
+// Call work(index, memory for a line) for every patch.
 template <class Work> void for_each_patch(const Patches& a, Work work) {
     const int64_t patches = a.batch * a.kept;
 #pragma omp parallel num_threads(int(a.threads))

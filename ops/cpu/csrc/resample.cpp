@@ -1,4 +1,4 @@
-// Trilinear sampling of volumes under an affine map, zero outside, all channels of a voxel from one set of weights.
+// Trilinear resampling of volumes by an affine map, zero outside. All channels of a voxel share one set of weights.
 
 #include "resample.h"
 
@@ -6,7 +6,7 @@
 
 namespace {
 
-// One line of output voxels: where each is read (the corner before it) and how far beyond that corner it lies.
+// One line of output voxels: the corner before each sampled position, and the distance from that corner.
 struct Line {
     std::vector<int32_t> z, y, x, base;
     std::vector<float> wz, wy, wx;
@@ -21,7 +21,7 @@ struct Line {
             start[axis] = float(row[0] * double(oz) + row[1] * double(oy) + row[3]);
             step[axis] = float(row[2]);
         }
-        // Far outside is as good as just outside, and fits an integer.
+        // Clamp positions far outside: the result is 0 either way, and they must fit an integer.
         const auto split = [&](int axis, int64_t side, int32_t* whole, float* part) {
             for (int64_t i = 0; i < r.x; ++i) {
                 float at = start[axis] + step[axis] * float(i);
@@ -35,7 +35,7 @@ struct Line {
         split(1, r.y, y.data(), wy.data());
         split(2, r.x, x.data(), wx.data());
         for (int64_t i = 0; i < r.x; ++i) base[i] = int32_t((z[i] * r.y + y[i]) * r.x + x[i]);
-        // Each coordinate is monotone along the line, so the voxels inside are neighbours.
+        // Each coordinate is monotone along the line, so the voxels inside form one range.
         begin = 0;
         while (begin < r.x && !inside(r, begin)) ++begin;
         end = r.x;
@@ -46,7 +46,7 @@ struct Line {
         return z[i] >= 0 && z[i] + 1 < r.z && y[i] >= 0 && y[i] + 1 < r.y && x[i] >= 0 && x[i] + 1 < r.x;
     }
 
-    // Neighbours that do not exist count as 0.
+    // Neighbours outside the volume count as 0.
     float at_border(const Resample& r, const float* channel, int64_t i) const {
         if (z[i] < -1 || z[i] >= r.z || y[i] < -1 || y[i] >= r.y || x[i] < -1 || x[i] >= r.x) return 0;
         float sum = 0;

@@ -1,7 +1,7 @@
 // Arguments of the resampling kernel as Python passes them (ops/cpu/library.py mirrors this struct).
 //
-// Volumes (batch, channels, z, y, x) are contiguous. Voxel p of `out` is read at place back[:, :3] p + back[:, 3] of
-// `volume`, in voxels, (z, y, x) throughout.
+// Volumes (batch, channels, z, y, x) are contiguous. Voxel p of `out` is the value at back[:, :3] p + back[:, 3] of
+// `volume`. All positions are in voxels, (z, y, x).
 #pragma once
 
 #include <cstdint>

@@ -1,24 +1,24 @@
-// The selective scan's arguments as Python passes them (ops/cpu/library.py mirrors this struct field by field).
+// Arguments of the selective scan as Python passes them (ops/cpu/library.py mirrors this struct field by field).
 //
-// Channels are worked on in blocks of one register; a block never crosses a group, so the last block of a group may
-// have idle lanes.
+// Channels are computed in blocks as wide as one register. A block never crosses a group, so the last block of a group
+// may have idle lanes.
 #pragma once
 
 #include "layout.h"
 
 struct Scan {
     int64_t directions, batch, length, channels, states, groups;
-    int64_t bfloat16_io, bfloat16_states;  // sequences; B, C and their gradients
-    int64_t softplus, reverse, accumulate, threads, splits;  // accumulate: out and dz are added to
-    float factor;                 // of the output
-    Sequence u, delta, z, out;    // z.data may be null, as D and bias, and out, where only the states are wanted
-    const float *A, *D, *bias;    // (direction, channel, state), without state twice
+    int64_t bfloat16_io, bfloat16_states;  // precision of the sequences; of B, C and their gradients
+    int64_t softplus, reverse, accumulate, threads, splits;  // accumulate: add to out and dz
+    float factor;                 // multiplies the output
+    Sequence u, delta, z, out;    // z, D, bias may be null; out too, if only states are wanted
+    const float *A, *D, *bias;    // A (direction, channel, state); D and bias (direction, channel)
     Matrix B, C;
     float* checkpoints;           // states before chunks 1, 2, ...: (direction, chunk, batch, block, state, lane), or null
     float* last;                  // (direction, batch, channel, state), or null
-    // the backward pass only; du may be u's memory and ddelta delta's
+    // backward pass only; du may be the memory of u, and ddelta the memory of delta
     Sequence dout, du, ddelta, dz;
-    float *dA, *dD, *dbias;       // one part per batch item: (direction, batch, channel, state), without state twice
+    float *dA, *dD, *dbias;       // one sum per sample: (direction, batch, channel, state), dD and dbias without state
     Matrix dB, dC;
 };
 

@@ -2,8 +2,8 @@
 //
 // Every chunk restarts from its stored state. With the adjoint state g_t = C_t dy_t + decay_{t+1} g_{t+1}:
 // dC_t = dy_t h_t, dB_t = delta_t u_t g_t (both summed over channels), d(delta_t u_t) = <B_t, g_t>, and the exponent
-// delta_t A gets g_t decay_t h_{t-1}. Sums over channels are kept lane by lane over a panel, reduced once per chunk,
-// and over the threads' shares of the channels at the end.
+// delta_t A gets g_t decay_t h_{t-1}. Sums over channels are kept per lane over a panel and reduced once per chunk. At
+// the end they are summed over the threads' ranges of channels.
 
 #include "scan_panel.h"
 
@@ -53,13 +53,13 @@ void finish(const Scan& s, const Block& k, int64_t b, int64_t t, int j, const Ba
     }
 }
 
-// One step of a few states: the state before it, its decay, and dB and dC of all blocks so far. Side by side, because
-// two arrays a multiple of 4 KiB apart make a processor wait for stores that it takes for its loads' own.
+// One step of a few states: the state before it, its decay, and dB and dC of all blocks so far. They lie side by side,
+// because of 4 KiB aliasing: a processor delays a load that follows a store to another array a multiple of 4 KiB away.
 template <int TILE> struct Step {
     vf before[TILE], decay[TILE], dB[TILE], dC[TILE];
 };
 
-// States n .. n + TILE of one block. The first ones begin the block's sums over states, the others add to them.
+// States n .. n + TILE of one block. The first tile starts the block's sums over states, the others add to them.
 template <int TILE>
 void backward_tile(const float* A, int count, Backward& w, const Columns& B, const Columns& C, int64_t n,
                    const float* start, float* carry, float* dA, Step<TILE>* steps) {
@@ -105,14 +105,14 @@ void backward_tile(const float* A, int count, Backward& w, const Columns& B, con
     }
 }
 
-// What one panel's chunks share: rates, carries and dA are (block, state, lane); B and C those of the group at work.
+// Shared by one panel's chunks: rates, carries and dA are (block, state, lane); B and C are those of the current group.
 struct Running {
     const float* rates;
     float *carries, *dA;
     Columns B, C;
 };
 
-// dB and dC as far as one thread's share of the channels goes: element (t, 0, n) and (t, 1, n) of one group.
+// One thread's sums of dB and dC over its channels: elements (t, 0, n) and (t, 1, n) of one group.
 struct Share {
     int64_t group;
     float* data;
@@ -123,7 +123,7 @@ struct Share {
     float* row(const Scan& s, int64_t g, int64_t t) const { return data + g * group + t * 2 * s.states; }
 };
 
-// States n .. n + TILE of one chunk for the panel's blocks first .. end of one group, and their share of dB and dC.
+// States n .. n + TILE of one chunk for the panel's blocks first .. end of one group, and their part of dB and dC.
 template <int TILE>
 void backward_states(const Scan& s, const Shape& shape, const Panel& p, int64_t chunk, int64_t n, int64_t first,
                      int64_t end, int64_t group, Backward* work, const Running& to, const Share& share) {
@@ -190,7 +190,7 @@ template <class T> void backward_panel(const Scan& s, const Shape& shape, const 
     }
 }
 
-// dB and dC from all threads' shares.
+// dB and dC: the sums over all threads.
 template <class T> void add_shares(const Scan& s, float* shares) {
     const int64_t rows = s.directions * s.batch * s.groups * s.length;
 #pragma omp parallel for num_threads(int(s.threads)) schedule(static)

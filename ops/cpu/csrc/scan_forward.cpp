@@ -22,7 +22,7 @@ template <class T> void finish(const Scan& s, const Block& k, int64_t b, int64_t
     put(s, at<T>(s.out, b, t, k.channel), y, k.lanes);
 }
 
-// The states after one chunk, and with OUTPUT what they add to y.
+// The states after one chunk, and with OUTPUT their contribution to y.
 template <int TILE, bool OUTPUT>
 void forward_tile(const float* A, int count, Forward& w, const Columns& B, const Columns& C, int64_t n, float* state,
                   float* keep) {

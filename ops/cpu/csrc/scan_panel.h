@@ -1,9 +1,9 @@
-// How a scan's work is cut: panels of channel blocks, chunks of steps, and what both passes share.
+// How a scan's work is split: panels of channel blocks, chunks of steps, and what both passes share.
 //
-// A thread owns one batch item and a range of channel blocks, cut into panels that fit the cache, in all directions one
-// after the other. It walks over chunks of CHUNK steps. Inside a chunk a first pass reads the rows of the panel in
-// memory order and prepares the step sizes, the recurrence runs block by block in the cache with several states at a
-// time in registers ("tile"), and a last pass writes rows again. Results depend on nothing but `splits`.
+// A thread computes one sample and a range of channel blocks, in all directions one after the other. The range is cut
+// into panels that fit the cache. The thread walks over chunks of CHUNK steps. Inside a chunk, a first pass reads the
+// rows of the panel in memory order and prepares the step sizes. Then the recurrence runs block by block in the cache,
+// with several states at a time in registers ("tile"). A last pass writes rows. Results depend only on `splits`.
 #pragma once
 
 #include "buffer.h"
@@ -12,16 +12,16 @@
 
 namespace {
 
-// Blocks of a panel: whole rows are read fastest, but the panel's working memory has to stay in a core's own cache.
+// Blocks of a panel: reading whole rows is fastest, but the panel's working memory must fit into a core's own cache.
 constexpr int64_t FORWARD_PANEL = 64, BACKWARD_PANEL = 48;
 
 struct Block {
-    int64_t index, group, channel;  // channel: the first one
+    int64_t index, group, channel;  // channel: the first one of the block
     int lanes;
 };
 
 struct Shape {
-    int64_t width, per_group, blocks, chunks;  // width: channels of a group
+    int64_t width, per_group, blocks, chunks;  // width: channels per group
 
     explicit Shape(const Scan& s)
         : width(s.channels / s.groups),
@@ -56,7 +56,7 @@ template <class T> inline T* at(const Matrix& x, int64_t b, int64_t g, int64_t t
     return static_cast<T*>(x.data) + b * x.batch + g * x.group + t * x.row;
 }
 
-// Write a register, or add it to what another direction wrote.
+// Write a register, or add it to the other direction's result.
 template <class T> inline void put(const Scan& s, T* place, vf x, int lanes) {
     store(place, s.accumulate ? load(place, lanes) + x : x, lanes);
 }
@@ -67,19 +67,19 @@ float* checkpoint(const Scan& s, const Shape& shape, int64_t chunk, int64_t b, i
 
 inline vf per_channel(const float* values, const Block& k) { return values ? load(values + k.channel, k.lanes) : vf{}; }
 
-// Ask for what the next chunk reads while this one computes: its rows lie on other pages, out of a prefetcher's sight.
+// Prefetch the rows of the next chunk. They lie on other pages, which the hardware prefetcher does not reach.
 template <class T>
 inline void expect(const Sequence& x, const Scan& s, const Block& k, int64_t b, int64_t t, int64_t ahead) {
     const int64_t next = t + (s.reverse ? -ahead : ahead);
     if (x.data && next >= 0 && next < s.length) __builtin_prefetch(at<T>(x, b, next, k.channel), 0, 2);
 }
 
-// The parts of one block's chunk that do not depend on the state, and the sums that its states contribute to.
+// One block's chunk: what does not depend on the state, and the sums over its states.
 struct Forward {
     vf dt[CHUNK], dtu[CHUNK], y[CHUNK];
 };
 
-// delta + bias, before the softplus.
+// delta + bias, before softplus.
 template <class T> inline vf raw_step(const Scan& s, const Block& k, int64_t b, int64_t t) {
     return load(at<T>(s.delta, b, t, k.channel), k.lanes) + per_channel(s.bias, k);
 }
@@ -109,7 +109,7 @@ struct Panel {
     int64_t direction, batch, split, index, begin, end;  // index: of this split's panels
 };
 
-// A panel's blocks, and their states or rates A as (block, state, lane) from and to (channel, state).
+// A panel's blocks. Copies their states or rates A between (block, state, lane) and (channel, state).
 struct Blocks {
     Block at[FORWARD_PANEL];
     int64_t count, states;
@@ -134,7 +134,7 @@ struct Blocks {
     }
 };
 
-// Runs of a panel's blocks that belong to one group.
+// Ranges of a panel's blocks that belong to one group.
 template <class Run> void for_each_group(const Blocks& blocks, Run run) {
     for (int64_t first = 0, end; first < blocks.count; first = end) {
         const int64_t group = blocks.at[first].group;

@@ -1,4 +1,4 @@
-// One register of float channels, its loads and stores, and the few functions a scan needs, without any library.
+// A register of float channels with its loads and stores, and the few functions that a scan needs. No library is used.
 // GCC's and Clang's vector extensions compile to AVX-512, AVX2, SSE or NEON; the width is the widest the target has.
 #pragma once
 
@@ -20,7 +20,7 @@ typedef uint16_t vh __attribute__((vector_size(WIDTH * 2)));
 
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-#define UNROLL _Pragma("GCC unroll 16")  // without it GCC sends registers through memory
+#define UNROLL _Pragma("GCC unroll 16")  // otherwise GCC spills registers to memory
 
 struct bfloat16 {
     uint16_t bits;
@@ -49,7 +49,7 @@ static inline vf widen(vh x) {
     return cast<vf>(__builtin_convertvector(x, vu) << 16);
 }
 
-// Round to nearest even, as PyTorch does; a NaN stays one. (AVX-512's instruction makes zeros of denormals.)
+// Round to nearest even, as PyTorch does; NaN stays NaN. (AVX-512's instruction flushes denormals to zero.)
 static inline vh narrow(vf x) {
 #if defined(__AVX512BF16__)
     return cast<vh>(_mm512_cvtneps_pbh((__m512)x));
@@ -124,7 +124,7 @@ static inline void store(bfloat16* p, vf x, int lanes = WIDTH) {
     copy_some(p, some, lanes);
 }
 
-// A row of values of either kind, in float32.
+// A row of float32 or bfloat16 values, read as float32.
 template <class T> static inline void convert(const T* from, float* to, int64_t count) {
     for (int64_t i = 0; i < count; i += WIDTH) {
         const int lanes = count - i < WIDTH ? int(count - i) : WIDTH;
@@ -142,7 +142,7 @@ static inline float sum(vf x) {
 #endif
 }
 
-// 2^x with a relative error of 2e-7; exact zero far below the normal range (flushed from -126 on without AVX-512).
+// 2^x with a relative error of 2e-7. Exactly zero far below the normal range; without AVX-512, from x = -126 down.
 #if defined(__AVX512F__)
 alignas(64) static const float ROOTS[32] = {  // 2^(i / 32)
     1.0f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
@@ -151,10 +151,10 @@ alignas(64) static const float ROOTS[32] = {  // 2^(i / 32)
     1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f};
 
 static inline vf exp2(vf x) {
-    const float magic = 393216.0f;  // 1.5 * 2^18: adding it rounds to a 32nd, whose number stands in the low bits
+    const float magic = 393216.0f;  // 1.5 * 2^18: adding it rounds to a 32nd and leaves its index in the low bits
     vf shifted = x + magic, whole = shifted - magic, f = x - whole;
     vf root = (vf)_mm512_permutex2var_ps(_mm512_load_ps(ROOTS), (__m512i)shifted, _mm512_load_ps(ROOTS + 16));
-    // Exact to first order: rounded for the least error over |f| <= 1/64, slow decays would be 1.5e-5 too fast.
+    // Exact to first order. Coefficients of least error over |f| <= 1/64 would make slow decays 1.5e-5 too fast.
     vf p = (f * 0.055504109f + 0.24022651f) * f + 0.69314718f;
     return (vf)_mm512_scalef_ps((__m512)((p * f) * root + root), (__m512)whole);
 }
@@ -162,7 +162,7 @@ static inline vf exp2(vf x) {
 static inline vf exp2(vf x) {
     const vi tiny = x < -126.0f;
     x = max(x, splat(-126.0f));
-    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer and leaves it in the low bits
     vf shifted = x + magic, f = x - (shifted - magic);
     vf p = f * 0.0013276470126584172f + 0.009675540961325169f;
     p = p * f + 0.05550713092088699f;

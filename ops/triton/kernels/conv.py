@@ -1,6 +1,7 @@
-"""Depthwise causal convolution with SiLU, of both directions in one pass over the input.
+"""Depthwise causal convolution with SiLU of both directions in one pass over the input.
 
-Layouts: x, dx (B, L, I), out and dout (D, B, L, I), weight (D, I, W), bias (D, I), float32; last axis dense.
+Layouts: x, dx (B, L, I), out and dout (D, B, L, I), weight (D, I, W) and bias (D, I) in float32; the last axis
+is dense. D directions, B batch, L positions, I channels, W taps.
 """
 
 # pyright: reportGeneralTypeIssues=false
@@ -9,7 +10,7 @@ import triton.language as tl
 
 from ops.triton.kernels.maths import row, sigmoid, silu_slope
 
-TAPS = 4  # that the backward kernel holds in registers; shorter convolutions come with leading zeros
+TAPS = 4  # the backward kernel holds so many in registers; shorter weights are padded with leading zeros
 
 
 @triton.jit(do_not_specialize=("length", "batch"))
@@ -38,7 +39,7 @@ def conv_forward(x, weight, bias, out, length, batch, x_b,
 
 @triton.jit
 def _slope(y, dy, SILU: tl.constexpr):
-    """Gradient before the activation."""
+    """The gradient before the activation."""
     if SILU:
         return dy * silu_slope(y)
     return dy
@@ -46,7 +47,7 @@ def _slope(y, dy, SILU: tl.constexpr):
 
 @triton.jit
 def _sums(part, c, exists, w0, w1, w2, w3, total, I: tl.constexpr):
-    """Gradients of the taps, the last of which meets the position itself, and of the bias."""
+    """Store the gradients of the taps and of the bias. The last tap multiplies the position itself."""
     tl.store(part + c, w3, mask=exists)
     tl.store(part + I + c, w2, mask=exists)
     tl.store(part + 2 * I + c, w1, mask=exists)
@@ -59,11 +60,11 @@ def conv_backward(x, weight, bias, dout, dx, sums, length, batch, x_b, dx_b, dou
                   X_ROW: tl.constexpr, DX_ROW: tl.constexpr, DOUT_ROW: tl.constexpr, I: tl.constexpr,
                   TIMES: tl.constexpr, CHANNELS: tl.constexpr, FORWARD: tl.constexpr, BACKWARD: tl.constexpr,
                   HAS_BIAS: tl.constexpr, SILU: tl.constexpr):  # fmt: skip
-    """One walk over TIMES positions, with the last inputs and gradients of both directions in registers.
+    """One walk over TIMES positions. The last inputs and gradients of both directions stay in registers.
 
-    At time t the inputs x_{t-3} .. x_t give the gradient f before the forward direction's activation at t, and b, the
-    backward direction's, at t - 3; f_{t-3} .. f_t and b_{t-6} .. b_{t-3} give dx at t - 3. sums (time blocks, B, D, 5,
-    I): of taps and bias."""
+    f and b are the gradients before the activation of the forward and the backward direction. At time t, the inputs
+    x_{t-3} .. x_t give f at t and b at t - 3; f_{t-3} .. f_t and b_{t-6} .. b_{t-3} give dx at t - 3. sums (time
+    blocks, B, D, 5, I) gets the gradients of taps and bias."""
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     exists = c < I
     batch_index = tl.program_id(2).to(tl.int64)
@@ -74,7 +75,7 @@ def conv_backward(x, weight, bias, dout, dx, sums, length, batch, x_b, dx_b, dou
     dout_b_ = dout + batch_index * dout_b + second
     first = tl.program_id(0) * TIMES
     last = first + TIMES
-    at_b = I if FORWARD else 0  # of the backward direction's parameters
+    at_b = I if FORWARD else 0  # offset of the backward direction's parameters
     zero = tl.zeros([CHANNELS], tl.float32)
     f_weight, b_weight = weight + c * 4, weight + (at_b + c) * 4
     wf0, wf1, wf2, wf3, bias_f = zero, zero, zero, zero, zero

@@ -1,4 +1,4 @@
-"""What several kernels compute per element, and how their programs find their rows."""
+"""Functions of one element that several kernels use, and access to a row."""
 
 import triton
 import triton.language as tl
@@ -21,8 +21,8 @@ def silu_slope(x):
 
 @triton.jit
 def softplus(x):
-    """max(x, 0) + log1p(exp(-|x|)); the logarithm as e times a polynomial, 1.3e-7 of it at most: a third of tl.log's
-    instructions, and exact where steps are small."""
+    """max(x, 0) + log1p(e), e = exp(-|x|). The logarithm is e times a polynomial, with a relative error of 1.3e-7 at
+    most. This takes a third of tl.log's instructions and is exact where steps are small."""
     e = tl.exp2(-tl.abs(x) * LOG2_E)
     p = -0.00316403923 * e + 0.0194879305
     p = p * e - 0.05627013
@@ -38,5 +38,5 @@ def softplus(x):
 
 @triton.jit
 def row(pointer, t, ROW: tl.constexpr, columns, mask):
-    """Columns of row t in float32, 0 where masked. 64 bits, since a batch of sequences passes 2^31 numbers."""
+    """Columns of row t in float32, 0 where masked. Offsets have 64 bits: a batch can have more than 2^31 elements."""
     return tl.load(pointer + t.to(tl.int64) * ROW + columns, mask=mask, other=0.0).to(tl.float32)

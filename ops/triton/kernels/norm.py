@@ -1,4 +1,7 @@
-"""Scaled sum, rotation of channel pairs and RMSNorm of rows (tokens) of E channels, and their gradients."""
+"""Scaled sum, rotation of channel pairs and RMSNorm of rows (tokens) of E channels, and their gradients.
+
+EP is E rounded up to a power of two.
+"""
 
 # pyright: reportArgumentType=false
 import triton
@@ -6,7 +9,7 @@ import triton.language as tl
 
 
 @triton.jit
-def turn(x, rotation, e, mask, ROWS_E: tl.constexpr, BACK: tl.constexpr):
+def rotate(x, rotation, e, mask, ROWS_E: tl.constexpr, BACK: tl.constexpr):
     """Pairs (x[2i], x[2i+1]) multiplied by the unit complex numbers of `rotation`, or by their conjugates."""
     even, odd = tl.split(tl.reshape(x, [ROWS_E // 2, 2]))
     cosine, sine = tl.split(tl.reshape(tl.load(rotation + e, mask=mask, other=0.0), [ROWS_E // 2, 2]))
@@ -19,7 +22,7 @@ def turn(x, rotation, e, mask, ROWS_E: tl.constexpr, BACK: tl.constexpr):
 def add_norm_forward(hidden, residual, rotation, weight, scale, normed, total, eps, length, rotation_b,
                      E: tl.constexpr, EP: tl.constexpr, HAS_RESIDUAL: tl.constexpr, HAS_ROTATION: tl.constexpr,
                      HAS_SCALE: tl.constexpr, HAS_TOTAL: tl.constexpr):  # fmt: skip
-    """total = turn(scale * hidden + residual) and its norm; one row a program."""
+    """total = rotate(scale * hidden + residual) and its norm. One program per row."""
     at = tl.program_id(0)
     b, t = at // length, at % length
     e = tl.arange(0, EP)
@@ -31,7 +34,7 @@ def add_norm_forward(hidden, residual, rotation, weight, scale, normed, total, e
     if HAS_RESIDUAL:
         x += tl.load(residual + place, mask=mask, other=0.0)
     if HAS_ROTATION:
-        x = turn(x, rotation + (b.to(tl.int64) * rotation_b + t) * E, e, mask, EP, False)
+        x = rotate(x, rotation + (b.to(tl.int64) * rotation_b + t) * E, e, mask, EP, False)
     if HAS_TOTAL:
         tl.store(total + place, x, mask=mask)
     inverse = tl.rsqrt(tl.sum(x * x, axis=0) / E + eps)
@@ -43,13 +46,13 @@ def add_norm_forward(hidden, residual, rotation, weight, scale, normed, total, e
 def add_norm_backward(dnormed, dtotal, total, rotation, weight, scale, dresidual, dhidden, dweight, eps, rows, length,
                       rotation_b, E: tl.constexpr, EP: tl.constexpr, HAS_ROTATION: tl.constexpr,
                       HAS_SCALE: tl.constexpr, HAS_HIDDEN: tl.constexpr):  # fmt: skip
-    """Each program takes every num_programs-th row and writes its part of the weight's gradient beside the others'."""
+    """Each program takes every num_programs-th row and writes its own partial sum of the weight's gradient."""
     e = tl.arange(0, EP)
     mask = e < E
     w = tl.load(weight + e, mask=mask, other=0.0).to(tl.float32)
     dw = tl.zeros([EP], tl.float32)
-    for turn_of in range(0, tl.cdiv(rows, tl.num_programs(0))):
-        at = tl.program_id(0) + turn_of * tl.num_programs(0)
+    for step in range(0, tl.cdiv(rows, tl.num_programs(0))):
+        at = tl.program_id(0) + step * tl.num_programs(0)
         mask = (e < E) & (at < rows)
         b, t = at // length, at % length
         place = at.to(tl.int64) * E + e
@@ -61,7 +64,7 @@ def add_norm_backward(dnormed, dtotal, total, rotation, weight, scale, dresidual
         dy *= w
         dx = (dy - x * (tl.sum(dy * x, axis=0) / E)) * inverse + tl.load(dtotal + place, mask=mask, other=0.0)
         if HAS_ROTATION:
-            dx = turn(dx, rotation + (b.to(tl.int64) * rotation_b + t) * E, e, mask, EP, True)
+            dx = rotate(dx, rotation + (b.to(tl.int64) * rotation_b + t) * E, e, mask, EP, True)
         tl.store(dresidual + place, dx, mask=mask)
         if HAS_HIDDEN:
             if HAS_SCALE:

@@ -1,4 +1,4 @@
-"""Patches of volumes as rows, and the squared error of predicted patches. One program a patch."""
+"""Patches of volumes as rows, and the squared error of predicted patches. One program per patch."""
 
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
 import triton
@@ -8,7 +8,7 @@ import triton.language as tl
 @triton.jit
 def voxel(patch, p, grid_y, grid_x, c_stride, z_stride, y_stride, x_stride,
           PATCH: tl.constexpr, CONTRASTS: tl.constexpr, CONTRASTS_FIRST: tl.constexpr):  # fmt: skip
-    """Offset in its volume of value p of a patch, counted in raster order."""
+    """The offset of value p of a patch in its volume. Patches are numbered in raster order."""
     z, y, x = patch // (grid_y * grid_x), patch // grid_x % grid_y, patch % grid_x
     if CONTRASTS_FIRST:
         c = p // (PATCH * PATCH * PATCH)
@@ -41,8 +41,10 @@ def compare_rows(pred, volume, ids, difference, squares, kept, grid_y, grid_x,
                  b_stride, c_stride, z_stride, y_stride, x_stride,
                  PATCH: tl.constexpr, CONTRASTS: tl.constexpr, P: tl.constexpr, VALUES: tl.constexpr,
                  NORMALISE: tl.constexpr):  # fmt: skip
-    """difference = pred - target, in pred's precision, and its sum of squares per patch, in float32. With NORMALISE the
-    target is the patch less its mean over the root of its unbiased variance + 1e-6; `difference` may be `pred`."""
+    """difference = pred - target, in pred's precision, and its sum of squares per patch, in float32.
+
+    With NORMALISE, the target is the patch minus its mean, divided by the root of its unbiased variance + 1e-6.
+    `difference` may be the memory of `pred`."""
     at = tl.program_id(0)
     patch = tl.load(ids + at)
     volume += (at // kept).to(tl.int64) * b_stride
@@ -76,7 +78,7 @@ def compare_rows(pred, volume, ids, difference, squares, kept, grid_y, grid_x,
 
 @triton.jit(do_not_specialize=("count",))
 def scale_rows(difference, scale, out, count, VALUES: tl.constexpr):
-    """out = difference * scale, a number on the device, the product in float32."""
+    """out = difference * scale, computed in float32. scale is one number in GPU memory."""
     at = tl.program_id(0).to(tl.int64) * VALUES + tl.arange(0, VALUES)
     value = tl.load(difference + at, mask=at < count, other=0.0).to(tl.float32) * tl.load(scale)
     tl.store(out + at, value, mask=at < count)

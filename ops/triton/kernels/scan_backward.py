@@ -1,9 +1,9 @@
 """Backward kernels of the selective scan; layouts and segments as in ops/triton/kernels/scan_forward.py.
 
 The adjoint state is g_t = C_t dy_t + a_{t+1}, a_t = exp(delta_t A) g_t. `adjoint_local` walks every segment backwards
-from zero, `scan_carry` carries a over segments, `scan_local` replays the states before every four steps, and
-`scan_main` walks those steps backwards, a few states at a time, and makes all gradients. Nothing is added atomically:
-what several programs contribute to, they write beside each other.
+from zero. `scan_carry` carries a over segments. `scan_local` replays the states before every four steps. `scan_main`
+walks those steps backwards, a few states at a time, and computes all gradients. No sum uses atomic additions: each
+program writes its own partial sum.
 """
 
 # pyright: reportGeneralTypeIssues=false
@@ -22,7 +22,7 @@ def adjoint_local(delta, A, C, z, bias, dout, ends, sums,
                   I: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
                   CHANNELS: tl.constexpr, UNROLL: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr,
                   HAS_Z: tl.constexpr, REVERSE: tl.constexpr):  # fmt: skip
-    """`ends` (D, B, S, N, I) gets what each segment passes on to the one before it in the walk, from zero."""
+    """`ends` (D, B, S, N, I) gets the adjoint state at each segment's start in the walk, from zero at its end."""
     segment = tl.program_id(0)
     group, c, exists = channels_of(tl.program_id(1), WIDTH, CHANNELS)
     d = (tl.program_id(2) // batch).to(tl.int64)
@@ -61,15 +61,15 @@ def adjoint_local(delta, A, C, z, bias, dout, ends, sums,
 
 
 @triton.jit
-def of_channels(parameter, c, exists, IS_GIVEN: tl.constexpr):
-    """One number per channel, 0 where there is no such parameter. Read again where it is needed: registers are few."""
+def load_channels(parameter, c, exists, IS_GIVEN: tl.constexpr):
+    """One number per channel, 0 without the parameter. It is loaded where it is needed, because registers are few."""
     if IS_GIVEN:
         return tl.load(parameter + c, mask=exists, other=0.0)
     return tl.zeros(c.shape, tl.float32)
 
 
 @triton.jit
-def _given(u, delta, dout, z, bias_c, t, length, c, exists, factor,
+def _load_step(u, delta, dout, z, bias_c, t, length, c, exists, factor,
            U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr, DOUT_ROW: tl.constexpr,
            SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr):  # fmt: skip
     """(delta u, delta, gradient of y) of one step."""
@@ -83,12 +83,13 @@ def _given(u, delta, dout, z, bias_c, t, length, c, exists, factor,
 
 
 @triton.jit
-def _finish(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s, r, y, dt, dy, t, length, c, exists, factor,
+def _store_step(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s, r, y, dt, dy, t, length, c, exists, factor,
             U_ROW: tl.constexpr, DELTA_ROW: tl.constexpr, Z_ROW: tl.constexpr, DOUT_ROW: tl.constexpr,
             DZ_ROW: tl.constexpr, I: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr,
             HAS_OUT: tl.constexpr, ADD: tl.constexpr):  # fmt: skip
-    """Write the gradients of one step from its sums over states: s of g B, r of g h' A, y of C h; the gradients of the
-    step size before the softplus and of D are returned. ADD: the first direction's dz and out stand there."""
+    """Store the gradients of one step from its sums over states: s of g B, r of g h' A, y of C h.
+
+    Returns the gradients of the step size before softplus and of D. ADD: add to the first direction's dz and out."""
     here = exists & (t < length)
     u_c = row(u, t, U_ROW, c, here)
     draw = u_c * s + r * LN_2
@@ -114,7 +115,7 @@ def _finish(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s, r, y, dt, dy
 
 @triton.jit
 def _gradients_of_B_and_C(dBC, t, length, n, g, h, x, dy, N: tl.constexpr):
-    """Sums over this program's channels, written beside those of other channels."""
+    """Store the sums over this program's channels."""
     known = (n < N) & (t < length)
     place = dBC + t.to(tl.int64) * (2 * N) + n
     tl.store(place, tl.sum(g * x[None, :], axis=1), mask=known)
@@ -131,9 +132,11 @@ def scan_main(u, delta, A, B, C, D, z, bias, dout, states, carries, du, ddelta, 
               CHANNELS: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_D: tl.constexpr,
               HAS_Z: tl.constexpr, HAS_OUT: tl.constexpr, BACKWARDS: tl.constexpr, ADD: tl.constexpr
               ):  # fmt: skip
-    """Gradients of one direction, whose tensors begin where the pointers point. states (B, positions / 4, N, I): from
-    the replay; carries (B, S, N, I): adjoint states after each segment, memory for them here; dA (B, S, N, I), dD
-    and dbias (B, S, I), zero before; dBC (channel blocks of a group, B, G, L, 2 N)."""
+    """Gradients of one direction; the pointers point to its tensors.
+
+    states (B, positions / 4, N, I) comes from the replay. carries (B, S, N, I) holds the adjoint states after each
+    segment and is overwritten. dA (B, S, N, I), dD and dbias (B, S, I) must be zero. dBC is (channel blocks of a group,
+    B, G, L, 2 N)."""
     segment = tl.program_id(0)
     group, c, exists = channels_of(tl.program_id(1), WIDTH, CHANNELS)
     b = tl.program_id(2).to(tl.int64)
@@ -163,14 +166,14 @@ def scan_main(u, delta, A, B, C, D, z, bias, dout, states, carries, du, ddelta, 
         t1 = t0 + sign
         t2 = t1 + sign
         t3 = t2 + sign
-        bias_c = of_channels(bias, c, exists, HAS_BIAS)
-        x0, dt0, dy0 = _given(u, delta, dout, z, bias_c, t0, length, c, exists, factor,
+        bias_c = load_channels(bias, c, exists, HAS_BIAS)
+        x0, dt0, dy0 = _load_step(u, delta, dout, z, bias_c, t0, length, c, exists, factor,
                               U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, SOFTPLUS, HAS_Z)  # fmt: skip
-        x1, dt1, dy1 = _given(u, delta, dout, z, bias_c, t1, length, c, exists, factor,
+        x1, dt1, dy1 = _load_step(u, delta, dout, z, bias_c, t1, length, c, exists, factor,
                               U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, SOFTPLUS, HAS_Z)  # fmt: skip
-        x2, dt2, dy2 = _given(u, delta, dout, z, bias_c, t2, length, c, exists, factor,
+        x2, dt2, dy2 = _load_step(u, delta, dout, z, bias_c, t2, length, c, exists, factor,
                               U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, SOFTPLUS, HAS_Z)  # fmt: skip
-        x3, dt3, dy3 = _given(u, delta, dout, z, bias_c, t3, length, c, exists, factor,
+        x3, dt3, dy3 = _load_step(u, delta, dout, z, bias_c, t3, length, c, exists, factor,
                               U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, SOFTPLUS, HAS_Z)  # fmt: skip
         block = states + (t0 // 4).to(tl.int64) * N * I
         s0, s1, s2, s3 = zero, zero, zero, zero
@@ -234,21 +237,21 @@ def scan_main(u, delta, A, B, C, D, z, bias, dout, states, carries, du, ddelta, 
             dA_q += p * dt0[None, :]
             tl.store(carries + tile, a, mask=in_tile)
             tl.store(dA + tile, tl.load(dA + tile, mask=in_tile, other=0.0) + dA_q, mask=in_tile)
-        bias_c = of_channels(bias, c, exists, HAS_BIAS)
-        D_c = of_channels(D, c, exists, HAS_D)
-        b3, w3 = _finish(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s3, r3, y3, dt3, dy3, t3, length, c,
+        bias_c = load_channels(bias, c, exists, HAS_BIAS)
+        D_c = load_channels(D, c, exists, HAS_D)
+        b3, w3 = _store_step(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s3, r3, y3, dt3, dy3, t3, length, c,
                          exists, factor, U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, DZ_ROW, I, SOFTPLUS, HAS_Z, HAS_OUT,
                          ADD)  # fmt: skip
-        b2, w2 = _finish(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s2, r2, y2, dt2, dy2, t2, length, c,
+        b2, w2 = _store_step(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s2, r2, y2, dt2, dy2, t2, length, c,
                          exists, factor, U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, DZ_ROW, I, SOFTPLUS, HAS_Z, HAS_OUT,
                          ADD)  # fmt: skip
-        b1, w1 = _finish(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s1, r1, y1, dt1, dy1, t1, length, c,
+        b1, w1 = _store_step(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s1, r1, y1, dt1, dy1, t1, length, c,
                          exists, factor, U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, DZ_ROW, I, SOFTPLUS, HAS_Z, HAS_OUT,
                          ADD)  # fmt: skip
-        b0, w0 = _finish(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s0, r0, y0, dt0, dy0, t0, length, c,
+        b0, w0 = _store_step(u, delta, dout, z, du, ddelta, dz, out, bias_c, D_c, s0, r0, y0, dt0, dy0, t0, length, c,
                          exists, factor, U_ROW, DELTA_ROW, Z_ROW, DOUT_ROW, DZ_ROW, I, SOFTPLUS, HAS_Z, HAS_OUT,
                          ADD)  # fmt: skip
         tl.store(dbias + c, tl.load(dbias + c, mask=exists, other=0.0) + b0 + b1 + b2 + b3, mask=exists)
         tl.store(dD + c, tl.load(dD + c, mask=exists, other=0.0) + w0 + w1 + w2 + w3, mask=exists)
-        tl.debug_barrier()  # what was added to is read again
+        tl.debug_barrier()  # the sums above are read again in the next step
         t0 -= 4 * sign

@@ -1,11 +1,11 @@
 """Forward kernels of the selective scan. Time is cut into segments that run in parallel.
 
-`scan_local` walks every segment from a zero state; `scan_carry` carries states over whole segments by exp(A * sum of
-steps); `scan_final` walks again from the right states and writes the output. A program owns some channels, one thread
-the whole state of each of its channels, so that the sum over states stays inside a thread.
-Layouts: u, delta (D, B, L, I), B and C (D, B, G, L, N) and z, out (B, L, I), last axis dense, row strides compile-time
-constants; A (D, I, N), D and bias (D, I); states at segment borders (D, B, S, N, I) and sums of steps (D, B, S, I).
-Segments are counted by position for both directions; the second direction walks from the other end.
+`scan_local` walks every segment from a zero state. `scan_carry` carries states over whole segments by exp(A * sum of
+steps). `scan_final` walks again from the right states and writes the output. A program computes some channels. One
+thread holds the whole state of each of its channels, so the sum over states stays inside a thread.
+Layouts: u, delta (D, B, L, I), B and C (D, B, G, L, N) and z, out (B, L, I), with a dense last axis and row strides
+that are compile-time constants; A (D, I, N), D and bias (D, I); states at segment borders (D, B, S, N, I) and sums of
+steps (D, B, S, I). Segments are numbered by position in both directions. The second direction walks from the other end.
 """
 
 # pyright: reportGeneralTypeIssues=false
@@ -17,7 +17,7 @@ from ops.triton.kernels.maths import LOG2_E, row, sigmoid, softplus
 
 @triton.jit
 def channels_of(block, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
-    """(group, channels, which of them exist) of a block; groups of WIDTH channels, none shared by two blocks."""
+    """(group, channels, mask of existing channels) of a block. A group has WIDTH channels; no block crosses a group."""
     per_group = (WIDTH + CHANNELS - 1) // CHANNELS
     group = block // per_group
     inside = (block % per_group) * CHANNELS + tl.arange(0, CHANNELS)
@@ -26,13 +26,13 @@ def channels_of(block, WIDTH: tl.constexpr, CHANNELS: tl.constexpr):
 
 @triton.jit
 def step_size(raw, here, SOFTPLUS: tl.constexpr):
-    """The final delta; 0, which leaves the state alone, where there is no such position or channel."""
+    """The final delta. It is 0, which leaves the state unchanged, where there is no such position or channel."""
     if SOFTPLUS:
         raw = softplus(raw)
     return tl.where(here, raw, 0.0)
 
 
-# Numbers that change with the length of the data: specialised on, every length would compile kernels of its own.
+# Arguments that change with the length of the data. With specialisation, every length would compile new kernels.
 VARYING = ("length", "batch", "steps", "segments", "factor", "B_d", "B_b", "B_g", "C_d", "C_b", "C_g")
 
 
@@ -43,9 +43,9 @@ def scan_local(u, delta, A, B, bias, states, sums,
                I: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
                CHANNELS: tl.constexpr, UNROLL: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr,
                REVERSE: tl.constexpr, REPLAY: tl.constexpr):  # fmt: skip
-    """Without REPLAY: `states` (of segments) gets the state after each segment from zero, `sums` its sum of steps.
-    With REPLAY: walk from the state before each segment, given in `sums`, and store in `states` the one before every
-    UNROLL steps, (D, B, positions / UNROLL, N, I)."""
+    """Without REPLAY: `states` gets the state after each segment, walked from zero, and `sums` its sum of steps.
+    With REPLAY: walk from the state before each segment, which `sums` holds, and store in `states` the state before
+    every UNROLL steps, (D, B, positions / UNROLL, N, I)."""
     segment = tl.program_id(0)
     group, c, exists = channels_of(tl.program_id(1), WIDTH, CHANNELS)
     d = (tl.program_id(2) // batch).to(tl.int64)
@@ -88,7 +88,7 @@ def scan_local(u, delta, A, B, bias, states, sums,
 
 @triton.jit
 def _end_of(A_c, states, sums, at, segments, place, sum_place, step, sum_step, mask):
-    """(state at the end of segment `at` from zero, its decay, whether there is such a segment)."""
+    """(state at the end of segment `at`, walked from zero; the segment's decay; mask of existing segments)."""
     known = mask & (at < segments)
     end = tl.load(states + place + at * step, mask=known, other=0.0)
     decay = tl.exp2(tl.load(sums + sum_place + at * sum_step, mask=known, other=0.0) * A_c)
@@ -98,8 +98,10 @@ def _end_of(A_c, states, sums, at, segments, place, sum_place, step, sum_step, m
 @triton.jit(do_not_specialize=VARYING)
 def scan_carry(A, ends, sums, starts, last, batch, segments,
                I: tl.constexpr, N: tl.constexpr, CHANNELS: tl.constexpr, REVERSE: tl.constexpr):  # fmt: skip
-    """From states at segments' ends to those before them, `starts` (which may be `ends`); `last` (D, B, N, I) gets the
-    state after all. REVERSE: of the first direction; adjoint states are carried the other way."""
+    """Computes the states before the segments, `starts`, from the states at their ends, walked from zero.
+
+    `starts` may be the memory of `ends`. `last` (D, B, N, I) gets the state after the last segment. REVERSE is that of
+    the first direction. Adjoint states are carried the other way."""
     c = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.program_id(1)
     d = (tl.program_id(2) // batch).to(tl.int64)
@@ -113,7 +115,7 @@ def scan_carry(A, ends, sums, starts, last, batch, segments,
     place, step = first * N * I + n * I + c, sign * N * I
     sum_place, sum_step = first * I + c, sign * I
     state = tl.zeros([CHANNELS], tl.float32)
-    for at in range(0, segments, 4):  # loads first: the next state's place may be the last one's, to the compiler
+    for at in range(0, segments, 4):  # loads first: for the compiler, a store may change what the next load reads
         e0, f0, k0 = _end_of(A_c, ends, sums, at, segments, place, sum_place, step, sum_step, exists)
         e1, f1, k1 = _end_of(A_c, ends, sums, at + 1, segments, place, sum_place, step, sum_step, exists)
         e2, f2, k2 = _end_of(A_c, ends, sums, at + 2, segments, place, sum_place, step, sum_step, exists)
@@ -139,8 +141,8 @@ def scan_final(u, delta, A, B, C, D, z, bias, starts, out,
                CHANNELS: tl.constexpr, UNROLL: tl.constexpr, DIRECTIONS: tl.constexpr, SOFTPLUS: tl.constexpr,
                HAS_BIAS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, REVERSE: tl.constexpr
                ):  # fmt: skip
-    """out = factor * silu(z) * sum over directions of <C, h> + D u. The second direction adds to what the first wrote:
-    the same threads, in the cache still."""
+    """out = factor * silu(z) * sum over directions of (<C, h> + D u). The second direction adds to the first one's
+    result: the same threads wrote it, and it is still in the cache."""
     segment = tl.program_id(0)
     group, c, exists = channels_of(tl.program_id(1), WIDTH, CHANNELS)
     b = tl.program_id(2).to(tl.int64)

@@ -4,8 +4,9 @@ import torch.nn.functional as F
 
 from models import create_model
 from models.blocks.mixers import Attention, BiMamba
-from ops.reference import scan as reference
 from ops.reference.bimamba import one_direction
+from ops.reference.conv import causal_conv1d
+from ops.reference.scan import selective_scan
 from tests.conftest import SMALL
 
 
@@ -55,9 +56,7 @@ def test_each_direction_reads_its_own_side():
 def test_output_is_the_mean_of_the_directions():
     m, tokens = mixer(), torch.randn(1, 6, 12, dtype=torch.float64)
     parts = [
-        one_direction(
-            reference.selective_scan, reference.causal_conv1d, m.in_proj(tokens), m.direction(suffix), reverse
-        )
+        one_direction(selective_scan, causal_conv1d, m.in_proj(tokens), m.direction(suffix), reverse)
         for suffix, reverse in (("", False), ("_b", True))
     ]
     torch.testing.assert_close(m(tokens), F.linear((parts[0] + parts[1]).mT / 2, m.out_proj.weight))
@@ -68,9 +67,7 @@ def test_forward_only_is_the_first_scan_alone_and_causal(backend):
     m, tokens = mixer(directions="forward", backend=backend).float(), torch.randn(1, 9, 12)
     assert m.causal
     assert not [name for name, _ in m.named_parameters() if "_b." in name or name.endswith("_b") or "_b_" in name]
-    part = one_direction(
-        reference.selective_scan, reference.causal_conv1d, m.in_proj(tokens), m.direction(""), reverse=False
-    )
+    part = one_direction(selective_scan, causal_conv1d, m.in_proj(tokens), m.direction(""), reverse=False)
     torch.testing.assert_close(m(tokens), F.linear(part.mT, m.out_proj.weight), atol=1e-5, rtol=1e-4)
     changed = tokens.clone()
     changed[:, 4] += 1

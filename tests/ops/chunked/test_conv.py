@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ops.chunked import conv
-from ops.reference import scan as reference
-from tests.helpers.ops_cases import assert_close, forward_backward
+from ops import causal_conv1d_fn
+from tests.helpers.ops_cases import assert_close, exact, forward_backward, reference_conv
+
+chunked_conv = functools.partial(causal_conv1d_fn, backend="chunked")
 
 
 def leaves(batch: int = 2, dim: int = 5, length: int = 9, width: int = 4, states: bool = False,
@@ -26,9 +27,8 @@ def leaves(batch: int = 2, dim: int = 5, length: int = 9, width: int = 4, states
 
 
 def assert_same(tensors: dict[str, Any], rtol: float = 1e-12, **options) -> None:
-    actual = forward_backward(conv.causal_conv1d, tensors, **options)
-    exact = {k: x if x is None else x.detach().double().requires_grad_() for k, x in tensors.items()}
-    expected = forward_backward(reference.causal_conv1d, exact, **options)
+    actual = forward_backward(chunked_conv, tensors, **options)
+    expected = forward_backward(reference_conv, exact(tensors), **options)
     assert_close(actual, expected, rtol=rtol, dtype=False)
     for name, x in tensors.items():
         assert actual[f"d{name}"].dtype == x.dtype
@@ -50,7 +50,7 @@ def test_initial_and_final_states(length: int, states: bool, reverse: bool):
     assert_same(tensors, reverse=reverse, return_final_states=True, activation="silu")
 
 
-@pytest.mark.parametrize("run", [conv.causal_conv1d, reference.causal_conv1d])
+@pytest.mark.parametrize("run", [chunked_conv, reference_conv])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_states_join_two_halves(run, reverse: bool):
     tensors = {k: x.detach() for k, x in leaves(length=12).items()}
@@ -62,7 +62,7 @@ def test_states_join_two_halves(run, reverse: bool):
     torch.testing.assert_close(torch.cat([rest, out] if reverse else [out, rest], dim=-1), whole)
 
 
-@pytest.mark.parametrize("run", [conv.causal_conv1d, reference.causal_conv1d])
+@pytest.mark.parametrize("run", [chunked_conv, reference_conv])
 def test_final_states_are_written_where_asked(run):
     tensors = {k: x.detach() for k, x in leaves().items()}
     target = torch.full((2, 5, 3), torch.nan, dtype=torch.float64)
@@ -76,8 +76,8 @@ def test_packed_sequences(reverse: bool):
     seq_idx = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, -1], [-1, -1, 3, 3, 3, 3, 4, 4, 4]])
     assert_same(leaves(), seq_idx=seq_idx, activation="silu", reverse=reverse)
     x, weight, bias = leaves().values()
-    out = conv.causal_conv1d(x, weight, bias, seq_idx=seq_idx, activation="silu", reverse=reverse)
-    alone = conv.causal_conv1d(x[1:, :, 2:6], weight, bias, activation="silu", reverse=reverse)
+    out = chunked_conv(x, weight, bias, seq_idx=seq_idx, activation="silu", reverse=reverse)
+    alone = chunked_conv(x[1:, :, 2:6], weight, bias, activation="silu", reverse=reverse)
     torch.testing.assert_close(out[1:, :, 2:6], alone)
     assert out[0, :, 8].eq(0).all()
 
@@ -85,16 +85,16 @@ def test_packed_sequences(reverse: bool):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_an_output_depends_on_its_own_side_only(reverse: bool):
     tensors = {k: x.detach() for k, x in leaves(length=12).items()}
-    before = conv.causal_conv1d(**tensors, reverse=reverse)
+    before = chunked_conv(**tensors, reverse=reverse)
     tensors["x"][..., 6] += 1
-    changed = (conv.causal_conv1d(**tensors, reverse=reverse) != before).any(1)[0].nonzero().flatten().tolist()
+    changed = (chunked_conv(**tensors, reverse=reverse) != before).any(1)[0].nonzero().flatten().tolist()
     assert changed == ([3, 4, 5, 6] if reverse else [6, 7, 8, 9])
 
 
 def test_agrees_with_pytorchs_convolution():
     x, weight, bias = leaves(length=30).values()
     expected = F.conv1d(x, weight[:, None], bias, padding=3, groups=5)[..., :30]
-    torch.testing.assert_close(conv.causal_conv1d(x, weight, bias), expected)
+    torch.testing.assert_close(chunked_conv(x, weight, bias), expected)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
@@ -103,7 +103,7 @@ def test_lower_precision(dtype: torch.dtype, rtol: float):
 
 
 def test_gradcheck():
-    run = functools.partial(conv.causal_conv1d, activation="silu")
+    run = functools.partial(chunked_conv, activation="silu")
     assert torch.autograd.gradcheck(run, tuple(leaves(batch=1, dim=2, length=4).values()))
 
 
@@ -117,14 +117,14 @@ def test_batch_zero_no_bias_and_any_strides():
 
 
 def test_channel_last_memory_stays_so():
-    results = forward_backward(conv.causal_conv1d, leaves(), activation="silu")
+    results = forward_backward(chunked_conv, leaves(), activation="silu")
     assert results["out"].transpose(1, 2).is_contiguous()
     assert results["dx"].transpose(1, 2).is_contiguous()
 
 
 def test_autocast_and_checkpointing():
     tensors = leaves(dtype=torch.float32)
-    run = functools.partial(conv.causal_conv1d, activation="silu")
+    run = functools.partial(chunked_conv, activation="silu")
     plain = forward_backward(run, tensors)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(forward_backward(run, tensors), plain, rtol=1e-7)

@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from ops import selective_scan_fn
 from ops.chunked import scan as chunked
-from ops.reference import scan as reference
-from tests.helpers.ops_cases import SCAN_CASES, ScanCase, assert_close, forward_backward
+from tests.helpers.ops_cases import SCAN_CASES, ScanCase, assert_close, exact, forward_backward, reference_scan
+
+chunked_scan = functools.partial(selective_scan_fn, backend="chunked")
 
 
 def both(case: ScanCase, dtype: torch.dtype = torch.float64, **options) -> tuple[dict, dict]:
     """(chunked, reference): outputs, last state and gradients; the reference always in float64."""
     options = {"delta_softplus": case.softplus, "reverse": case.reverse, "return_last_state": True, **options}
     tensors = case.tensors(dtype)
-    exact = {k: x if x is None else x.detach().double().requires_grad_() for k, x in tensors.items()}
-    expected = forward_backward(reference.selective_scan, exact, **options)
-    return forward_backward(chunked.selective_scan, tensors, **options), expected
+    expected = forward_backward(reference_scan, exact(tensors), **options)
+    return forward_backward(chunked_scan, tensors, **options), expected
 
 
 @pytest.mark.parametrize("case", SCAN_CASES, ids=str)
@@ -68,32 +69,32 @@ def test_any_shape_and_any_block_size(case: ScanCase, block: int):
 @pytest.mark.parametrize("case", [ScanCase(batch=1, dim=2, length=5, states=2, reverse=r) for r in (False, True)])
 def test_gradcheck(case: ScanCase, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(chunked, "MAX_STEPS", 2)
-    scan = functools.partial(chunked.selective_scan, delta_softplus=True, reverse=case.reverse)
+    scan = functools.partial(chunked_scan, delta_softplus=True, reverse=case.reverse)
     assert torch.autograd.gradcheck(scan, tuple(case.tensors().values()))
 
 
 def test_reverse_is_the_flipped_scan_of_flipped_inputs():
     tensors = ScanCase(length=90).tensors()
     flipped = {k: x.flip(-1) if k in ("u", "delta", "z", "B", "C") else x for k, x in tensors.items()}
-    there = chunked.selective_scan(**tensors, delta_softplus=True, reverse=True)
-    back = chunked.selective_scan(**flipped, delta_softplus=True).flip(-1)
+    there = chunked_scan(**tensors, delta_softplus=True, reverse=True)
+    back = chunked_scan(**flipped, delta_softplus=True).flip(-1)
     torch.testing.assert_close(there, back, rtol=1e-12, atol=1e-12)
 
 
 def test_outputs_and_gradients_are_channel_last():
     tensors = ScanCase(dim=8, length=70).tensors()
-    results = forward_backward(chunked.selective_scan, tensors, delta_softplus=True)
+    results = forward_backward(chunked_scan, tensors, delta_softplus=True)
     for name in ("out", "du", "ddelta", "dz", "dB", "dC"):
         assert results[name].transpose(1, 2).is_contiguous(), name
 
 
 def test_strides_of_the_inputs_do_not_matter():
     tensors = ScanCase(dim=8, length=70).tensors()
-    expected = chunked.selective_scan(**tensors, delta_softplus=True)
+    expected = chunked_scan(**tensors, delta_softplus=True)
     contiguous = {k: x.contiguous() for k, x in tensors.items()}
-    torch.testing.assert_close(chunked.selective_scan(**contiguous, delta_softplus=True), expected)
+    torch.testing.assert_close(chunked_scan(**contiguous, delta_softplus=True), expected)
     strided = dict(tensors, u=torch.stack([tensors["u"]] * 2, dim=-1).flatten(2)[..., ::2])
-    torch.testing.assert_close(chunked.selective_scan(**strided, delta_softplus=True), expected)
+    torch.testing.assert_close(chunked_scan(**strided, delta_softplus=True), expected)
 
 
 class LargestAllocation(TorchDispatchMode):
@@ -132,7 +133,7 @@ def test_nothing_is_kept_without_gradients():
 def test_what_the_backward_pass_needs_is_not_returned_without_gradients():
     tensors = {k: x.detach() for k, x in ScanCase(batch=1, dim=8, length=640, states=128).tensors().items()}
     with LargestAllocation() as largest:
-        out = chunked.selective_scan(**tensors)
+        out = chunked_scan(**tensors)
     assert largest.elements == out.numel()
 
 
@@ -148,7 +149,7 @@ def test_a_large_batch_and_a_large_state_are_worked_on_in_parts(case: ScanCase, 
 
 def test_delta_is_taken_as_it_is_by_default():
     tensors = ScanCase(softplus=False).tensors()
-    torch.testing.assert_close(chunked.selective_scan(**tensors), reference.selective_scan(**tensors))
+    torch.testing.assert_close(chunked_scan(**tensors), reference_scan(**tensors))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
@@ -174,15 +175,15 @@ def test_operators_keep_pytorchs_contract(case: ScanCase, keep: bool, monkeypatc
 
 def test_large_steps_stay_finite():
     case = ScanCase(length=200, dim=4, states=4, delta_scale=1e4, A_scale=1e4)
-    results = forward_backward(chunked.selective_scan, case.tensors(torch.float32), delta_softplus=True)
+    results = forward_backward(chunked_scan, case.tensors(torch.float32), delta_softplus=True)
     assert all(torch.isfinite(x).all() for x in results.values())
 
 
 def test_autocast_does_not_touch_the_precision():
     case = ScanCase(length=70)
-    plain = forward_backward(chunked.selective_scan, case.tensors(torch.float32), delta_softplus=True)
+    plain = forward_backward(chunked_scan, case.tensors(torch.float32), delta_softplus=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = forward_backward(chunked.selective_scan, case.tensors(torch.float32), delta_softplus=True)
+        cast = forward_backward(chunked_scan, case.tensors(torch.float32), delta_softplus=True)
     assert_close(cast, plain, rtol=1e-7)
 
 
@@ -190,16 +191,16 @@ def test_under_activation_checkpointing():
     tensors = ScanCase(length=70).tensors()
 
     def checkpointed(**tensors):
-        scan = functools.partial(chunked.selective_scan, delta_softplus=True)
+        scan = functools.partial(chunked_scan, delta_softplus=True)
         return checkpoint(scan, *tensors.values(), use_reentrant=False)
 
-    plain = forward_backward(chunked.selective_scan, tensors, delta_softplus=True)
+    plain = forward_backward(chunked_scan, tensors, delta_softplus=True)
     assert_close(forward_backward(checkpointed, tensors), plain, rtol=1e-12)
 
 
 def test_second_derivatives_are_refused():
     tensors = ScanCase().tensors()
-    out = chunked.selective_scan(**tensors, delta_softplus=True)
+    out = chunked_scan(**tensors, delta_softplus=True)
     (du,) = torch.autograd.grad((out**2).sum(), tensors["u"], create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives of mamba_mae::chunked"):
         du.sum().backward()
@@ -208,8 +209,8 @@ def test_second_derivatives_are_refused():
 def test_gradient_of_some_inputs_only():
     tensors = {k: x.detach() for k, x in ScanCase().tensors().items()}
     tensors["B"].requires_grad_()
-    full = forward_backward(chunked.selective_scan, ScanCase().tensors(), delta_softplus=True)
-    chunked.selective_scan(**tensors, delta_softplus=True).backward(torch.ones_like(tensors["u"]))
+    full = forward_backward(chunked_scan, ScanCase().tensors(), delta_softplus=True)
+    chunked_scan(**tensors, delta_softplus=True).backward(torch.ones_like(tensors["u"]))
     assert tensors["B"].grad is not None
     assert full["dB"].shape == tensors["B"].grad.shape
     assert tensors["u"].grad is None

@@ -61,8 +61,8 @@ def test_bfloat16_hidden_under_autocast(scale: bool):
 @pytest.mark.parametrize("options", [{}, {"residual": False, "rotations": 0, "scale": True}], ids=str)
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, weight, scale = case(**options).values()
-    turns = cpu_add_norm.turns(rotation)
-    torch.library.opcheck(torch.ops.mamba_mae.add_norm.default, (hidden, residual, turns, weight, scale, 1e-5, False))
+    cos_sin = cpu_add_norm.cos_sin(rotation)
+    torch.library.opcheck(torch.ops.mamba_mae.add_norm.default, (hidden, residual, cos_sin, weight, scale, 1e-5, False))
 
 
 def test_empty_and_strided_input():

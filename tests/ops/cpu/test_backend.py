@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from ops import causal_conv1d_fn, selective_scan_fn
 from ops.cpu import backend as cpu
 from ops.cpu import library as cpu_library
-from ops.reference import scan as reference
-from tests.helpers.ops_cases import ScanCase, conv_tensors, require_kernels
+from tests.helpers.ops_cases import ScanCase, conv_tensors, reference_scan, require_kernels
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -12,18 +12,18 @@ def _kernels():
     require_kernels()
 
 
-def test_conv_hands_states_and_packed_sequences_over():
+def test_conv_leaves_packed_sequences_to_pytorch():
     tensors = conv_tensors(9, 4)
-    out, final = cpu.causal_conv1d(**tensors, return_final_states=True)
+    out, final = causal_conv1d_fn(**tensors, return_final_states=True, backend="cpu")
     torch.testing.assert_close(final, tensors["x"][..., -3:])
-    packed = cpu.causal_conv1d(**tensors, seq_idx=torch.arange(18).reshape(2, 9) // 3)
+    packed = causal_conv1d_fn(**tensors, seq_idx=torch.arange(18).reshape(2, 9) // 3, backend="cpu")
     assert not torch.allclose(out, packed)
 
 
-def test_scan_hands_constant_matrices_over():
+def test_scan_leaves_constant_matrices_to_pytorch():
     tensors = ScanCase(constant_B=True).tensors(torch.float32)
-    expected = reference.selective_scan(**tensors, delta_softplus=True)
-    torch.testing.assert_close(cpu.selective_scan(**tensors, delta_softplus=True), expected)
+    expected = reference_scan(**tensors, delta_softplus=True)
+    torch.testing.assert_close(selective_scan_fn(**tensors, delta_softplus=True, backend="cpu"), expected)
 
 
 def test_what_the_kernels_cannot_take(monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,7 @@ from tests.helpers.ops_cases import (
 
 fused = functools.partial(on_directions(bimamba_fn), backend="cpu")
 plain = functools.partial(on_directions(bimamba_fn), backend="reference")
-TOGETHER_OR_NOT = (cpu_bimamba.TOGETHER, 0)
+TOGETHER_OR_NOT = (cpu_bimamba.JOINT_BYTES, 0)
 Patch = pytest.MonkeyPatch
 
 
@@ -37,7 +37,7 @@ def _kernels():
     ids=str,
 )  # fmt: skip
 def test_values_and_gradients_in_float32(sizes: dict[str, int], count: int, together: int, monkeypatch: Patch):
-    monkeypatch.setattr(cpu_bimamba, "TOGETHER", together)
+    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", together)
     tensors = mixer_tensors(**sizes)
     with threads(count):
         actual = forward_backward(fused, tensors)
@@ -46,7 +46,7 @@ def test_values_and_gradients_in_float32(sizes: dict[str, int], count: int, toge
 
 @pytest.mark.parametrize("together", TOGETHER_OR_NOT)
 def test_bfloat16_input_with_float32_parameters(together: int, monkeypatch: Patch):
-    monkeypatch.setattr(cpu_bimamba, "TOGETHER", together)
+    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", together)
     tensors = mixer_tensors(length=70, inner=64, states=16)
     tensors["xz"] = tensors["xz"].detach().bfloat16().requires_grad_()
     actual = forward_backward(fused, tensors)
@@ -77,7 +77,9 @@ def test_nothing_of_inner_width_is_saved_but_input_and_states():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
 def test_operator_keeps_pytorchs_contract():
     xz, *parameters, out_weight = mixer_tensors(length=18).values()
-    weights = cpu_bimamba.stacked(Direction(*parameters[:7]), Direction(*parameters[7:]), out_weight, torch.float32)
+    weights = cpu_bimamba.stack_weights(
+        Direction(*parameters[:7]), Direction(*parameters[7:]), out_weight, torch.float32
+    )
     torch.library.opcheck(torch.ops.mamba_mae.bimamba.default, (xz, *weights, True))
 
 

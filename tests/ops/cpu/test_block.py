@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.blocks.mixers import BiMamba
 from models.blocks.trunk import Block
-from ops import Direction, bimamba_block_fn, bimamba_fn, dispatch
+from ops import Direction, backends, bimamba_block_fn, bimamba_fn, dispatch
 from ops.cpu import add_norm as cpu_add_norm
 from ops.cpu import bimamba as cpu_bimamba
 from ops.cpu import block as cpu_block
@@ -66,7 +66,7 @@ def directions(weights: dict[str, Tensor]) -> tuple[Direction, Direction]:
     return Direction(*parameters[:7]), Direction(*parameters[7:])
 
 
-@pytest.mark.parametrize("together", [cpu_bimamba.TOGETHER, 0])
+@pytest.mark.parametrize("together", [cpu_bimamba.JOINT_BYTES, 0])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
     "options",
@@ -77,7 +77,7 @@ def directions(weights: dict[str, Tensor]) -> tuple[Direction, Direction]:
 def test_values_and_gradients_in_float32(
     options: dict[str, Any], count: int, together: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cpu_bimamba, "TOGETHER", together)
+    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", together)
     tensors = case(**options)
     assert cpu_block.takes(*(tensors[name] for name in ("hidden", "residual", "rotation", "in_weight")))
     with threads(count):
@@ -137,14 +137,14 @@ def test_a_block_with_a_feed_forward_part_keeps_it():
 @pytest.mark.parametrize("options", [{}, {"residual": False, "turned": False, "dropped": True}], ids=str)
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, norm_weight, scale, in_weight, *mixer, out_weight = case(length=18, **options).values()
-    weights = cpu_bimamba.stacked(Direction(*mixer[:7]), Direction(*mixer[7:]), out_weight, torch.float32)
-    constants = cpu_add_norm.turns(rotation), norm_weight, scale, in_weight
+    weights = cpu_bimamba.stack_weights(Direction(*mixer[:7]), Direction(*mixer[7:]), out_weight, torch.float32)
+    constants = cpu_add_norm.cos_sin(rotation), norm_weight, scale, in_weight
     torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, *constants, *weights, 1e-5))
 
 
 def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
-    dispatch._log.cache_clear()
-    caplog.set_level(logging.INFO, logger="ops.dispatch")
+    backends._log.cache_clear()
+    caplog.set_level(logging.INFO, logger="ops.backends")
     for _ in range(2):
         fused(**case())
     assert [record.message for record in caplog.records] == ["bidirectional mixer on cpu: backend cpu"]

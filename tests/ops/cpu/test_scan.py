@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ops.cpu import backend as cpu
+from ops import selective_scan_fn
 from ops.cpu import build as cpu_build
 from ops.cpu import library as cpu_library
-from ops.reference import scan as reference
 from tests.helpers.ops_cases import (
     SCAN_CASES,
     ScanCase,
@@ -20,9 +19,12 @@ from tests.helpers.ops_cases import (
     assert_repeats,
     exact,
     forward_backward,
+    reference_scan,
     require_kernels,
     threads,
 )
+
+cpu_scan = functools.partial(selective_scan_fn, backend="cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,10 +35,10 @@ def _kernels():
 def assert_scan(case: ScanCase, dtype: torch.dtype, rtol: float) -> None:
     tensors = case.tensors(dtype)
     options = {"delta_softplus": case.softplus, "reverse": case.reverse, "return_last_state": True}
-    actual = forward_backward(cpu.selective_scan, tensors, **options)
+    actual = forward_backward(cpu_scan, tensors, **options)
     for name, x in tensors.items():
         assert x is None or actual[f"d{name}"].dtype == dtype
-    assert_close(actual, forward_backward(reference.selective_scan, exact(tensors), **options), rtol, dtype=False)
+    assert_close(actual, forward_backward(reference_scan, exact(tensors), **options), rtol, dtype=False)
 
 
 @pytest.mark.parametrize("case", SCAN_CASES, ids=str)
@@ -79,25 +81,25 @@ def test_more_channels_than_a_panel_holds(count: int):
 def test_a_long_sequence_in_both_directions():
     tensors = ScanCase(batch=1, dim=16, length=5001, states=16).tensors(torch.float32)
     flipped = {k: x.detach().flip(-1).requires_grad_() if x.dim() == 3 else x for k, x in tensors.items()}
-    there = forward_backward(cpu.selective_scan, tensors, delta_softplus=True, reverse=True)["out"]
-    torch.testing.assert_close(there, cpu.selective_scan(**flipped, delta_softplus=True).flip(-1))
-    torch.testing.assert_close(there, reference.selective_scan(**tensors, delta_softplus=True, reverse=True))
+    there = forward_backward(cpu_scan, tensors, delta_softplus=True, reverse=True)["out"]
+    torch.testing.assert_close(there, cpu_scan(**flipped, delta_softplus=True).flip(-1))
+    torch.testing.assert_close(there, reference_scan(**tensors, delta_softplus=True, reverse=True))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_results_are_bit_identical(count: int):
     with threads(count):
         tensors = ScanCase(batch=2, dim=80, length=50, states=16).tensors(torch.float32)
-        assert_repeats(cpu.selective_scan, tensors, times=100, delta_softplus=True)
+        assert_repeats(cpu_scan, tensors, times=100, delta_softplus=True)
 
 
 def test_mixed_precision_keeps_a_float32_step_size():
     tensors = ScanCase(length=70, dim=20).tensors(torch.float32)
     tensors |= {name: tensors[name].detach().bfloat16().requires_grad_() for name in ("u", "B", "C")}
-    actual = forward_backward(cpu.selective_scan, tensors, delta_softplus=True)
+    actual = forward_backward(cpu_scan, tensors, delta_softplus=True)
     assert actual["out"].dtype == torch.bfloat16
     assert actual["ddelta"].dtype == torch.float32
-    expected = forward_backward(reference.selective_scan, exact(tensors), delta_softplus=True)
+    expected = forward_backward(reference_scan, exact(tensors), delta_softplus=True)
     assert_close(actual, expected, rtol=1e-2, dtype=False)
 
 
@@ -113,26 +115,26 @@ def test_the_portable_code_without_wide_registers(monkeypatch: pytest.MonkeyPatc
 
 def test_large_steps_stay_finite_and_nan_is_not_hidden():
     case = ScanCase(length=50, dim=4, states=4, delta_scale=1e4, A_scale=1e4)
-    results = forward_backward(cpu.selective_scan, case.tensors(torch.float32), delta_softplus=True)
+    results = forward_backward(cpu_scan, case.tensors(torch.float32), delta_softplus=True)
     assert all(torch.isfinite(x).all() for x in results.values())
     tensors = {k: x.detach().bfloat16() for k, x in ScanCase().tensors().items()}
     tensors["u"][0, 2, 4] = torch.nan
-    out = cpu.selective_scan(**tensors, delta_softplus=True)
+    out = cpu_scan(**tensors, delta_softplus=True)
     assert out[0, 2, 4:].isnan().all()
     assert out.isnan().sum() == 5
 
 
 def test_memory_is_channel_last_and_strides_do_not_matter():
     tensors = ScanCase(dim=8, length=40).tensors(torch.float32)
-    results = forward_backward(cpu.selective_scan, tensors, delta_softplus=True)
+    results = forward_backward(cpu_scan, tensors, delta_softplus=True)
     for name in ("out", "du", "ddelta", "dz"):
         assert results[name].transpose(1, 2).is_contiguous(), name
     contiguous = {k: x.detach().contiguous() for k, x in tensors.items()}
-    assert torch.equal(cpu.selective_scan(**contiguous, delta_softplus=True), results["out"])
+    assert torch.equal(cpu_scan(**contiguous, delta_softplus=True), results["out"])
     projected = torch.randn(2, 40, 30)
     views = dict(contiguous, B=projected[..., 5:8].transpose(1, 2), C=projected[..., 8:11].transpose(1, 2))
-    expected = reference.selective_scan(**views, delta_softplus=True)
-    torch.testing.assert_close(cpu.selective_scan(**views, delta_softplus=True), expected)
+    expected = reference_scan(**views, delta_softplus=True)
+    torch.testing.assert_close(cpu_scan(**views, delta_softplus=True), expected)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
@@ -146,7 +148,7 @@ def test_operators_keep_pytorchs_contract(case: ScanCase):
 
 def test_second_derivatives_are_refused():
     tensors = ScanCase().tensors(torch.float32)
-    out = cpu.selective_scan(**tensors, delta_softplus=True)
+    out = cpu_scan(**tensors, delta_softplus=True)
     (du,) = torch.autograd.grad((out**2).sum(), tensors["u"], create_graph=True)
     with pytest.raises(RuntimeError, match="second derivatives"):
         du.sum().backward()
@@ -156,7 +158,7 @@ def test_under_torch_compile():
     tensors = ScanCase(length=20).tensors(torch.float32)
 
     def step(**tensors: Any) -> Tensor:
-        return cpu.selective_scan(**tensors, delta_softplus=True) * 2
+        return cpu_scan(**tensors, delta_softplus=True) * 2
 
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
     assert_close(forward_backward(compiled, tensors), forward_backward(step, tensors), rtol=1e-6)
@@ -164,7 +166,7 @@ def test_under_torch_compile():
 
 def test_autocast_and_checkpointing():
     tensors = ScanCase(length=40).tensors(torch.float32)
-    scan = functools.partial(cpu.selective_scan, delta_softplus=True)
+    scan = functools.partial(cpu_scan, delta_softplus=True)
     plain = forward_backward(scan, tensors)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(forward_backward(scan, tensors), plain, rtol=1e-7)
@@ -181,7 +183,7 @@ def test_a_long_slow_decay_is_as_fast_as_in_float64():
     u[..., 0] = 1
     delta, A = torch.full((1, channels, steps), 0.01), -torch.rand(channels, 16) - 0.1
     ones = torch.ones(1, 16, steps)
-    _, state = cpu.selective_scan(u, delta, A, ones, ones, return_last_state=True)
-    _, true = reference.selective_scan(*(x.double() for x in (u, delta, A, ones, ones)), return_last_state=True)
+    _, state = cpu_scan(u, delta, A, ones, ones, return_last_state=True)
+    _, true = reference_scan(*(x.double() for x in (u, delta, A, ones, ones)), return_last_state=True)
     too_fast = 1 - (state / delta[..., :1].double()).log() / (true / delta[..., :1].double()).log()
     assert abs(too_fast.mean()) < 2e-6

@@ -2,15 +2,16 @@ import pytest
 import torch
 
 from ops import bimamba_fn
-from ops.reference import scan as reference
 from ops.reference.bimamba import one_by_one, side_by_side
+from ops.reference.conv import causal_conv1d
+from ops.reference.scan import selective_scan
 from tests.helpers.ops_cases import assert_close, exact, forward_backward, mixer_tensors, on_directions
 
 
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_backends_agree_in_float64(backend: str):
     tensors = mixer_tensors(dtype=torch.float64)
-    spec = on_directions(lambda *a: one_by_one(reference.selective_scan, reference.causal_conv1d, *a))
+    spec = on_directions(lambda *a: one_by_one(selective_scan, causal_conv1d, *a))
     expected = forward_backward(spec, tensors)
     assert_close(forward_backward(on_directions(bimamba_fn), tensors, backend=backend), expected, rtol=1e-12)
 
@@ -18,7 +19,7 @@ def test_backends_agree_in_float64(backend: str):
 @pytest.mark.parametrize("length", [1, 2, 21])
 def test_side_by_side_is_one_by_one(length: int):
     tensors = mixer_tensors(length=length, dtype=torch.float64)
-    kernels = reference.selective_scan, reference.causal_conv1d
+    kernels = selective_scan, causal_conv1d
     expected = forward_backward(on_directions(lambda *a: one_by_one(*kernels, *a)), tensors)
     actual = forward_backward(on_directions(lambda *a: side_by_side(*kernels, *a)), tensors)
     assert_close(actual, expected, rtol=1e-12)

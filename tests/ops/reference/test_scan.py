@@ -4,13 +4,12 @@ import math
 import pytest
 import torch
 
-from ops.reference import scan as reference
-from tests.helpers.ops_cases import ScanCase
+from tests.helpers.ops_cases import ScanCase, reference_scan
 
 
 def test_one_channel_by_hand():
     one = torch.ones(1, 1, 3, dtype=torch.float64)
-    out, last = reference.selective_scan(
+    out, last = reference_scan(
         u=one * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
         delta=one * math.log(2.0),
         A=torch.tensor([[-1.0]], dtype=torch.float64),
@@ -27,13 +26,13 @@ def test_one_channel_by_hand():
 
 def test_groups_are_consecutive_channels():
     tensors = ScanCase(dim=6, groups=3).tensors()
-    whole = reference.selective_scan(**tensors)
+    whole = reference_scan(**tensors)
     for group in range(3):
         mine = slice(2 * group, 2 * group + 2)
         part = {name: tensors[name][:, mine] for name in ("u", "delta", "z")}
         part |= {name: tensors[name][mine] for name in ("A", "D", "delta_bias")}
         part |= {name: tensors[name][:, group] for name in ("B", "C")}
-        torch.testing.assert_close(reference.selective_scan(**part), whole[:, mine])
+        torch.testing.assert_close(reference_scan(**part), whole[:, mine])
 
 
 def test_constant_matrices_equal_repeated_ones():
@@ -41,25 +40,25 @@ def test_constant_matrices_equal_repeated_ones():
     repeated = dict(tensors)
     for name in ("B", "C"):
         repeated[name] = tensors[name][None, :, :, None].expand(2, 4, 3, 9)  # one group per channel
-    torch.testing.assert_close(reference.selective_scan(**tensors), reference.selective_scan(**repeated))
+    torch.testing.assert_close(reference_scan(**tensors), reference_scan(**repeated))
 
 
 @pytest.mark.parametrize("option", ["D", "z", "delta_bias"])
 def test_every_optional_argument_has_an_effect(option: str):
     tensors = ScanCase().tensors()
     without = {**tensors, option: None}
-    assert not torch.allclose(reference.selective_scan(**tensors), reference.selective_scan(**without))
+    assert not torch.allclose(reference_scan(**tensors), reference_scan(**without))
 
 
 def test_gradcheck():
     tensors = ScanCase(batch=1, dim=2, length=4, states=2).tensors()
-    scan = functools.partial(reference.selective_scan, delta_softplus=True)
+    scan = functools.partial(reference_scan, delta_softplus=True)
     assert torch.autograd.gradcheck(scan, tuple(tensors.values()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_output_keeps_the_input_precision(dtype: torch.dtype):
-    out, last = reference.selective_scan(**ScanCase().tensors(dtype), return_last_state=True)
+    out, last = reference_scan(**ScanCase().tensors(dtype), return_last_state=True)
     assert out.dtype == dtype
     assert last.dtype == torch.float32
 
@@ -67,17 +66,9 @@ def test_output_keeps_the_input_precision(dtype: torch.dtype):
 def test_last_state_continues_the_scan():
     tensors = ScanCase(length=8, z=False, D=False).tensors()
     first = {name: x[..., :5] if x is not None and x.dim() == 3 else x for name, x in tensors.items()}
-    _, state = reference.selective_scan(**first, delta_softplus=True, return_last_state=True)
+    _, state = reference_scan(**first, delta_softplus=True, return_last_state=True)
     dt = torch.nn.functional.softplus(tensors["delta"][..., 5] + tensors["delta_bias"])
     state = torch.exp(dt[..., None] * tensors["A"]) * state
     state = state + dt[..., None] * tensors["B"][:, None, :, 5] * tensors["u"][..., 5, None]
     expected = (state * tensors["C"][:, None, :, 5]).sum(-1)
-    torch.testing.assert_close(reference.selective_scan(**tensors, delta_softplus=True)[..., 5], expected)
-
-
-def test_convolution_by_hand():
-    x = torch.tensor([[[1.0, 2.0, 3.0]]])
-    weight, bias = torch.tensor([[10.0, 1.0]]), torch.tensor([0.5])
-    out = reference.causal_conv1d(x, weight, bias)
-    assert out.flatten().tolist() == [1.5, 12.5, 23.5]
-    assert reference.causal_conv1d(x, weight, bias, reverse=True).flatten().tolist() == [21.5, 32.5, 3.5]
+    torch.testing.assert_close(reference_scan(**tensors, delta_softplus=True)[..., 5], expected)

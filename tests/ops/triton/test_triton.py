@@ -32,8 +32,10 @@ def scan_launches(target: GPUTarget, with_backward: bool) -> list[Compiled]:
     matrices = torch.zeros(directions, 1, 1, length, 2 * states)
     z = torch.zeros(1, length, 2 * inner, dtype=dtype)[..., inner:]
     A, channels = torch.zeros(directions, inner, states), torch.zeros(directions, inner)
-    call = scan.Scan(sequence, sequence, A, matrices[..., :states], matrices[..., states:], channels, z, channels,
-                     True, False, 0.5)  # fmt: skip
+    B, C = matrices.split(states, dim=-1)
+    call = scan.ScanArguments(
+        sequence, sequence, A, B, C, channels, z, channels, softplus=True, reverse=False, factor=0.5
+    )
 
     def run() -> None:
         out = torch.zeros(1, length, inner, dtype=dtype)

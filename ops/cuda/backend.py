@@ -1,7 +1,7 @@
 """The fused CUDA kernels of mamba_ssm and causal_conv1d, imported only when called.
 
-Their kernels know one direction; the reverse one flips inputs and output around the call. What they require of types
-and strides is arranged here, so that the other backends' callers need not know.
+Their kernels run forward only, so the reverse direction flips inputs and output around the call. This file also
+arranges the types and strides that they require.
 """
 
 import functools
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ops.arguments import ConvInputs, ScanInputs
 
 INSTALL = "pip install --no-build-isolation -r requirements-cuda.txt"
 SCAN_MODULE = "mamba_ssm.ops.selective_scan_interface"
@@ -22,12 +24,14 @@ CONV_WIDTHS = (2, 3, 4)
 
 @functools.cache
 def import_problem(module: str) -> str | None:
-    """Why `module` or its compiled extension cannot be imported, or None. Newer packages import without the extension
-    and fail in the first call; one built for another torch fails in many ways."""
+    """Why `module` or its compiled extension cannot be imported, or None.
+
+    Both are tried: newer packages can be imported without their extension and fail in the first call.
+    """
     try:
         importlib.import_module(module)
         importlib.import_module(EXTENSIONS.get(module, module))
-    except Exception as error:
+    except Exception as error:  # an extension built for another torch raises many types of exception
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -45,34 +49,23 @@ def unavailable(module: str, x: Tensor, width: int | None = None) -> str | None:
 
 
 def load(module: str, name: str) -> Callable[..., Any]:
+    """The function `name` of `module`. Raises ValueError, with the install command, if it cannot be imported."""
     problem = import_problem(module)
     if problem:
         raise ValueError(f'backend "cuda" needs {module.split(".")[0]} ({problem}): {INSTALL}')
     return getattr(importlib.import_module(module), name)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    z: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    return_last_state: bool = False,
-    *,
-    reverse: bool = False,
-) -> Any:
-    """The scan of `ops.selective_scan_fn` by mamba_ssm's kernel, which wants u, delta, z, B_t, C_t in one precision."""
+def selective_scan(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """The scan of `ops.selective_scan_fn` by mamba_ssm's kernel, which needs u, delta, z, B_t, C_t in one precision."""
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse = inputs
     kernel = load(SCAN_MODULE, "selective_scan_fn")
 
     def sequence(x: Tensor) -> Tensor:
         x = x.to(u.dtype)
         return x.flip(-1) if reverse else x
 
-    result = kernel(
+    out, last = kernel(
         sequence(u),
         sequence(delta),
         A.float(),
@@ -82,48 +75,31 @@ def selective_scan(
         z=None if z is None else sequence(z),
         delta_bias=None if delta_bias is None else delta_bias.float(),
         delta_softplus=delta_softplus,
-        return_last_state=return_last_state,
+        return_last_state=True,
     )
-    out, *last = result if return_last_state else (result,)
-    out = out.flip(-1) if reverse else out
-    return (out, last[0].detach()) if return_last_state else out
+    return out.flip(-1) if reverse else out, last
 
 
-def causal_conv1d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    initial_states: Tensor | None = None,
-    return_final_states: bool = False,
-    final_states_out: Tensor | None = None,
-    activation: str | None = None,
-    *,
-    reverse: bool = False,
-) -> Any:
+def causal_conv1d(inputs: ConvInputs) -> Tensor:
     """The convolution of `ops.causal_conv1d_fn` by causal_conv1d's kernel."""
+    x, weight, bias, seq_idx, initial_states, activation, reverse = inputs
     kernel = load(CONV_MODULE, "causal_conv1d_fn")
     if reverse:
         x, seq_idx = x.flip(-1), None if seq_idx is None else seq_idx.flip(-1)
-    if seq_idx is not None or initial_states is not None or return_final_states:
-        x = _channel_last(x)  # only that layout of the kernel carries states and sequence indices
+    if not inputs.is_plain():
+        x = _channel_last(x)  # the kernel takes states and sequence indices in this layout only
         initial_states = None if initial_states is None else _channel_last(initial_states.to(x.dtype))
     elif x.stride(1) == 1 and (x.stride(0) % 8 or x.stride(2) % 8):
         x = x.contiguous()  # the channel-last kernel reads 8 channels at once
-    result = kernel(
+    out = kernel(
         x,
         weight,
         bias,
         seq_idx=None if seq_idx is None else seq_idx.to(torch.int32),
         initial_states=initial_states,
-        return_final_states=return_final_states,
-        final_states_out=final_states_out,
         activation=activation,
     )
-    if not return_final_states:
-        return result.flip(-1) if reverse else result
-    out, final = result
-    return (out.flip(-1) if reverse else out), final
+    return out.flip(-1) if reverse else out
 
 
 def _channel_last(x: Tensor) -> Tensor:
