@@ -26,7 +26,7 @@ FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data 
     --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
 PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
-.PHONY: demo controls test quick torture verify bench bench-gpu clean-demo help
+.PHONY: demo controls test quick torture verify docs bench bench-gpu clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
@@ -37,6 +37,7 @@ help:
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
 	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
 	@echo "             (SOURCES=FOLDER: the folder of their source trees; QUICK=--quick: a few cases of each)"
+	@echo "make docs   the documentation as a site -> build/site/index.html"
 	@echo "make bench-gpu  on a GPU: are its kernels right, and how far from the least time (GPU_MINUTES=6)"
 	@echo "make bench  speed and memory beside the machine's limits -> benchmarks/results/ (QUICK=--quick: tiny sizes)"
 
@@ -59,6 +60,11 @@ $(VENV)/.installed-bench: $(VENV)/.installed requirements-bench.txt
 $(VENV)/.installed-verify: $(VENV)/.installed-dev requirements-verify.txt
 	@echo "== installing requirements-verify.txt into $(VENV); what is absent is skipped"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-verify.txt && touch $@ || true
+
+$(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
+	@echo "== installing requirements-docs.txt into $(VENV)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
 
 # Simulated studies, raw NIfTI -> report. Every step skips what is done, so a second call continues or ends at once.
 demo: $(VENV)/.installed
@@ -112,6 +118,10 @@ torture: $(VENV)/.installed-dev
 
 verify: $(VENV)/.installed-verify
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.verification all --sources $(SOURCES) --report $(QUICK)
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+	@echo "Done. Open $(CURDIR)/build/site/index.html"
 
 # Threads that sleep at once wake up late for the next operator, which shows at small sizes; the longer they wait awake,
 # the more another process on the same cores costs them. 20,000 turns are some tenths of a millisecond.

@@ -1,8 +1,7 @@
-"""The SLURM script of the README with fake SLURM commands: two nodes with one rank each, on this host."""
+"""The SLURM script of docs/distributed.md with fake SLURM commands: two nodes with one rank each, on this host."""
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -11,13 +10,13 @@ import time
 
 import pytest
 
+from tests.helpers.pages import blocks
 from tests.helpers.prepared import ROOT, make_prepared
 from tests.robustness import torture
 from util.run_folder import STOPPED
 from util.runs import checkpoints
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPTS = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", README, re.DOTALL)
+SCRIPTS = [body for body in blocks(ROOT / "docs" / "distributed.md", "bash") if body.startswith("#!")]
 JOB = torture.JOBS[1]
 TIMEOUT_S = 600
 FAKE_COMMANDS = {

@@ -42,7 +42,9 @@ class ModelOptions:
         "also takes patients who lack some, with 0 it needs all",
         metavar="P",
     )
-    fidelity: Literal["corrected", "paper"] = option("corrected", "see README, differences")
+    fidelity: Literal["corrected", "paper"] = option(
+        "corrected", "paper: what the published code computes, see docs/method.md"
+    )
     scan_order: str | None = option(
         None,
         "order in which the tokens are read: raster, zxy, yzx, yxz, xzy, xyz (slowest axis first), snake, hilbert or "
