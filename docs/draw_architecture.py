@@ -40,7 +40,7 @@ def imports(path: Path, known: Mapping[str, Path]) -> set[str]:
 def floor_of(module: str) -> str:
     """ops, models, util or vis; programs, or engines, for the modules of the top folder."""
     top = module.split(".")[0]
-    return top if top in FLOORS else "engines" if top.startswith(("engine_", "finetune_fold")) else "programs"
+    return top if top in FLOORS else "engines" if top.startswith("engine_") else "programs"
 
 
 def room_of(module: str, known: Mapping[str, Path]) -> str:

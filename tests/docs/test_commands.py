@@ -11,7 +11,7 @@ import shlex
 import pytest
 import torch
 
-import main_cr_finetune
+import engine_finetune
 import main_pretrain
 from tests.helpers.pages import PAGES, ROOT, blocks, commands, name_of
 from tests.helpers.prepared import SIDE, TINY, make_prepared
@@ -81,9 +81,9 @@ def test_programs_accept_the_command(page, command):
         args = call.parse()
         with torch.device("meta"):
             if call.program == "main_pretrain.py":
-                main_pretrain.build_model(args)
+                main_pretrain.build_model(args.model)
             elif call.program == "main_cr_finetune.py":
-                main_cr_finetune.build_classifier(args)
+                engine_finetune.build_classifier(args)
 
 
 def test_make_knows_the_targets():
