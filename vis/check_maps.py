@@ -80,21 +80,21 @@ def main(argv: list[str] | None = None) -> None:
     labels = {name: prediction.label for name, prediction in recorded(run).items()}
     options = MapOptions(args.block, None, args.steps, args.window, args.batch_size)
     class_means, rows, similarities = ClassMeans(), [], []
-    comparisons, session = None, None
+    comparisons, opened = None, None
     for fold, subjects in folds.items():
-        session = open_run(run, "finetune", fold=fold, data=args.data, device=args.device)
+        opened = open_run(run, "finetune", fold=fold, data=args.data, device=args.device)
         if comparisons is None:
             comparisons = Comparisons.open(
-                run, args.shuffled, args.seeds, session.data.root, args.device, args.sanity, args.stability
+                run, args.shuffled, args.seeds, opened.data.root, args.device, args.sanity, args.stability
             )
-        for result in check_fold(session, fold, subjects[: args.subjects], args.map, options, comparisons, labels):
+        for result in check_fold(opened, fold, subjects[: args.subjects], args.map, options, comparisons, labels):
             rows += result.rows
             similarities += result.similarities
             class_means.add(result)
-    assert session is not None
-    table = summarise_scores(rows, trivial_names(session.data.contrasts))
+    assert opened is not None
+    table = summarise_scores(rows, trivial_names(opened.data.contrasts))
     facts = {
-        "run": str(run), "folds": list(folds), **counts(rows), "phantom": session.phantom,
+        "run": str(run), "folds": list(folds), **counts(rows), "phantom": opened.phantom,
         "shuffled": None if args.shuffled is None else str(args.shuffled), "seeds": [str(run) for run in args.seeds],
         "command": sys.argv,
         "interval": f"{CONFIDENCE:.0%} percentile bootstrap over subjects, {RESAMPLES} resamples",
@@ -104,10 +104,10 @@ def main(argv: list[str] | None = None) -> None:
     write_scores(folder / "scores.csv", rows)
     write_summary(folder / "table.csv", table)
     write_json(folder / "truth.json", facts)
-    save_png(folder / "truth.png", map_check_chart(table, similarities, phantom=session.phantom))
+    save_png(folder / "truth.png", map_check_chart(table, similarities, phantom=opened.phantom))
     class_names = CLASS_NAMES[read_config(run)["label_type"]]
     for name in filter(class_means.has, args.map):
-        save_png(folder / f"group-{name}.png", class_means.figure(name, class_names, phantom=session.phantom))
+        save_png(folder / f"group-{name}.png", class_means.figure(name, class_names, phantom=opened.phantom))
     log_table(table)
     logger.info("written to %s", folder)
 
@@ -169,7 +169,7 @@ class Comparisons:
 
 
 def check_fold(
-    session: OpenRun,
+    opened: OpenRun,
     fold: int,
     subjects: Sequence[str],
     names: Sequence[str],
@@ -180,7 +180,7 @@ def check_fold(
     """The results of the subjects of a fold, one at a time. labels: the recorded label by subject."""
     for position, subject in enumerate(tqdm(subjects, desc=f"fold {fold}", disable=not sys.stderr.isatty())):
         yield score_subject(
-            session, session.study(subject), names, options, fold=fold, label=labels.get(subject, -1),
+            opened, opened.study(subject), names, options, fold=fold, label=labels.get(subject, -1),
             others=comparisons.models(subject, fold, position),
         )  # fmt: skip
 

@@ -59,10 +59,10 @@ def write_report(
     finetuned = finetune_facts(finetune) if finetune is not None else None
     context: dict[str, Any] = {"pretrain": None, "finetune": None, "map_checks": None}
     if pretrain is not None and pretrained is not None:
-        pictures = examples_or_problem(
+        figures = examples_or_problem(
             lambda: reconstruction_examples(pretrain, finetune, examples, device) if examples else []
         )
-        context["pretrain"] = pretrain_section(pretrained, pictures)
+        context["pretrain"] = pretrain_section(pretrained, figures)
     if finetune is not None and finetuned is not None:
         figures = examples_or_problem(lambda: map_examples(finetune, examples, device) if examples else [])
         context["finetune"] = finetune_section(finetuned, figures)

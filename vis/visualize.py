@@ -61,32 +61,32 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def write_reconstruction(session: OpenRun, study: Study, folder: Path, *, mask_ratio: float | None, seed: int) -> None:
+def write_reconstruction(opened: OpenRun, study: Study, folder: Path, *, mask_ratio: float | None, seed: int) -> None:
     """Write the output of the decoder as .npy (C, Z, Y, X); input, reconstruction and mask as NIfTI; a figure."""
-    model = session.model
+    model = opened.model
     assert isinstance(model, PatchPredictor)
-    subject, affine = study.subject, session.data.affine(study.subject)
-    result = reconstruct(model, session.batch(study), mask_ratio=mask_ratio, seed=seed)
+    subject, affine = study.subject, opened.data.affine(study.subject)
+    result = reconstruct(model, opened.batch(study), mask_ratio=mask_ratio, seed=seed)
     write_array(subject_file(folder, subject, "prediction.npy"), result.prediction[0])
     pasted_CZYX, removed_ZYX = result.pasted[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy()
     for contrast, original_ZYX, pasted_ZYX in zip(study.contrasts, study.volume_CZYX, pasted_CZYX, strict=True):
         write_nifti(subject_file(folder, subject, f"{contrast}_input.nii.gz"), original_ZYX, affine)
         write_nifti(subject_file(folder, subject, f"{contrast}_reconstruction.nii.gz"), pasted_ZYX, affine)
     write_nifti(subject_file(folder, subject, "removed.nii.gz"), removed_ZYX.astype(np.float32), affine)
-    subtitle = f"{task_words(mask_ratio)} · loss {result.loss:.3f} · {session.checkpoint.stem}"
+    subtitle = f"{task_words(mask_ratio)} · loss {result.loss:.3f} · {opened.checkpoint.stem}"
     figure = reconstruction_figure(study, result.prediction[0].cpu().numpy(), removed_ZYX, subtitle=subtitle)
     save_png(subject_file(folder, subject, "reconstruction.png"), figure)
 
 
-def write_ratios(session: OpenRun, study: Study, folder: Path, *, ratios: Sequence[float], seed: int) -> None:
+def write_ratios(opened: OpenRun, study: Study, folder: Path, *, ratios: Sequence[float], seed: int) -> None:
     """Draw reconstructions by mask ratio. The masks of a seed are nested: a larger ratio removes more patches."""
-    model = session.model
+    model = opened.model
     assert isinstance(model, PatchPredictor)
     reconstructions = {}
     for ratio in ratios:
-        result = reconstruct(model, session.batch(study), mask_ratio=ratio, seed=seed)
+        result = reconstruct(model, opened.batch(study), mask_ratio=ratio, seed=seed)
         reconstructions[ratio] = (result.pasted[0].cpu().numpy(), result.removed_ZYX[0].cpu().numpy(), result.loss)
-    subtitle = f"Left of each pair: visible patches, right: reconstruction · {session.checkpoint.stem}"
+    subtitle = f"Left of each pair: visible patches, right: reconstruction · {opened.checkpoint.stem}"
     figure = ratio_figure(study, reconstructions, subtitle=subtitle)
     save_png(subject_file(folder, study.subject, "ratios.png"), figure)
 
@@ -115,10 +115,10 @@ def choose_mask_ratio(run: Path, recorded: float | None, wanted: float | None) -
 
 
 def encoder_maps(
-    session: OpenRun, study: Study, names: Sequence[str], block: int, mask_ratio: float | None, rounds: int, seed: int
+    opened: OpenRun, study: Study, names: Sequence[str], block: int, mask_ratio: float | None, rounds: int, seed: int
 ) -> tuple[dict[str, Tensor], str]:
     """Maps (z, y, x) by name, and a description of the input: all patches visible, or random masks (rounds > 0)."""
-    model, volume_BCZYX = session.model, session.batch(study)
+    model, volume_BCZYX = opened.model, opened.batch(study)
     assert isinstance(model, PatchPredictor)
     if rounds == 0:
         spatial = compute_maps(model, volume_BCZYX, names, MapOptions(block=block))
@@ -144,23 +144,23 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     cli.setup_logging()
     run = args.run or newest_run(kind="pretrain")
-    session = open_run(
+    opened = open_run(
         run, "pretrain", checkpoint=args.checkpoint, data=args.data, device=args.device, fidelity=args.fidelity
     )
-    subjects = choose_subjects(args.subjects, session.data.subjects)
-    mask_ratio = choose_mask_ratio(run, session.config["mask_ratio"], args.mask_ratio)
-    ratios = choose_ratios(run, mask_ratio, args.ratios, session.model.config.tokens)
+    subjects = choose_subjects(args.subjects, opened.data.subjects)
+    mask_ratio = choose_mask_ratio(run, opened.config["mask_ratio"], args.mask_ratio)
+    ratios = choose_ratios(run, mask_ratio, args.ratios, opened.model.config.tokens)
     folder = output_folder(args.out, run, MAPS)
-    spaces = requested_spaces(session.data.root, args.space)
+    spaces = requested_spaces(opened.data.root, args.space)
     writer = MapWriter(folder, args.upsample, spaces, args.mosaic, args.viewer)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
-        study = session.study(subject)
-        write_reconstruction(session, study, folder, mask_ratio=mask_ratio, seed=args.seed)
+        study = opened.study(subject)
+        write_reconstruction(opened, study, folder, mask_ratio=mask_ratio, seed=args.seed)
         if ratios:
-            write_ratios(session, study, folder, ratios=ratios, seed=args.seed)
-        maps, visibility = encoder_maps(session, study, args.map, args.block, mask_ratio, args.rounds, args.seed)
-        subtitle = f"Latent map of the pre-trained encoder · {visibility} · {session.checkpoint.stem}"
-        writer.write(study, session.data.affine(subject), maps, subtitle=subtitle)
+            write_ratios(opened, study, folder, ratios=ratios, seed=args.seed)
+        maps, visibility = encoder_maps(opened, study, args.map, args.block, mask_ratio, args.rounds, args.seed)
+        subtitle = f"Latent map of the pre-trained encoder · {visibility} · {opened.checkpoint.stem}"
+        writer.write(study, opened.data.affine(subject), maps, subtitle=subtitle)
     logger.info("%d subject(s) written to %s", len(subjects), folder)
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     allowed = held_out(folds, args.fold)
     check_held_out(args.subjects, folds, args.fold)
     subjects = choose_subjects(args.subjects, allowed)
-    session = open_run(
+    opened = open_run(
         run,
         "finetune",
         checkpoint=args.checkpoint,
@@ -55,17 +55,17 @@ def main(argv: list[str] | None = None) -> None:
         device=args.device,
         fidelity=args.fidelity,
     )
-    model, labels = session.model, recorded(run)
+    model, labels = opened.model, recorded(run)
     assert isinstance(model, VolumeClassifier)
     folder = output_folder(args.out, run, MAPS, fold_name(args.fold))
-    spaces = requested_spaces(session.data.root, args.space)
+    spaces = requested_spaces(opened.data.root, args.space)
     writer = MapWriter(folder, args.upsample, spaces, args.mosaic, args.viewer)
     for subject in tqdm(subjects, desc="subjects", disable=not sys.stderr.isatty()):
-        study = session.study(subject)
-        volume_BCZYX = session.batch(study)
-        probability = session.probability(volume_BCZYX)
-        subtitle = prediction_caption(session.config["label_type"], labels.get(subject), probability, args.fold)
-        target = session.predicted_class(probability) if args.target is None else args.target
+        study = opened.study(subject)
+        volume_BCZYX = opened.batch(study)
+        probability = opened.probability(volume_BCZYX)
+        subtitle = prediction_caption(opened.config["label_type"], labels.get(subject), probability, args.fold)
+        target = opened.predicted_class(probability) if args.target is None else args.target
         options = MapOptions(args.block, target, args.steps, args.window, args.batch_size)
         maps, notes = {}, {}
         for name, spatial in compute_maps(model, volume_BCZYX, args.map, options).items():
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
             if completeness is not None:
                 completeness.warn(subject)
                 notes[name] = str(completeness)
-        writer.write(study, session.data.affine(subject), maps, subtitle=subtitle, notes=notes)
+        writer.write(study, opened.data.affine(subject), maps, subtitle=subtitle, notes=notes)
     logger.info("%d subject(s) written to %s", len(subjects), folder)
 
 

@@ -186,13 +186,13 @@ def test_tokens_of_a_masked_encoder_are_averaged_over_masks_that_show_every_patc
     assert "all patches visible" in said[0]
     assert "mean over 12 random masks, each patch visible in 3 to" in said[1]
     monkeypatch.undo()
-    session = open_run(run, "pretrain", device="cpu")
-    study = session.study("A")
-    seen, masked = (vis.visualize.encoder_maps(session, study, ["max"], -1, 0.75, n, 0)[0]["max"] for n in (0, 3))
+    opened = open_run(run, "pretrain", device="cpu")
+    study = opened.study("A")
+    seen, masked = (vis.visualize.encoder_maps(opened, study, ["max"], -1, 0.75, n, 0)[0]["max"] for n in (0, 3))
     assert not np.allclose(seen, masked)
     for names, block, flag in ((["norm"], -1, "--map norm"), (["max"], 0, "--block 0")):
         with pytest.raises(ValueError, match=flag):
-            vis.visualize.encoder_maps(session, study, names, block, 0.75, 3, 0)
+            vis.visualize.encoder_maps(opened, study, names, block, 0.75, 3, 0)
 
 
 @pytest.mark.usefixtures("no_pictures")

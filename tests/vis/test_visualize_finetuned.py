@@ -47,8 +47,8 @@ def test_training_subject_is_refused_before_anything_is_written(run, tmp_path):
 
 def test_map_is_that_of_the_folds_model(run, tmp_path):
     show(run, "--out", str(tmp_path), "--fold", "1", "--subjects", "D", "--map", "max", "pca")
-    session = open_run(run, "finetune", fold=1, device="cpu")
-    expected = latent_maps(session.model, session.batch(session.study("D")), ["max"])["max"][0]
+    opened = open_run(run, "finetune", fold=1, device="cpu")
+    expected = latent_maps(opened.model, opened.batch(opened.study("D")), ["max"])["max"][0]
     np.testing.assert_allclose(np.load(tmp_path / "D" / "D_map-max.npy"), expected, atol=1e-6)
     assert (tmp_path / "D" / "D_map-pca.nii.gz").exists()
 
@@ -57,9 +57,9 @@ def test_figure_says_label_probability_and_fold(run, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(vis.export.map_files, "save_png", lambda path, figure: drawn.append(texts(figure)))
     show(run, "--out", str(tmp_path), "--fold", "1", "--subjects", "D")
-    session = open_run(run, "finetune", fold=1, device="cpu")
+    opened = open_run(run, "finetune", fold=1, device="cpu")
     with torch.no_grad():
-        probability = session.model(session.batch(session.study("D"))).softmax(-1)[0, 1].item()
+        probability = opened.model(opened.batch(opened.study("D"))).softmax(-1)[0, 1].item()
     line = f"IDH mutant · predicted probability of IDH mutant {probability:.2f} · held out in fold 1"
     assert line in drawn[0]
     assert "D" in drawn[0]
@@ -108,8 +108,8 @@ def test_every_option_of_class_specific_maps_has_an_effect(run, tmp_path, monkey
         return tmp_path / place
 
     plain = shown("plain", "gradient", "integrated", "occlusion", "influence")
-    session = open_run(run, "finetune", fold=0, device="cpu")
-    predicted = probabilities(session.model, session.batch(session.study("A")))[0].argmax().item()
+    opened = open_run(run, "finetune", fold=0, device="cpu")
+    predicted = probabilities(opened.model, opened.batch(opened.study("A")))[0].argmax().item()
     same, other = (shown(f"target{t}", "gradient", "--target", str(t)) for t in (predicted, 1 - predicted))
     np.testing.assert_allclose(maps(same, "gradient"), maps(plain, "gradient"))
     np.testing.assert_allclose(maps(other, "gradient"), -maps(plain, "gradient"), atol=1e-6)
@@ -118,7 +118,7 @@ def test_every_option_of_class_specific_maps_has_an_effect(run, tmp_path, monkey
     for name, flags in changed.items():
         assert not np.allclose(maps(shown(name, name, *flags), name), maps(plain, name), atol=1e-7)
     sizes = []
-    monkeypatch.setattr(session.model.__class__, "forward", record_batches(sizes, session.model.__class__.forward))
+    monkeypatch.setattr(opened.model.__class__, "forward", record_batches(sizes, opened.model.__class__.forward))
     shown("batch", "occlusion", "--batch_size", "3")
     assert max(sizes) == 3
 

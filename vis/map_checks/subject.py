@@ -84,7 +84,7 @@ class _MapsOfSubject:
 
 
 def score_subject(
-    session: OpenRun,
+    opened: OpenRun,
     study: Study,
     names: Sequence[str],
     options: MapOptions,
@@ -93,13 +93,13 @@ def score_subject(
     label: int,
     others: ComparisonModels = ComparisonModels(),  # noqa: B008  (frozen)
 ) -> SubjectResult:
-    """All scores of one subject by the model of the session, which must not have trained on the subject.
+    """All scores of one subject by the model of the run, which must not have trained on the subject.
 
     names, options: the maps to check. The maps of all models explain the class that the run predicts for the subject.
     """
-    model, volume_1CZYX = session.model, session.batch(study)
+    model, volume_1CZYX = opened.model, opened.batch(study)
     assert isinstance(model, VolumeClassifier)
-    target = session.predicted_class(session.probability(volume_1CZYX))
+    target = opened.predicted_class(opened.probability(volume_1CZYX))
     counts = patch_counts(study, model.config.patch_size)
     subject = _MapsOfSubject(volume_1CZYX, names, dataclasses.replace(options, target=target), counts)
     maps = subject.maps(model)
@@ -112,7 +112,7 @@ def score_subject(
         )
         scores[name] = {**_localisation(variant, counts), **areas}
     scores[f"{intensity_contrast(study.contrasts)}{PER_VOXEL}"] = _localisation(*voxel_intensity(study))
-    similarities = _compare_random_weights(session, subject, variants, scores) if others.randomise else []
+    similarities = _compare_random_weights(opened, subject, variants, scores) if others.randomise else []
     for kind, models in (("fold_similarity", others.folds), ("seed_similarity", others.seeds)):
         if models:
             _compare_models(kind, models, subject, variants, scores)
@@ -142,12 +142,12 @@ def _maps_without_model(study: Study, patch_size: int, counts: VoxelCounts) -> d
 
 
 def _compare_random_weights(
-    session: OpenRun, subject: _MapsOfSubject, variants: dict[str, Variant], scores: Scores
+    opened: OpenRun, subject: _MapsOfSubject, variants: dict[str, Variant], scores: Scores
 ) -> list[dict[str, Any]]:
     """The similarity at every stage of randomisation. Adds the scores of fully random weights to `scores`."""
-    assert isinstance(session.model, VolumeClassifier)
-    similarities, created = [], session.config["model"]
-    for stage, randomised in randomised_models(session.model, created["name"], created["fields"]):
+    assert isinstance(opened.model, VolumeClassifier)
+    similarities, created = [], opened.config["model"]
+    for stage, randomised in randomised_models(opened.model, created["name"], created["fields"]):
         for name, variant in subject.variants_of(randomised).items():
             similarity = rank_correlation(variants[name].values, variant.values, subject.counts.has_brain)
             similarities.append({"stage": stage, "method": name, "similarity": similarity})

@@ -51,35 +51,35 @@ def alternate_classes(subjects: Sequence[str], labels: dict[str, Prediction]) ->
 def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
     """The map of the paper (maximum over features) for held-out subjects of a fine-tuned fold."""
     fold, subjects = held_out_examples(run, count)
-    session, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
-    model = session.model
+    opened, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
+    model = opened.model
     assert isinstance(model, VolumeClassifier)
     examples = []
     for subject in subjects:
-        study = session.study(subject)
-        batch = session.batch(study)
+        study = opened.study(subject)
+        batch = opened.batch(study)
         map_Bzyx = latent_maps(model, batch, ["max"])["max"]
-        map_ZYX = upsample(map_Bzyx, session.data.size)[0].cpu().numpy()
-        line = prediction_caption(session.config["label_type"], labels.get(subject), session.probability(batch), fold)
+        map_ZYX = upsample(map_Bzyx, opened.data.size)[0].cpu().numpy()
+        line = prediction_caption(opened.config["label_type"], labels.get(subject), opened.probability(batch), fold)
         examples.append(Example(map_figure(study, map_ZYX, "max", subtitle=line), f"{subject}: {line}."))
     return examples
 
 
 def reconstruction_examples(run: Path, finetune: Path | None, count: int, device: str = "auto") -> list[Example]:
     """Reconstructions of subjects that were not in pre-training if the fine-tuning data have any, else of others."""
-    session = open_run(run, "pretrain", device=device)
-    trained_on = set(session.data.subjects)
-    subjects = session.data.subjects[:count]
+    opened = open_run(run, "pretrain", device=device)
+    trained_on = set(opened.data.subjects)
+    subjects = opened.data.subjects[:count]
     if finetune is not None:
         root, (_, others) = Path(read_config(finetune)["data"]["root"]), held_out_examples(finetune, count)
-        if not trained_on & set(others) and root.is_dir() and PreparedVolumes(root).size == session.data.size:
-            session, subjects = open_run(run, "pretrain", data=root, device=device), others
-    model, mask_ratio = session.model, session.config["mask_ratio"]
+        if not trained_on & set(others) and root.is_dir() and PreparedVolumes(root).size == opened.data.size:
+            opened, subjects = open_run(run, "pretrain", data=root, device=device), others
+    model, mask_ratio = opened.model, opened.config["mask_ratio"]
     assert isinstance(model, PatchPredictor)
     examples = []
     for subject in subjects:
-        study = session.study(subject)
-        result = reconstruct(model, session.batch(study), mask_ratio=mask_ratio)
+        study = opened.study(subject)
+        result = reconstruct(model, opened.batch(study), mask_ratio=mask_ratio)
         use = "seen in pre-training" if subject in trained_on else "not among the pre-training subjects"
         line = f"{use} · {task_words(mask_ratio)} · loss {result.loss:.3f}"
         figure = reconstruction_figure(

@@ -18,22 +18,22 @@ NAMES = ("max", "pca", "gradient")
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory):
+def opened(tmp_path_factory):
     root = tmp_path_factory.mktemp("truth")
     subjects = ["A", "B", "C", "D"]
     return open_run(write_finetune_run(root / "run", write_prepared(root / "data", subjects), subjects),
                     "finetune", fold=0, device="cpu")  # fmt: skip
 
 
-def scored(session, **asked):
+def scored(opened, **asked):
     found = score_subject(
-        session, session.study("A"), NAMES, MapOptions(), fold=0, label=1, others=ComparisonModels(**asked)
+        opened, opened.study("A"), NAMES, MapOptions(), fold=0, label=1, others=ComparisonModels(**asked)
     )
     return found, {row.method: row for row in found.rows}
 
 
-def test_rows_are_maps_and_trivial_maps(session):
-    found, rows = scored(session)
+def test_rows_are_maps_and_trivial_maps(opened):
+    found, rows = scored(opened)
     assert list(rows) == ["random", "flair", "centre", "max", "pca", "gradient", "gradient, absolute",
                           "flair, per voxel"]  # fmt: skip
     assert found.similarities == []
@@ -42,27 +42,25 @@ def test_rows_are_maps_and_trivial_maps(session):
     assert all(0 <= row.deletion <= 1 for name, row in rows.items() if "per voxel" not in name)
 
 
-def test_map_explains_the_predicted_class(session):
-    found, rows = scored(session)
-    study = session.study("A")
+def test_map_explains_the_predicted_class(opened):
+    found, rows = scored(opened)
+    study = opened.study("A")
     with torch.no_grad():
-        assert found.target == session.model(session.batch(study)).argmax().item()
+        assert found.target == opened.model(opened.batch(study)).argmax().item()
     for threshold, target in ((0.0, 1), (1.0, 0)):  # not the argmax if the run has another threshold
-        with_threshold = dataclasses.replace(session, decision=Decision(threshold=threshold))
+        with_threshold = dataclasses.replace(opened, decision=Decision(threshold=threshold))
         assert scored(with_threshold)[0].target == target
     counts = patch_counts(study, 8)
     target = MapOptions(target=found.target)
     values = (
-        compute_maps(session.model, session.batch(study), ["gradient"], target)["gradient"]
-        .values_Bzyx.flatten()
-        .numpy()
+        compute_maps(opened.model, opened.batch(study), ["gradient"], target)["gradient"].values_Bzyx.flatten().numpy()
     )
     variant = map_variants("gradient", values.astype(float), counts.has_brain)["gradient"]
     assert rows["gradient"].auc == pytest.approx(tumour_scores(variant, counts)["auc"])
 
 
-def test_randomised_and_shuffled_models_are_scored_too(session):
-    found, rows = scored(session, shuffled=tiny_classifier(), randomise=True)
+def test_randomised_and_shuffled_models_are_scored_too(opened):
+    found, rows = scored(opened, shuffled=tiny_classifier(), randomise=True)
     for name in ("max", "pca", "gradient", "gradient, absolute"):
         assert 0 <= rows[name].random_auc <= 1
         assert -1 <= rows[name].random_similarity <= 1
@@ -71,16 +69,16 @@ def test_randomised_and_shuffled_models_are_scored_too(session):
     head = {s["method"]: s["similarity"] for s in found.similarities if s["stage"] == "head"}
     assert head["max"] == pytest.approx(1)  # a latent map does not depend on the head
     assert abs(head["gradient"]) < 1
-    same = scored(session, shuffled=session.model)[1]["max"]
+    same = scored(opened, shuffled=opened.model)[1]["max"]
     assert same.shuffled_auc == same.auc
 
 
-def test_reproducibility_is_the_mean_rank_correlation_with_other_maps(session):
+def test_reproducibility_is_the_mean_rank_correlation_with_other_maps(opened):
     other = tiny_classifier()
     torch.nn.init.normal_(other.norm_f.weight)
-    alone = scored(session, folds=[session.model])[1]
-    one, two = (scored(session, folds=[session.model] * n, seeds=[other])[1] for n in (0, 1))
-    mixed = scored(session, folds=[session.model, other])[1]
+    alone = scored(opened, folds=[opened.model])[1]
+    one, two = (scored(opened, folds=[opened.model] * n, seeds=[other])[1] for n in (0, 1))
+    mixed = scored(opened, folds=[opened.model, other])[1]
     for name in ("max", "pca", "gradient", "gradient, absolute"):
         assert alone[name].fold_similarity == pytest.approx(1)
         assert math.isnan(alone[name].seed_similarity)
@@ -90,13 +88,13 @@ def test_reproducibility_is_the_mean_rank_correlation_with_other_maps(session):
     assert math.isnan(mixed["flair"].fold_similarity)
 
 
-def test_a_subject_without_mask_has_deletion_and_insertion_only(session, monkeypatch):
-    monkeypatch.setattr(session.data, "segmentation", lambda subject: None)
-    _, rows = scored(session, randomise=True)
+def test_a_subject_without_mask_has_deletion_and_insertion_only(opened, monkeypatch):
+    monkeypatch.setattr(opened.data, "segmentation", lambda subject: None)
+    _, rows = scored(opened, randomise=True)
     assert all(math.isnan(row.auc) and math.isnan(row.random_auc) for row in rows.values())
     assert not math.isnan(rows["max"].deletion)
 
 
-def test_random_row_is_the_same_in_every_run(session):
-    assert scored(session)[1]["random"] == scored(session)[1]["random"]
-    assert np.isfinite(scored(session)[1]["random"].auc)
+def test_random_row_is_the_same_in_every_run(opened):
+    assert scored(opened)[1]["random"] == scored(opened)[1]["random"]
+    assert np.isfinite(scored(opened)[1]["random"].auc)
