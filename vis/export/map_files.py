@@ -69,8 +69,8 @@ class MapWriter:
         if space := (self.spaces or {}).get(study.subject):
             volume_ZYX = space.to_patient(map_ZYX).transpose(2, 1, 0)
             write_nifti(subject_file(self.folder, study.subject, f"{stem}_patient.nii.gz"), volume_ZYX, space.affine)
-        middle = "centre of the brain" if study.segmentation_ZYX is None else "centre of the tumour"
-        centres = {middle: study.focus, "peak of the map": peak(study, map_ZYX, map_kind(name).signed)}
+        centre = "brain centre" if study.segmentation_ZYX is None else "tumour centre"
+        centres = {centre: study.focus, "map peak": peak(study, map_ZYX, map_kind(name).signed)}
         figure = map_figure(study, map_ZYX, name, subtitle=subtitle, centres=centres)
         save_png(subject_file(self.folder, study.subject, f"{stem}.png"), figure)
         if self.mosaic:

@@ -4,6 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from tests.helpers.vis_cases import AFFINE, ORIGINAL_SHAPE, TO_PREPARED, manifest_row, write_prepared
 from util.inference.study import Study
@@ -60,6 +61,19 @@ def test_patient_spaces_come_from_the_manifest_if_requested(tmp_path, caplog):
     (root / "manifest.csv").unlink()
     assert requested_spaces(root, "patient") == {}
     assert "no manifest.csv" in caplog.text
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_row_labels_fit_on_the_page(tmp_path, study, monkeypatch, has_mask):
+    figures, mask = [], (study.volume_CZYX[0] > 1).astype(np.uint8) if has_mask else None
+    monkeypatch.setattr(map_files, "save_png", lambda path, figure: figures.append(figure))
+    MapWriter(tmp_path).write(
+        Study("S", study.contrasts, study.volume_CZYX, mask), AFFINE, {"max": torch.ones(2, 3, 2)}, subtitle=""
+    )
+    FigureCanvasAgg(figures[0]).draw()
+    labels = [axes.yaxis.label for axes in figures[0].axes if "centre" in axes.get_ylabel()]
+    assert len(labels) == 3
+    assert min(label.get_window_extent().x0 for label in labels) >= 0
 
 
 def test_notes_are_in_the_subtitle_and_the_viewer_is_optional(tmp_path, study, monkeypatch):
