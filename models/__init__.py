@@ -1,4 +1,4 @@
-"""Models of 3D Mamba MAE. `create_model` is the one door; timm.create_model finds the same names after this import."""
+"""Models of 3D Mamba MAE. `create_model` makes them by name; timm.create_model too, after this import."""
 
 from models.ar import AutoregressiveModel3D
 from models.classifier import VolumeClassifier

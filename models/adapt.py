@@ -16,15 +16,15 @@ from torch import Tensor
 from models.config import Grid, ModelConfig
 from models.tokens.positions import resample_position_embedding
 
-ROTARY_BUFFER = re.compile(r"^(decoder_)?rope\.")  # published code stores them, ours computes them
+ROTARY_BUFFER = re.compile(r"^(decoder_)?rope\.")  # the published code stores them, ours computes them
 DECODER_ONLY = re.compile(r"^(decoder_.*|mask_token$)")
 CLASS_TOKEN = re.compile(r"^cls_token$")  # unused by the published model
 HEAD = re.compile(r"^head\.")
-MISSING_CONTRAST = "patch_embed.missing_contrast"  # where contrast_dropout is above 0
+MISSING_CONTRAST = "patch_embed.missing_contrast"  # a parameter of models with contrast_dropout above 0
 BACKWARD = re.compile(r"(?<=\.mixer\.)(.*)_b(?=[._]|$)")  # conv1d_b.weight, A_b_log, D_b
 ENCODER_FIELDS = frozenset(
     {"embed_dim", "depth", "mixer", "attention_layers", "d_state", "head_dim", "patch_size", "in_chans"}
-)  # fields in which a checkpoint and a model must agree; of directions fit_directions knows more
+)  # fields in which a checkpoint and a model must agree; `fit_directions` compares the directions
 
 
 Kind = Literal["masked autoencoder", "autoregressive model", "classifier", "encoder"]
@@ -32,20 +32,24 @@ Kind = Literal["masked autoencoder", "autoregressive model", "classifier", "enco
 
 @dataclass
 class AdaptedState:
-    """state: what to load; ignored: keys left out on purpose; resized: what was resampled, in words; may_miss: the
-    target's keys that need not be present; shown: `describe` of the state before anything was left out."""
+    """The part of a state dict that a model can load, and what happened to the rest."""
 
     state: dict[str, Tensor]
+    """What to load."""
     ignored: list[str] = field(default_factory=list)
+    """Keys left out on purpose."""
     resized: list[str] = field(default_factory=list)
+    """Descriptions of what was resampled or started as a copy."""
     may_miss: frozenset[str] = frozenset()
+    """The target's keys that need not be present."""
     shown: dict[str, Any] = field(init=False)
+    """`describe` of the state before anything was left out."""
 
     def __post_init__(self) -> None:
         self.shown = describe(self.state)
 
     def misfit(self, own: dict[str, Tensor]) -> str | None:
-        """What keeps the state from loading into a model whose state is `own`: "lacks blocks.0.norm.weight", ..."""
+        """Why the state cannot load into a model whose state is `own`, such as "lacks norm_f.weight"; or None."""
         state = self.state
         for problem, keys in (
             ("lacks", [key for key in own if key not in state and key not in self.may_miss]),
@@ -72,25 +76,25 @@ def stores_rotary_buffers(state: Mapping[str, Tensor]) -> bool:
 
 def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The ModelConfig fields that the names and shapes of a state dict show: {mixer, embed_dim, depth, ...}."""
-    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     if shape := _shape(state, "patch_embed.proj.weight", 5):
-        found |= {"embed_dim": shape[0], "in_chans": shape[1], "patch_size": shape[2]}
+        shown |= {"embed_dim": shape[0], "in_chans": shape[1], "patch_size": shape[2]}
     if blocks := block_numbers(state, "blocks"):
-        found |= {"depth": max(blocks) + 1, **_describe_mixers(state, blocks)}
-        if found.get("embed_dim") and (shape := _shape(state, "blocks.0.mlp.fc1.weight", 2)):
-            found["mlp_ratio"] = shape[0] / found["embed_dim"]
+        shown |= {"depth": max(blocks) + 1, **_describe_mixers(state, blocks)}
+        if shown.get("embed_dim") and (shape := _shape(state, "blocks.0.mlp.fc1.weight", 2)):
+            shown["mlp_ratio"] = shape[0] / shown["embed_dim"]
     if shape := _shape(state, "decoder_embed.weight", 2):
-        found["decoder_embed_dim"] = shape[0]
+        shown["decoder_embed_dim"] = shape[0]
     if blocks := block_numbers(state, "decoder_blocks"):
-        found["decoder_depth"] = max(blocks) + 1
+        shown["decoder_depth"] = max(blocks) + 1
     if shape := _shape(state, "head.weight", 2):
-        found["num_classes"] = shape[0]
+        shown["num_classes"] = shape[0]
     tokens, slots = _shape(state, "pos_embed", 3), _shape(state, "decoder_pos_embed", 3)
     if stores_rotary_buffers(state):
-        found["fidelity"] = "paper"
+        shown["fidelity"] = "paper"
     elif tokens and slots and slots[1] - tokens[1] in (0, 1):  # a row for the class token, which only `paper` has
-        found["fidelity"] = "paper" if slots[1] > tokens[1] else "corrected"
-    return found
+        shown["fidelity"] = "paper" if slots[1] > tokens[1] else "corrected"
+    return shown
 
 
 def block_numbers(state: Mapping[str, Tensor], trunk: str) -> set[int]:
@@ -110,16 +114,16 @@ def _describe_mixers(state: Mapping[str, Tensor], blocks: set[int]) -> dict[str,
 
 
 def _describe_scan(state: Mapping[str, Tensor], mixer: str) -> dict[str, Any]:
-    """The fields that a Mamba or Mamba2 mixer shows, whose parameters' names begin with `mixer`."""
-    found: dict[str, Any] = {"directions": "both" if mixer + "A_b_log" in state else "forward"}
+    """The fields that a Mamba or Mamba2 mixer shows. Its parameters' names begin with `mixer`."""
+    shown: dict[str, Any] = {"directions": "both" if mixer + "A_b_log" in state else "forward"}
     if shape := _shape(state, mixer + "A_log", 2):  # one decay per channel and state: Mamba
-        return found | {"mixer": "mamba", "d_state": shape[1]}
+        return shown | {"mixer": "mamba", "d_state": shape[1]}
     heads, norm = _shape(state, mixer + "A_log", 1), _shape(state, mixer + "norm.weight", 1)
     convolution = _shape(state, mixer + "conv1d.weight", 3)
     if heads and norm and convolution:  # one decay per head: Mamba2
         (inner,) = norm
-        found |= {"mixer": "mamba2", "d_state": (convolution[0] - inner) // 2, "head_dim": inner // max(heads[0], 1)}
-    return found
+        shown |= {"mixer": "mamba2", "d_state": (convolution[0] - inner) // 2, "head_dim": inner // max(heads[0], 1)}
+    return shown
 
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...] | None:
@@ -129,13 +133,13 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 def check_family(state: dict[str, Tensor], config: ModelConfig, fields: Set[str]) -> None:
     """Raise ValueError, naming every field in which the checkpoint and the model differ."""
-    found = describe(state)
-    if not {"embed_dim", "depth"} <= found.keys():
+    shown = describe(state)
+    if not {"embed_dim", "depth"} <= shown.keys():
         raise ValueError("the checkpoint holds no model of this project: patch_embed.proj.weight or blocks are missing")
     differs = [
-        f"{name} is {found[name]} in the checkpoint and {getattr(config, name)} in the model"
-        for name in sorted(fields & found.keys())
-        if found[name] != getattr(config, name)
+        f"{name} is {shown[name]} in the checkpoint and {getattr(config, name)} in the model"
+        for name in sorted(fields & shown.keys())
+        if shown[name] != getattr(config, name)
     ]
     if differs:
         raise ValueError("; ".join(differs) + ": choose the --model that the checkpoint was trained as")
@@ -149,8 +153,11 @@ def drop(adapted: AdaptedState, pattern: re.Pattern[str]) -> None:
 
 
 def fit_directions(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
-    """Fit scans from the first token only to a model, whose state is `own`, that scans from both ends: parameters of
-    the backward direction start as copies of the forward ones. Raises ValueError where they cannot."""
+    """Fit the scan directions of a state to a model whose state is `own`.
+
+    If only the model scans from both ends, its backward parameters start as copies of the forward ones. Raises
+    ValueError if only the state does, or if the forward parameters do not fit.
+    """
     backward = [key for key in own if BACKWARD.search(key)]
     if any(BACKWARD.search(key) for key in adapted.state):
         if not backward:
@@ -158,7 +165,7 @@ def fit_directions(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
                 "directions is both in the checkpoint and forward in the model: leave directions at both "
                 "(--model_kwargs directions=both), or choose a checkpoint that was trained forward only"
             )
-        return  # both have both; what one of them lacks is found by whoever loads
+        return  # both scan from both ends; `misfit` finds parameters that are missing
     for key in backward:
         forward = adapted.state.get(BACKWARD.sub(r"\1", key))
         if forward is None or forward.shape != own[key].shape:
@@ -175,8 +182,10 @@ def fit_directions(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
 
 
 def fit_missing_contrasts(adapted: AdaptedState, own: dict[str, Tensor]) -> None:
-    """Fit the tokens of missing contrasts to a model, whose state is `own`: they start fresh where the checkpoint has
-    none, and are left out where the model needs every contrast."""
+    """Fit the tokens of missing contrasts to a model whose state is `own`.
+
+    They start fresh if the checkpoint has none, and are left out if the model needs every contrast.
+    """
     if MISSING_CONTRAST in own:
         adapted.may_miss |= {MISSING_CONTRAST}
     elif MISSING_CONTRAST in adapted.state:
@@ -187,8 +196,11 @@ def fit_missing_contrasts(adapted: AdaptedState, own: dict[str, Tensor]) -> None
 
 
 def fit_positions(adapted: AdaptedState, key: str, source: Grid | None, target: Grid, slots: int = 0) -> None:
-    """Fit the position embedding `key` (1, slots + L, E) to the grid `target`: resampled in 3D where the grid of the
-    checkpoint, `source` (None: the same), differs; a class-slot row dropped or added as `slots` (0 or 1) wants it."""
+    """Fit the position embedding `key` (1, slots + L, E) to the grid `target`.
+
+    It is resampled in 3D if the checkpoint's grid differs: `source`, or None for the same grid. The row of a class slot
+    is dropped or added so that there are `slots` of them, 0 or 1.
+    """
     if key not in adapted.state:
         return
     embedding, source = adapted.state[key], source or target

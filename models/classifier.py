@@ -1,4 +1,7 @@
-"""VolumeClassifier: the trunk on all tokens, their mean, a linear head; timm's contract (docs/method.md#classifier)."""
+"""VolumeClassifier: trunk on all tokens, mean, linear head, with timm's interface (docs/method.md#classifier).
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels, L tokens, E width.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +25,9 @@ from models.adapt import (
 from models.config import GLOBAL_POOLS, Grid, ModelConfig, Pool
 from models.encoder import VolumeEncoder
 
-_POOLS: dict[Pool, Callable[[Tensor, Tensor | int], Tensor]] = {  # (tokens (B, L, E), the last one's place)
+_POOLS: dict[
+    Pool, Callable[[Tensor, Tensor | int], Tensor]
+] = {  # (tokens (B, L, E), index of the last token of the scan)
     "mean": lambda tokens, last: tokens.mean(dim=1),
     "max": lambda tokens, last: tokens.amax(dim=1),
     "avgmax": lambda tokens, last: (tokens.mean(dim=1) + tokens.amax(dim=1)) / 2,
@@ -32,8 +37,10 @@ _POOLS: dict[Pool, Callable[[Tensor, Tensor | int], Tensor]] = {  # (tokens (B, 
 
 
 class VolumeClassifier(VolumeEncoder):
-    """(B, C, Z, Y, X) -> logits (B, num_classes). The position embedding is learned, starting from a pre-trained
-    autoencoder's where one is loaded."""
+    """(B, C, Z, Y, X) -> logits (B, num_classes).
+
+    The position embedding is learned. It starts from a pre-trained autoencoder's if one is loaded.
+    """
 
     classifier = "head"
 
@@ -50,16 +57,20 @@ class VolumeClassifier(VolumeEncoder):
 
     @property
     def global_pool(self) -> str:
-        """The config's `pool` in timm's words."""
+        """timm's name of the config's `pool`."""
         return {ours: timms for timms, ours in GLOBAL_POOLS.items()}.get(self.config.pool, self.config.pool)
 
     def forward(self, volume_BCZYX: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(volume_BCZYX))
 
     def forward_head(self, tokens_BLE: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, L, E) -> logits (B, num_classes), or with pre_logits or 0 classes what the head reads, the pooled tokens
-        (B, E). With pool="none" every token keeps its own."""
-        last = -1 if self.scan_places is None else self.scan_places[-1]  # in scan order; tokens are in raster order
+        """(B, L, E) -> logits (B, num_classes). With pre_logits or 0 classes: the head's input, pooled tokens (B, E).
+
+        With pool="none" every token has its own logits.
+        """
+        last = (
+            -1 if self.scan_places is None else self.scan_places[-1]
+        )  # tokens are in raster order, the scan may not be
         pooled = self.head_drop(_POOLS[self.config.pool](tokens_BLE, last))
         return pooled if pre_logits else self.head(pooled)
 
@@ -67,7 +78,7 @@ class VolumeClassifier(VolumeEncoder):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh head for another number of classes, none for 0, in the model's precision; and another pool."""
+        """Replace the head by a fresh one for another number of classes (0: no head) and, if given, the pool."""
         pool = self.config.pool if global_pool is None else GLOBAL_POOLS.get(global_pool, global_pool)
         self.config = dataclasses.replace(self.config, num_classes=num_classes, pool=pool)
         self.head = _head(self.config).to(self.pos_embed).train(self.training)
@@ -76,8 +87,10 @@ class VolumeClassifier(VolumeEncoder):
         self.reset_classifier(0, "")
 
     def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> AdaptedState:
-        """The part of an autoencoder's or classifier's checkpoint that this model loads. A head that is absent or has
-        another number of classes starts fresh."""
+        """The part of an autoencoder's or classifier's checkpoint that this model loads.
+
+        A head that is missing or has another number of classes starts fresh.
+        """
         check_family(state, self.config, ENCODER_FIELDS)
         adapted = AdaptedState(dict(state), may_miss=frozenset({"head.weight", "head.bias"}))
         for pattern in (ROTARY_BUFFER, CLASS_TOKEN, DECODER_ONLY):

@@ -15,7 +15,7 @@ RotaryName = Literal["axial", "none"]
 ScanOrder = Literal["raster", "zxy", "yzx", "yxz", "xzy", "xyz", "snake", "hilbert", "shuffle"]
 MaskingName = Literal["random", "block", "grid"]
 Pool = Literal["mean", "last", "max", "avgmax", "none"]
-GLOBAL_POOLS: dict[str, Pool] = {"avg": "mean", "": "none"}  # timm's words where they are others
+GLOBAL_POOLS: dict[str, Pool] = {"avg": "mean", "": "none"}  # timm's names that differ from ours
 CHOICES = {
     "mixer": MixerName,
     "rotary": RotaryName,
@@ -29,8 +29,10 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Fields of an autoencoder or a classifier; classifiers ignore the decoder's fields, autoencoders the head's:
-    `num_classes`, `pool` and `drop_rate`."""
+    """Fields of an autoencoder or a classifier.
+
+    Classifiers ignore the decoder's fields. Autoencoders ignore the head's: `num_classes`, `pool` and `drop_rate`.
+    """
 
     img_size: Grid = (160, 160, 160)
     """Voxels (Z, Y, X); an int means a cube."""
@@ -39,56 +41,56 @@ class ModelConfig:
     in_chans: int = 4
     """Contrasts, in the order t1, t2, t1ce, flair."""
     num_classes: int = 2
-    """0: a classifier gives what its head would read."""
+    """0: a classifier returns the input of its head."""
     embed_dim: int = 384
     depth: int = 12
     decoder_embed_dim: int = 192
     decoder_depth: int = 8
     mixer: MixerName = "mamba"
-    """What mixes tokens: Mamba's selective scans, Mamba2's, or softmax attention."""
+    """What mixes tokens: Mamba's selective scans, Mamba2's scans, or softmax attention."""
     directions: Directions = "both"
-    """Which scans a Mamba mixer makes: from both ends, or from the first token only (causal)."""
+    """Scan directions of a Mamba mixer: from both ends, or from the first token only (causal)."""
     attention_layers: tuple[int, ...] = ()
-    """Encoder blocks, counted from 0, that attend instead of scanning: a hybrid. Its decoder scans in every block."""
+    """Encoder blocks, counted from 0, with attention instead of a scan: a hybrid. Its decoder scans in every block."""
     attention_heads: int = 16
     """Heads of a hybrid's attention blocks."""
     attention_head_dim: int = 128
-    """Channels of each, whatever embed_dim is."""
+    """Channels of each of these heads, independent of embed_dim."""
     rotary: RotaryName = "axial"
-    """Rotary embedding before each block ("none" for the ViT, whose position embedding suffices)."""
+    """Rotary embedding before each block. "none" for the ViT, which has its position embedding only."""
     num_heads: int = 6
     """Attention heads of the encoder (attention mixer only)."""
     decoder_num_heads: int = 6
     mlp_ratio: float = 0.0
-    """Width of the feed-forward part after the mixer relative to embed_dim; 0 means none, as in Mamba blocks."""
+    """Width of the feed-forward part after the mixer relative to embed_dim. 0: none, as in Mamba blocks."""
     d_state: int = 16
-    """State size N of a scan channel."""
+    """States N of a scan channel."""
     head_dim: int = 64
-    """Channels of a Mamba2 head, which decay together."""
+    """Channels of a Mamba2 head, which share one decay."""
     d_conv: int = 4
     expand: int = 2
     """Inner width I = expand * embed_dim."""
     pool: Pool = "mean"
-    """What a classifier's head reads: the mean of all tokens, their maximum, the mean of both (avgmax), the last token
-    of the scan, or every token (none). create_model takes timm's words for it as global_pool: avg, max, avgmax, ""."""
+    """Input of a classifier's head: the mean of all tokens, their maximum, the mean of both (avgmax), the last token of
+    the scan, or every token (none). create_model also takes timm's names as global_pool: avg, max, avgmax, ""."""
     drop_rate: float = 0.0
     """Dropout before a classifier's head."""
     drop_path_rate: float = 0.1
     contrast_dropout: float = 0.0
-    """Probability with which training leaves out each contrast of a sample, at least one staying. Above 0 a volume may
-    lack contrasts: one that is 0 in every voxel counts as missing, and a learned token stands for it."""
+    """Probability with which training leaves out each contrast of a sample; at least one stays. Above 0, a volume may
+    lack contrasts: one that is 0 in every voxel counts as missing, and a learned token replaces it."""
     norm_pix_loss: bool = False
     """Reconstruct each patch normalised by its own mean and variance."""
     grad_checkpointing: bool = False
-    """Recompute each block in the backward pass instead of storing its activations."""
+    """Compute each block again in the backward pass instead of storing its activations."""
     fidelity: Fidelity = "corrected"
-    """`paper` reproduces the published code, defects included (for its checkpoints and numbers)."""
+    """`paper` reproduces the published code with its defects, for its checkpoints and numbers."""
     scan_order: ScanOrder | None = None
-    """In which order a trunk reads its tokens: raster (z slowest, x fastest), another permutation of the axes (slowest
-    first), snake, hilbert, or shuffle (kept tokens in the order of their noise). None: the fidelity's own, raster in
-    `corrected`, shuffle in `paper`."""
+    """Order in which a trunk reads its tokens: raster (z slowest, x fastest), another permutation of the axes (slowest
+    first), snake, hilbert, or shuffle (kept tokens in the order of their noise). None: the default of the fidelity,
+    raster in `corrected`, shuffle in `paper`."""
     masking: MaskingName = "random"
-    """Which tokens an autoencoder loses: any, cubes of neighbours, or all but a regular lattice."""
+    """Which tokens an autoencoder removes: random ones, cubes of neighbours, or all but a regular lattice."""
     scan_backend: Backend = "auto"
     """Backend of the scans and convolutions of ops; never changes the maths."""
 
@@ -103,7 +105,7 @@ class ModelConfig:
             raise ValueError("head_dim, attention_heads and attention_head_dim must be at least 1")
         if self.attention_layers and self.mixer == "attention":
             raise ValueError(
-                f'attention_layers={self.attention_layers} needs a scan beside it: mixer="mamba" or "mamba2"'
+                f'attention_layers={self.attention_layers} needs scans in the other blocks: mixer="mamba" or "mamba2"'
             )
         for layer in self.attention_layers:
             if not isinstance(layer, int) or not 0 <= layer < self.depth:
@@ -147,8 +149,10 @@ class ModelConfig:
 
 
 def build_config(values: dict[str, Any]) -> ModelConfig:
-    """ModelConfig from keyword arguments; img_size may be an int, and timm's global_pool stands for pool. An unknown
-    field raises and names the known ones."""
+    """ModelConfig from keyword arguments. img_size may be an int; global_pool is timm's name of pool.
+
+    Raises ValueError for an unknown field, with the known ones.
+    """
     values, known = dict(values), [f.name for f in fields(ModelConfig)]
     if "global_pool" in values:
         pool = values.pop("global_pool")
@@ -158,14 +162,14 @@ def build_config(values: dict[str, Any]) -> ModelConfig:
             raise ValueError(f"unknown model field {name!r}{did_you_mean(name, known)} Known: {', '.join(known)}")
     if "img_size" in values:
         values["img_size"] = volume_size(values["img_size"])
-    if "attention_layers" in values:  # a list where it comes from JSON
+    if "attention_layers" in values:  # a list if it comes from JSON
         layers = values["attention_layers"]
         values["attention_layers"] = tuple(sorted(set(layers))) if isinstance(layers, Iterable) else (layers,)
     return ModelConfig(**values)
 
 
 def volume_size(size: int | Iterable[int]) -> Grid:
-    """(Z, Y, X) of a cube's side or of three sides."""
+    """(Z, Y, X) from the side of a cube or from three sides."""
     sides = (size,) * 3 if isinstance(size, int) else tuple(int(side) for side in size)
     if len(sides) != 3:
         raise ValueError(f"img_size={size!r} must be one int or three (Z, Y, X)")

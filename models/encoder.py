@@ -1,4 +1,7 @@
-"""VolumeEncoder: what the masked autoencoder and the classifier share, with timm's names for it."""
+"""VolumeEncoder: the encoder that pre-training models and classifiers share, with timm's names.
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels, L tokens, T tokens given to a trunk (all L or the K kept), E width.
+"""
 
 import dataclasses
 import math
@@ -18,22 +21,22 @@ from models.tokens.scan_orders import RASTER, SHUFFLE, scan_places
 
 UNDECAYED_SUFFIXES = ("A_log", "A_b_log", ".D", ".D_b", ".dt_bias", ".dt_bias_b")
 NOT_TRACED = (
-    "jit.trace, jit.script and fx.symbolic_trace do not see into this model's kernels and record one path through it: "
+    "jit.trace, jit.script and fx.symbolic_trace cannot read this model's kernels and record only one path through it: "
     "use torch.export.export(model, (volume,)), or python -m util.checkpoint export RUN OUT.pt2"
 )
 
 
 class VolumeEncoder(Intermediates):
-    """Patch embedding, position embedding (which the subclass defines as `pos_embed`), trunk and final norm."""
+    """Patch embedding, position embedding (`pos_embed`, defined by the subclass), trunk and final norm."""
 
     classifier: ClassVar[str | None] = None
-    """The module that maps features to classes, where there is one."""
+    """Name of the module that maps features to classes, if there is one."""
     pretrained_cfg: dict[str, Any]
-    """timm's description of the weights, from create_model; default_cfg is its older name."""
+    """timm's description of the weights, set by create_model. default_cfg is its older name."""
     default_cfg: dict[str, Any]
     pos_embed: Tensor
     scan_places: Tensor | None
-    """(L,) raster places in scan order; None for raster itself."""
+    """(L,) raster index of the token at each scan step; None for raster order."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -41,8 +44,8 @@ class VolumeEncoder(Intermediates):
         order = config.scan_order or self.parts.scan_orders[0]
         if order not in self.parts.scan_orders:
             raise ValueError(
-                f'scan_order="{order}" does not go with fidelity="{config.fidelity}", which knows '
-                f'{", ".join(self.parts.scan_orders)} only: use fidelity="corrected"'
+                f'scan_order="{order}" does not go with fidelity="{config.fidelity}", which has only '
+                f'{", ".join(self.parts.scan_orders)}: use fidelity="corrected"'
             )
         self.order: ScanOrder = order
         self.register_buffer("scan_places", self._scan_places(), persistent=False)
@@ -72,7 +75,7 @@ class VolumeEncoder(Intermediates):
 
     @property
     def head_hidden_size(self) -> int:
-        """Channels of what a head reads."""
+        """Channels of a head's input."""
         return self.config.embed_dim
 
     @property
@@ -81,20 +84,20 @@ class VolumeEncoder(Intermediates):
 
     @property
     def num_classes(self) -> int:
-        """0: no logits but features."""
+        """0: the model returns features, not logits."""
         return 0
 
     def set_input_size(self, img_size: int | Sequence[int]) -> None:
-        """Take volumes of another size from now on: position embeddings are resampled to its grid."""
-        old, config = self.grid, dataclasses.replace(self.config, img_size=volume_size(img_size))
+        """Change the size of the volumes that the model takes. Position embeddings are resampled to the new grid."""
+        old_grid, config = self.grid, dataclasses.replace(self.config, img_size=volume_size(img_size))
         self.config, self.patch_embed.grid_size = config, config.grid
         positions = {name: x for name, x in self.state_dict().items() if name.endswith("pos_embed")}
         for name, embedding in positions.items():
             adapted = AdaptedState({name: embedding})
-            fit_positions(adapted, name, old, self.grid, slots=embedding.shape[1] - math.prod(old))
-            value, former = adapted.state[name], getattr(self, name)
-            is_learned = isinstance(former, nn.Parameter)
-            setattr(self, name, nn.Parameter(value, former.requires_grad) if is_learned else value)
+            fit_positions(adapted, name, old_grid, self.grid, slots=embedding.shape[1] - math.prod(old_grid))
+            new, old = adapted.state[name], getattr(self, name)
+            is_learned = isinstance(old, nn.Parameter)
+            setattr(self, name, nn.Parameter(new, old.requires_grad) if is_learned else new)
         places = self._scan_places()
         self.scan_places = None if places is None else places.to(self.pos_embed.device)
 
@@ -119,46 +122,46 @@ class VolumeEncoder(Intermediates):
         self,
         trunk: Trunk,
         norm: nn.Module,
-        tokens_BNE: Tensor,
+        tokens_BTE: Tensor,
         rotation: Tensor | None,
         *,
-        ids_BN: Tensor | None = None,
+        ids_BT: Tensor | None = None,
         collect: Collect | None = None,
         blocks: int | None = None,
     ) -> Tensor:
-        """`trunk`, or its first `blocks`, on tokens (B, N, E) read in scan order; in and out, and what `collect` sees,
-        stay in the order given.
+        """`trunk`, or its first `blocks`, on tokens (B, T, E), which it reads in scan order.
 
-        ids_BN: the raster places of the tokens, where they are not all L in raster order. Positions travel with tokens:
-        embeddings are in them; the rotation, (B, N, E/2) with ids_BN and (1, N, E/2) without, is put in order alike.
+        The input, the output and the states that `collect` receives have the same order. ids_BT: raster indices of the
+        tokens, unless they are all L in raster order. rotation, (B, T, E/2) with ids_BT and (1, T, E/2) without, is in
+        the tokens' order and is reordered with them; position embeddings are part of the tokens.
         """
         if self.scan_places is None:
-            return trunk(tokens_BNE, norm, rotation, collect, blocks)
+            return trunk(tokens_BTE, norm, rotation, collect, blocks)
         order = self.scan_places
-        if ids_BN is not None:
-            order = order.argsort()[ids_BN].argsort(dim=1)
-        back = order.argsort(dim=-1)
+        if ids_BT is not None:
+            order = order.argsort()[ids_BT].argsort(dim=1)
+        inverse = order.argsort(dim=-1)
 
-        def collect_back(index: int, state: Tensor) -> None:
+        def collect_reordered(index: int, state: Tensor) -> None:
             assert collect is not None
-            collect(index, _reorder(state, back))
+            collect(index, _reorder(state, inverse))
 
-        turned = None if rotation is None else _reorder(rotation, order)
-        scanned = trunk(_reorder(tokens_BNE, order), norm, turned, collect_back if collect else None, blocks)
-        return _reorder(scanned, back)
+        rotation = None if rotation is None else _reorder(rotation, order)
+        scanned = trunk(_reorder(tokens_BTE, order), norm, rotation, collect_reordered if collect else None, blocks)
+        return _reorder(scanned, inverse)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that an optimiser must not decay: state matrices, skip weights, embeddings (biases and norms,
-        being one-dimensional, are left out by timm's parameter groups anyway)."""
+        """Parameters without weight decay: state matrices, skip weights and embeddings. timm's parameter groups already
+        exclude biases and norms, which are one-dimensional."""
         names = {name for name, _ in self.named_parameters() if name.endswith(UNDECAYED_SUFFIXES)}
         return names | {"pos_embed", "mask_token", MISSING_CONTRAST}
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's layer groups for layer-wise learning-rate decay: embedding, each block, the rest."""
+        """timm's layer groups for layer-wise learning-rate decay: the embedding, each block, the rest."""
         return {"stem": r"^(?:pos_embed|patch_embed)", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm_f", (99999,))]}
 
     def __prepare_scriptable__(self) -> Any:
-        raise ValueError(NOT_TRACED)  # torch.jit.script asks
+        raise ValueError(NOT_TRACED)  # torch.jit.script calls this
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for trunk in (self.blocks, getattr(self, "decoder_blocks", None)):
@@ -166,14 +169,13 @@ class VolumeEncoder(Intermediates):
                 trunk.grad_checkpointing = enable
 
 
-def _reorder(tokens_BNE: Tensor, order: Tensor) -> Tensor:
-    """Tokens in an order of each sample (B, N), or in one for all (N,), which is several times faster."""
-    return tokens_BNE.index_select(1, order) if order.dim() == 1 else take_tokens(tokens_BNE, order)
+def _reorder(tokens_BTE: Tensor, order: Tensor) -> Tensor:
+    """Tokens in an order per sample (B, T), or in one order for all samples (T,), which is several times faster."""
+    return tokens_BTE.index_select(1, order) if order.dim() == 1 else take_tokens(tokens_BTE, order)
 
 
 def check_volume(volume_BCZYX: Tensor, config: ModelConfig) -> None:
-    """Raise ValueError where a batch of volumes does not have the model's contrasts and size, or is no batch but what
-    stands for one where a model is recorded."""
+    """Raise ValueError if volumes differ from the model in contrasts or size, or if jit or fx records them."""
     if torch.jit.is_tracing() or isinstance(volume_BCZYX, torch.fx.Proxy):
         raise ValueError(NOT_TRACED)
     expected = (config.in_chans, *config.img_size)

@@ -1,4 +1,4 @@
-"""A classifier as a graph that runs without this project: for torch.export's programs and for ONNX."""
+"""Export of a classifier to a graph that runs without this project: a program of torch.export, or ONNX."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from models.classifier import VolumeClassifier
 from ops import portable_operators
 
 INPUT, OUTPUT = "volume", "logits"
-OPSET = 20  # of ONNX: the newest that PyTorch writes without converting
+OPSET = 20  # the newest version of ONNX's operators that PyTorch writes without a conversion
 
 
 def export_program(model: nn.Module) -> ExportedProgram:
-    """`model` in evaluation mode on volumes (batch, C, Z, Y, X) of its size, any batch, in operators of PyTorch alone.
+    """`model` in evaluation mode on volumes (batch, C, Z, Y, X) of its size, with any batch, in operators of PyTorch.
 
-    What a torch.export.export of your own would hold are our operators, where they are faster: its file loads in
-    programs that import ops first. ValueError for a model that is no classifier: masks are drawn, graphs are fixed.
+    torch.export.export(model) would record our own, faster operators; such a file loads only in programs that import
+    ops. Raises ValueError if the model is no classifier, because an autoencoder draws its mask at random.
     """
     if not isinstance(model, VolumeClassifier):
         raise ValueError(f"only classifiers are exported, this is a {type(model).__name__}: fine-tune one from it")
@@ -33,9 +33,9 @@ def export_program(model: nn.Module) -> ExportedProgram:
 
 
 def export_onnx(model: nn.Module, facts: Mapping[str, str]) -> Any:
-    """`export_program` as a torch.onnx.ONNXProgram, input "volume", output "logits", `facts` in its metadata.
+    """`export_program` as a torch.onnx.ONNXProgram with input "volume", output "logits" and `facts` in its metadata.
 
-    Needs requirements-export.txt; ImportError where it is not installed.
+    Raises ImportError if requirements-export.txt is not installed.
     """
     program = torch.onnx.export(
         export_program(model), dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT],

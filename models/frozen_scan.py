@@ -1,4 +1,8 @@
-"""What each token contributes to a bidirectional Mamba mixer's output, with what decides the reading held constant."""
+"""A bidirectional Mamba mixer as a linear map of the tokens, with step sizes, B, C and gate held constant.
+
+The gradient of this map is the contribution of each token to the mixer's output.
+Shape suffixes: B batch, L tokens, E width, I inner channels.
+"""
 
 from typing import NamedTuple
 
@@ -11,22 +15,21 @@ from ops import dispatch
 
 
 class FrozenScan(NamedTuple):
-    """One entry per direction, forward first; the outputs' sum is the mixer's output."""
+    """One entry per direction, forward first. The sum of the outputs is the mixer's output."""
 
     values: list[Tensor]
-    """(B, I, L) leaves u that require grad: what enters the scan."""
+    """(B, I, L) inputs u of the scan, as leaves that require a gradient."""
     outputs: list[Tensor]
     """(B, L, E), linear in the values."""
 
 
 def frozen_scan(mixer: BiMamba, tokens_BLE: Tensor) -> FrozenScan:
-    """The mixer on tokens (B, L, E) as a linear map of its values u, by the scan's own linear-time kernels.
+    """The mixer on tokens (B, L, E) as a linear map of its values u, computed by the linear-time scan.
 
     The selective scan is y_t = sum over j <= t of C_t exp(A (delta_{j+1} + ... + delta_t)) delta_j B_j u_j, plus D u_t,
     times the gate silu(z_t) (docs/method.md#bidirectional-mamba). Step sizes delta, B, C and z are computed from the
-    tokens and then held constant, so a gradient with respect to u_j sees only how much of token j the scan carries to
-    every place t: the hidden attention of a scan (Ali et al. 2024, arXiv 2403.01590), never written out as an L x L
-    matrix.
+    tokens and then held constant. A gradient with respect to u_j then shows only how much of token j the scan carries
+    to every position t: the hidden attention of a scan (Ali et al. 2024, arXiv 2403.01590), without an L x L matrix.
     """
     suffixes = getattr(mixer, "suffixes", mixer.SUFFIXES)
     with torch.no_grad():

@@ -1,4 +1,7 @@
-"""PatchPredictor: what the pre-training objectives share, an encoder with a lighter decoder that predicts patches."""
+"""PatchPredictor: the encoder with a lighter decoder of patches that both pre-training objectives share.
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels, L tokens, K tokens seen or predicted, E width, P values per patch.
+"""
 
 from typing import NamedTuple
 
@@ -27,18 +30,22 @@ from ops import linear_patch_error_fn, patch_error_fn, patch_moments
 
 
 class MAEOutput(NamedTuple):
-    """loss (); pred (B, L, P) in raster order or None; removed (B, L), 1 = the encoder did not see it before predicting
-    it; latent (B, K, E) of the K tokens seen; ids_keep (B, K), their raster places."""
+    """What a pre-training model returns for a batch."""
 
     loss: Tensor
+    """()"""
     pred: Tensor | None
+    """(B, L, P) in raster order."""
     removed: Tensor
+    """(B, L): 1 where a patch is predicted without the encoder having seen it."""
     latent: Tensor
+    """(B, K, E): the K tokens that the encoder saw."""
     ids_keep: Tensor
+    """(B, K): raster indices of these tokens."""
 
 
 class PatchPredictor(VolumeEncoder):
-    """Encoder with fixed positions, the parts of a decoder, the targets, and how checkpoints fit."""
+    """Encoder with fixed position embedding, the parts of a decoder, the targets, and the loading of checkpoints."""
 
     decoder_pos_embed: Tensor
 
@@ -47,12 +54,12 @@ class PatchPredictor(VolumeEncoder):
         E, Ed, axes = config.embed_dim, config.decoder_embed_dim, self.parts.position_axes
         self.register_buffer("pos_embed", sincos_position_embedding(config.grid, E, axes))
         self.decoder_embed = nn.Linear(E, Ed)
-        places = sincos_position_embedding(config.grid, Ed, axes)
-        self.register_buffer("decoder_pos_embed", F.pad(places, (0, 0, self.parts.extra_slots, 0)))
+        positions = sincos_position_embedding(config.grid, Ed, axes)
+        self.register_buffer("decoder_pos_embed", F.pad(positions, (0, 0, self.parts.extra_slots, 0)))
         self.decoder_blocks = build_trunk(config, Ed, config.decoder_depth, config.decoder_num_heads)
         self.decoder_norm_f = RMSNorm(Ed, eps=NORM_EPS)
         self.decoder_pred = nn.Linear(Ed, config.patch_values)
-        for linear in (self.decoder_embed, self.decoder_pred):  # these two only: mixers have their own initialisation
+        for linear in (self.decoder_embed, self.decoder_pred):  # not the mixers, which have their own initialisation
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
@@ -61,7 +68,7 @@ class PatchPredictor(VolumeEncoder):
             delattr(self, part)
 
     def check_input(self, volume_BCZYX: Tensor) -> None:
-        """Raise ValueError where a batch of volumes does not fit, or there is no decoder to predict with."""
+        """Raise ValueError if a batch of volumes does not fit, or if the decoder was removed."""
         check_volume(volume_BCZYX, self.config)
         if not hasattr(self, "decoder_blocks"):
             raise ValueError("prune_intermediate_layers has removed the decoder: use encode or forward_intermediates")
@@ -90,37 +97,37 @@ class PatchPredictor(VolumeEncoder):
         )
 
     def error_from(self, decoded_BKE: Tensor, volume_BCZYX: Tensor, ids_BK: Tensor) -> Tensor:
-        """`error_of` what decoder_pred makes of decoded tokens: as large as the volume, and need not be kept."""
+        """`error_of` the predictions of decoded tokens, which are as large as the volume and need not be kept."""
         config, layer = self.config, (decoded_BKE, self.decoder_pred.weight, self.decoder_pred.bias)
         return linear_patch_error_fn(
             *layer, volume_BCZYX, ids_BK, config.patch_size, config.norm_pix_loss, backend=config.scan_backend
         )
 
     def targets(self, patches_BLP: Tensor) -> Tensor:
-        """What the decoder should predict: the patches, each normalised by its own moments if norm_pix_loss."""
+        """The patches that the decoder should predict, each normalised by its own moments with norm_pix_loss."""
         if not self.config.norm_pix_loss:
             return patches_BLP
         mean, std = patch_moments(patches_BLP)
         return (patches_BLP - mean) / std
 
     def denormalise(self, pred_BLP: Tensor, patches_BLP: Tensor) -> Tensor:
-        """Undo `targets` for a prediction, given the true patches: intensities again, for pictures."""
+        """Undo `targets` for a prediction, given the true patches. The result is in intensities, for pictures."""
         if not self.config.norm_pix_loss:
             return pred_BLP
         mean, std = patch_moments(patches_BLP)
         return pred_BLP * std + mean
 
     def adapt_state_dict(self, state: dict[str, Tensor], source_grid: Grid | None = None) -> AdaptedState:
-        """The part of a checkpoint of the same objective that this model loads; source_grid as recorded in it."""
+        """The part of a checkpoint of the same objective that this model loads. source_grid: the checkpoint's grid."""
         check_family(state, self.config, ENCODER_FIELDS)
         if "decoder_pred.weight" not in state:
             raise ValueError("the checkpoint is a classifier and has no decoder: an autoencoder cannot load it")
         own = self.state_dict()
         if ("mask_token" in state) != ("mask_token" in own):
-            found, wanted = ("mae", "ar") if "mask_token" in state else ("ar", "mae")
+            theirs, ours = ("mae", "ar") if "mask_token" in state else ("ar", "mae")
             raise ValueError(
-                f"the checkpoint was pre-trained with --objective {found}, the model is of --objective {wanted}: pass "
-                f"--objective {found} (a classifier loads either)"
+                f"the checkpoint was pre-trained with --objective {theirs}, the model is of --objective {ours}: pass "
+                f"--objective {theirs} (a classifier loads either)"
             )
         check_family(state, self.config, {"decoder_embed_dim"})
         adapted = AdaptedState(dict(state))

@@ -1,6 +1,6 @@
-"""timm's description of a model's weights (pretrained_cfg) in three dimensions, and how weights it names load.
+"""timm's description of a model's weights (pretrained_cfg) in three dimensions, and the loading of weights it names.
 
-Input sizes are (C, Z, Y, X) where timm's are (C, H, W), which is why timm's own builder cannot make our models.
+Input sizes are (C, Z, Y, X) instead of timm's (C, H, W), so timm's own builder cannot make our models.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ Card = dict[str, Any]  # a PretrainedCfg as timm keeps it on a model
 
 
 def describe_weights(config: ModelConfig, classifier: str | None, **known: Any) -> PretrainedCfg:
-    """The pretrained_cfg of a model with this config, whose classifier is that module (None: it has none).
+    """The pretrained_cfg of a model with this config. classifier: the name of its classifying module, if it has one.
 
     Volumes arrive normalised by their own intensities, so mean and std change nothing. known: further fields of
-    PretrainedCfg, such as where weights lie.
+    PretrainedCfg, such as the location of the weights.
     """
     return PretrainedCfg(
         **{
@@ -44,14 +44,16 @@ def describe_weights(config: ModelConfig, classifier: str | None, **known: Any) 
 def resolve(
     name: str, described: str | PretrainedCfg | Mapping[str, Any] | None, overlay: Mapping[str, Any] | None
 ) -> Card:
-    """The registered pretrained_cfg of `name`, or the one given, with the overlay's fields in their place."""
+    """The registered pretrained_cfg of `name`, or the given one, with fields replaced by the overlay's."""
     given = dict(described) if isinstance(described, Mapping) else described
     return resolve_pretrained_cfg(name, given, dict(overlay or {})).to_dict()  # pyright: ignore[reportArgumentType]
 
 
 def fields_of(card: Card) -> dict[str, Any]:
-    """The ModelConfig fields that a pretrained_cfg decides where the caller does not: in_chans, img_size, num_classes.
-    ValueError for an input_size that is none of a volume."""
+    """The ModelConfig fields that a pretrained_cfg gives unless the caller does: in_chans, img_size, num_classes.
+
+    Raises ValueError for an input_size that is not that of a volume.
+    """
     size = tuple(card["input_size"])
     if len(size) != 4:
         raise ValueError(
@@ -65,9 +67,9 @@ def fields_of(card: Card) -> dict[str, Any]:
 def load_weights(model: nn.Module, card: Card, source_size: tuple[int, int, int] | None, cache_dir: Any) -> None:
     """Load the weights that `card` names (a file, url, hub or folder, in timm's order) into one of our models.
 
-    source_size: img_size of the checkpoint, whose positions are resampled where the model's differ; None: the model's.
-    What fits is decided as by util.checkpoint.load_pretrained; what a run recorded beside its weights (fidelity, scan
-    order) is compared only there. Raises ValueError for no source, a file that is not there, weights that do not fit.
+    source_size: img_size of the checkpoint, None for the model's. Positions are resampled if it differs. Weights are
+    adapted as by util.checkpoint.load_pretrained. Only that function also compares fidelity and scan order, which a run
+    records beside its weights. Raises ValueError for no source, a missing file, and weights that do not fit.
     """
     named = [source for source in SOURCES if card.get(source)]
     if not named:
@@ -85,10 +87,10 @@ def load_weights(model: nn.Module, card: Card, source_size: tuple[int, int, int]
             raise ValueError(f"they do not fit the model: its state {misfit}")
         return adapted.state
 
-    ours = {"first_conv": None, "classifier": None, "custom_load": False}  # nothing is left for timm to adapt
+    ours = {"first_conv": None, "classifier": None, "custom_load": False}  # timm must not adapt anything
     try:
         load_pretrained(model, {**card, **ours}, filter_fn=fit, strict=False, cache_dir=cache_dir)
     except FileNotFoundError as error:
         raise ValueError(f"weights {where} do not exist") from error
-    except Exception as error:  # a damaged byte surfaces as nearly any type of exception in torch's unpickler
+    except Exception as error:  # a damaged file raises nearly any type of exception in torch's unpickler
         raise ValueError(f"weights {where} cannot be loaded: {error}") from error

@@ -1,4 +1,4 @@
-"""The one door to models: names are rows of data times patch sizes, registered with timm."""
+"""Models by name: rows of a table times patch sizes, registered with timm."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -38,8 +38,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vim_mha": VIM2 | {"attention_layers": (3, 6, 9)},  # the paper's hybrid, whose other blocks are Mamba2's
     "bivim_mha": VIM | {"attention_layers": (3, 6, 9)},  # ours: attention among bidirectional Mamba blocks
 }
-WIDER = {"small": {"embed_dim": 512, "decoder_embed_dim": 256}}  # the paper's sizes of Mamba2
-# The name in the paper's code, ours, sizes, changed fields.
+WIDER = {"small": {"embed_dim": 512, "decoder_embed_dim": 256}}  # the paper's widths of Mamba2 models
+# (name in the paper's code, our name, sizes, changed fields)
 ALIASES: tuple[tuple[str, str, tuple[str, ...], dict[str, Any]], ...] = (
     ("vim_3D_{size}_patch{p}_stride{p}_224_bimambav2_final_pool_mean_abs_pos_embed_div2", "vim_3d", tuple(SIZES), {}),
     ("vim_3D_{size}_patch{p}_stride{p}_224_bimambav2_final_pool_none_abs_pos_embed_div2", "vim_3d", ("small",),
@@ -52,7 +52,7 @@ ALIASES: tuple[tuple[str, str, tuple[str, ...], dict[str, Any]], ...] = (
     ("mae_3d_mha_{size}_patch{p}_rms_no_rope_residual", "mae_3d_vim_mha", ("small",), {}),
     ("mae_vit_3d_{size}_patch{p}_dec192d8b", "mae_3d_vit", ("small",), {}),
 )  # fmt: skip
-# Names that do not say what their code builds: a stride that it ignores, a volume model without 3d in its name.
+# Names of the paper's code that are misleading: one has a stride that the code ignores, one lacks 3d.
 ODD_ALIASES = {
     "vim_3D_base_patch16_stride8_224_bimambav2_final_pool_mean_abs_pos_embed_div2": "vim_3d_base_patch16",
     "mae_vit_small_patch32": "mae_3d_vit_small_patch32",
@@ -63,17 +63,17 @@ MODEL_CLASSES: dict[Kind, type[PatchPredictor] | type[VolumeClassifier]] = {
     "classifier": VolumeClassifier,
     "encoder": VolumeClassifier,
 }
-FREE_FIELDS = frozenset({"in_chans", "num_classes", "fidelity"})  # no name decides them
-OUT_INDICES = 3  # blocks, the last ones, whose maps features_only=True gives: timm's choice for ViTs
+FREE_FIELDS = frozenset({"in_chans", "num_classes", "fidelity"})  # independent of the name
+OUT_INDICES = 3  # features_only=True gives the maps of so many last blocks, as timm does for ViTs
 
-default_cfgs: dict[str, Any] = {}  # timm's register_model reads it: pretrained_cfg by registered name
+default_cfgs: dict[str, Any] = {}  # pretrained_cfg by registered name; timm's register_model reads it
 _ALIASES: dict[str, str] = {}  # the paper's long names -> ours
 _ROWS: dict[str, tuple[type[VolumeEncoder], dict[str, Any]]] = {}  # our names -> model class, ModelConfig fields
-_VARIANTS: dict[str, str] = {}  # our names -> family, size and patch, which models of several kinds share
+_VARIANTS: dict[str, str] = {}  # our names -> family, size and patch, without the kind of model
 
 
 def create_model(name: str, **fields: Any) -> nn.Module:
-    """The model that `name` stands for, a registered name or an alias of the paper's, with ModelConfig fields changed.
+    """The model with this registered name, or alias of the paper's code, with ModelConfig fields changed.
 
     Raises ValueError for an unknown name or field, with the closest known one.
     """
@@ -126,8 +126,10 @@ def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) 
         model = model_class(build_config({**row, **fields_of(card), **fields}))
         model.pretrained_cfg = model.default_cfg = card
         if pretrained or card.get("source"):  # local-dir: or hf-hub:, which name weights
-            told = isinstance(pretrained_cfg, Mapping | PretrainedCfg) or "input_size" in (pretrained_cfg_overlay or {})
-            load_weights(model, card, tuple(card["input_size"][1:]) if told else None, cache_dir)
+            has_size = isinstance(pretrained_cfg, Mapping | PretrainedCfg) or "input_size" in (
+                pretrained_cfg_overlay or {}
+            )
+            load_weights(model, card, tuple(card["input_size"][1:]) if has_size else None, cache_dir)
         return _features(model, out_indices) if features_only else model
 
     entry_point.__name__ = entry_point.__qualname__ = name
@@ -137,7 +139,7 @@ def _register(name: str, model_class: type[VolumeEncoder], row: dict[str, Any]) 
 
 
 def _features(model: VolumeEncoder, out_indices: int | Sequence[int]) -> nn.Module:
-    """What is left of the model where only the maps (B, E, Z/p, Y/p, X/p) after these blocks are wanted."""
+    """The model pruned to the maps (B, E, Z/p, Y/p, X/p) after these blocks."""
     features: Any = FeatureGetterNet(model, out_indices)  # pyright: ignore[reportArgumentType]  # its types are narrower
     features.pretrained_cfg = features.default_cfg = pretrained_cfg_for_features(model.pretrained_cfg)
     return features

@@ -1,4 +1,7 @@
-"""The attention of the hybrid: mamba_ssm's MHA as the paper's code configures it. (B, L, E) -> (B, L, E)."""
+"""The hybrid's attention: mamba_ssm's MHA as the paper's code configures it. (B, L, E) -> (B, L, E).
+
+Shape suffixes: B batch, L tokens, E width.
+"""
 
 from torch import Tensor, nn
 
@@ -9,8 +12,8 @@ from ops import Backend, causal_conv1d_fn
 class ConvAttention(nn.Module):
     """Softmax attention over all tokens, after a causal depthwise convolution of queries, keys and values.
 
-    The heads' width is chosen apart from the model's: 16 heads of 128 on 512 channels in the paper's code. Parameter
-    names are mamba_ssm's: in_proj, conv1d, out_proj; only the convolution has a bias.
+    The heads' width is independent of the model's: 16 heads of 128 on 512 channels in the paper's code. Parameter names
+    are mamba_ssm's: in_proj, conv1d, out_proj. Only the convolution has a bias.
     """
 
     def __init__(

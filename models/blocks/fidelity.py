@@ -1,6 +1,7 @@
-"""The two fidelities as parts: what `corrected` does and what the published code does (docs/method.md#two-fidelities).
+"""The two fidelities: the parts of `corrected` models and those of the published code (docs/method.md#two-fidelities).
 
-Models take these parts and ask no further; nothing else in the package looks at the name of the fidelity.
+Models use these parts. No other code in the package depends on the name of the fidelity.
+Shape suffixes: B batch, L tokens, K kept tokens, D width of the decoder.
 """
 
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from models.tokens.positions import grid_positions
 
 
 @dataclass(frozen=True)
-class Parts:
+class FidelityParts:
+    """Where the two fidelities differ."""
+
     scan_orders: tuple[ScanOrder, ...]
-    """In which tokens may be scanned; the first is the default."""
+    """The allowed scan orders; the first is the default."""
     position_axes: tuple[int, int, int]
-    """Grid axis that each third of the sin-cos embedding follows."""
+    """The grid axis of each third of the sin-cos embedding."""
     extra_slots: int
-    """Decoder slots before the L places, dropped from the prediction."""
+    """Decoder slots before the L tokens; they are dropped from the prediction."""
     arrange: Callable[[Tensor, Tensor, Mask], Tensor]
     """(visible (B, K, Ed), mask_token (1, 1, Ed), mask) -> the decoder's input (B, extra_slots + L, Ed)."""
     encoder_rotation: Callable[[Grid, int, Tensor], Tensor]
@@ -32,25 +35,25 @@ class Parts:
     decoder_rotation: Callable[[Grid, int, torch.device], Tensor]
     """(grid, Ed, device) -> rotation of the decoder's slots."""
     full_rotation: Callable[[Grid, int, torch.device], Tensor]
-    """(grid, E, device) -> rotation of all L tokens, in the classifier."""
+    """(grid, E, device) -> rotation of all L tokens, for the classifier."""
 
 
 def put_back(visible_BKD: Tensor, mask_token: Tensor, mask: Mask) -> Tensor:
-    """Every visible token at its own place, the mask token elsewhere: (B, L, Ed)."""
+    """Every visible token at its own position, the mask token elsewhere: (B, L, Ed)."""
     batch, kept, dim = visible_BKD.shape
     length = kept + mask.ids_removed.shape[1]
-    empty = mask_token.to(visible_BKD.dtype).expand(batch, length, dim)
-    return empty.scatter(1, mask.ids_keep.unsqueeze(-1).expand(-1, -1, dim), visible_BKD)
+    masked = mask_token.to(visible_BKD.dtype).expand(batch, length, dim)
+    return masked.scatter(1, mask.ids_keep.unsqueeze(-1).expand(-1, -1, dim), visible_BKD)
 
 
 def put_back_shifted(visible_BKD: Tensor, mask_token: Tensor, mask: Mask) -> Tensor:
-    """The published layout: slot 0 takes the first visible token as if it were a class token, so that visible k+1
-    sits where visible k belongs: (B, 1 + L, Ed)."""
+    """The published layout (B, 1 + L, Ed): slot 0 takes the first visible token as if it were a class token. Visible
+    token k+1 then has the position of visible token k."""
     batch, kept, dim = visible_BKD.shape
     order = torch.cat([mask.ids_keep, mask.ids_removed], dim=1)
     fill = mask_token.to(visible_BKD.dtype).expand(batch, order.shape[1] + 1 - kept, dim)
-    places = take_tokens(torch.cat([visible_BKD[:, 1:], fill], dim=1), order.argsort(dim=1))
-    return torch.cat([visible_BKD[:, :1], places], dim=1)
+    positions = take_tokens(torch.cat([visible_BKD[:, 1:], fill], dim=1), order.argsort(dim=1))
+    return torch.cat([visible_BKD[:, :1], positions], dim=1)
 
 
 def _axial_all(grid: Grid, dim: int, device: torch.device) -> Tensor:
@@ -65,8 +68,8 @@ def _length(grid: Grid) -> int:
     return grid[0] * grid[1] * grid[2]
 
 
-PARTS: dict[Fidelity, Parts] = {
-    "corrected": Parts(
+PARTS: dict[Fidelity, FidelityParts] = {
+    "corrected": FidelityParts(
         scan_orders=get_args(ScanOrder),
         position_axes=(0, 1, 2),
         extra_slots=0,
@@ -75,7 +78,7 @@ PARTS: dict[Fidelity, Parts] = {
         decoder_rotation=_axial_all,
         full_rotation=_axial_all,
     ),
-    "paper": Parts(
+    "paper": FidelityParts(
         scan_orders=("shuffle",),
         position_axes=(1, 0, 2),
         extra_slots=1,

@@ -1,4 +1,8 @@
-"""The Mamba2 mixer: one scan per direction whose heads decay as a whole (arXiv 2405.21060). (B, L, E) -> (B, L, E)."""
+"""The Mamba2 mixer: one scan per direction with one decay per head (arXiv 2405.21060). (B, L, E) -> (B, L, E).
+
+Shape suffixes: B batch, L tokens, E width, I inner channels, H heads, P channels of a head, G groups (1), N states, x a
+concatenation of channels.
+"""
 
 from typing import cast
 
@@ -11,14 +15,14 @@ from models.config import Directions
 from ops import Backend, causal_conv1d_fn, ssd_scan_fn
 
 NORM_EPS = 1e-5
-A_RANGE = (1.0, 16.0)  # the decay rates that heads start from, mamba_ssm's default
+A_RANGE = (1.0, 16.0)  # initial decay rates of the heads, mamba_ssm's default
 
 
 class Mamba2(nn.Module):
     """mamba_ssm's Mamba2 with one group and its parameter names, from the first token on or from both ends.
 
-    A backward direction owns what a direction of BiMamba owns (suffix _b): the projection to B, C and dt, the
-    convolution, A, D, dt_bias and here the gated norm; x, z and out_proj are shared and the directions averaged.
+    A backward direction has parameters of its own (suffix _b), as in BiMamba: the projection to B, C and dt, the
+    convolution, A, D, dt_bias, and here the gated norm. The directions share x, z and out_proj, and are averaged.
     """
 
     def __init__(
@@ -50,8 +54,8 @@ class Mamba2(nn.Module):
         if "_b" in self.suffixes:
             self.in_proj_b = nn.Linear(dim, sum(self.widths[2:]), bias=False)
         for suffix in self.suffixes:
-            mixed = inner + 2 * d_state
-            self.add_module(f"conv1d{suffix}", nn.Conv1d(mixed, mixed, d_conv, groups=mixed))
+            channels = inner + 2 * d_state  # x, B and C
+            self.add_module(f"conv1d{suffix}", nn.Conv1d(channels, channels, d_conv, groups=channels))
             self.register_parameter(f"dt_bias{suffix}", nn.Parameter(step_size_bias(heads)))
             A_log = torch.empty(heads, dtype=torch.float32).uniform_(*A_RANGE).log()
             self.register_parameter(f"A{suffix}_log", nn.Parameter(A_log))
@@ -60,11 +64,11 @@ class Mamba2(nn.Module):
         self.out_proj = output_projection(inner, dim, depth)
 
     def forward(self, tokens_BLE: Tensor) -> Tensor:
-        z_BLI, x_BLI, *selected = self.in_proj(tokens_BLE).split(self.widths, dim=-1)
-        y_BLI = self._direction("", x_BLI, z_BLI, *selected)
+        z_BLI, x_BLI, BC_BLx, dt_BLH = self.in_proj(tokens_BLE).split(self.widths, dim=-1)
+        y_BLI = self._direction("", x_BLI, z_BLI, BC_BLx, dt_BLH)
         if "_b" in self.suffixes:
-            selected = self.in_proj_b(tokens_BLE).split(self.widths[2:], dim=-1)
-            y_BLI = (y_BLI + self._direction("_b", x_BLI, z_BLI, *selected)) / 2
+            BC_BLx, dt_BLH = self.in_proj_b(tokens_BLE).split(self.widths[2:], dim=-1)
+            y_BLI = (y_BLI + self._direction("_b", x_BLI, z_BLI, BC_BLx, dt_BLH)) / 2
         return self.out_proj(y_BLI.to(self.out_proj.weight.dtype))
 
     def _direction(self, suffix: str, x_BLI: Tensor, z_BLI: Tensor, BC_BLx: Tensor, dt_BLH: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ class Mamba2(nn.Module):
             )
             return convolved.transpose(1, 2)
 
-        # x apart from B and C, so that the backward direction, whose B and C are its own, need not copy x beside them
+        # x apart from B and C: the backward direction shares x but has its own B and C, and need not copy x beside them
         B_BLGN, C_BLGN = convolve(BC_BLx, slice(inner, None)).unsqueeze(2).split(states, dim=-1)
         y_BLHP = ssd_scan_fn(
             convolve(x_BLI, slice(inner)).unflatten(-1, (-1, self.head_dim)),

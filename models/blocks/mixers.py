@@ -1,4 +1,7 @@
-"""Token mixers: the paper's bidirectional Mamba and softmax attention. Both map (B, L, E) -> (B, L, E)."""
+"""Token mixers: the paper's bidirectional Mamba and softmax attention. Both map (B, L, E) -> (B, L, E).
+
+Shape suffixes: B batch, L tokens, E width, x twice the inner width (scan input and gate side by side).
+"""
 
 import math
 from contextlib import nullcontext
@@ -18,12 +21,12 @@ class BiMamba(nn.Module):
 
     See docs/method.md#bidirectional-mamba.
 
-    Every direction owns a conv1d, x_proj, dt_proj, A_log and D (suffix _b: backward); in_proj and out_proj are shared.
-    Both directions run the same code over their parameters, so no backend can lose one of them. With
-    directions="forward" there is the first scan alone, not halved, and no parameter _b.
+    Each direction has its own conv1d, x_proj, dt_proj, A_log and D (suffix _b: backward). The directions share in_proj
+    and out_proj. Both directions run the same code on their parameters, so no backend can omit one of them. With
+    directions="forward" there is only the first scan, which is not halved, and no parameter _b.
     """
 
-    SUFFIXES = ("", "_b")  # of the parameters that scan from the first token on, and from the last
+    SUFFIXES = ("", "_b")  # of the parameters of the scan from the first token, and from the last
 
     def __init__(
         self,
@@ -59,12 +62,12 @@ class BiMamba(nn.Module):
         return mamba_fn(xz_BLx, forward, self.out_proj.weight, backend=self.backend)
 
     def weights(self) -> tuple[Tensor, Direction, Direction, Tensor]:
-        """Of both directions, as `ops.bimamba_block_fn` takes them."""
+        """The weights of the whole mixer, as `ops.bimamba_block_fn` takes them."""
         forward, backward = (self.direction(suffix) for suffix in self.SUFFIXES)
         return self.in_proj.weight, forward, backward, self.out_proj.weight
 
     def direction(self, suffix: str) -> Direction:
-        """The parameters of one direction; the scan's are float32 at least."""
+        """The parameters of one direction. Those of the scan are float32 at least."""
         conv, x_proj, dt_proj = (self.get_submodule(f"{part}{suffix}") for part in ("conv1d", "x_proj", "dt_proj"))
         return Direction(
             conv_weight=cast(Tensor, conv.weight).squeeze(1),
@@ -72,18 +75,18 @@ class BiMamba(nn.Module):
             x_proj=cast(Tensor, x_proj.weight),
             dt_proj=cast(Tensor, dt_proj.weight),
             dt_bias=precise(cast(Tensor, dt_proj.bias)),
-            A=-precise(getattr(self, f"A{suffix}_log")).exp(),  # no Parameter where torch.func.functional_call gives it
+            A=-precise(getattr(self, f"A{suffix}_log")).exp(),  # under torch.func.functional_call this is no Parameter
             D=precise(getattr(self, f"D{suffix}")),
         )
 
 
 def precise(x: Tensor) -> Tensor:
-    """In float32 at least, which a scan's own parameters need."""
+    """x in float32 at least, as a scan's own parameters need it."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def output_projection(inner: int, dim: int, depth: int) -> nn.Linear:
-    """Linear I -> E without bias, scaled down by the number of blocks that add to the residual."""
+    """Linear I -> E without bias, scaled by 1 / sqrt(depth): so many blocks add to the residual."""
     projection = nn.Linear(inner, dim, bias=False)
     with torch.no_grad():
         nn.init.kaiming_uniform_(projection.weight, a=math.sqrt(5))
@@ -92,7 +95,7 @@ def output_projection(inner: int, dim: int, depth: int) -> nn.Linear:
 
 
 def step_size_bias(count: int) -> Tensor:
-    """(count,) with softplus(bias) log-uniform in [1e-3, 1e-1] (floor 1e-4): the step sizes a scan starts from."""
+    """(count,) with softplus(bias) log-uniform in [1e-3, 1e-1] (floor 1e-4): a scan's initial step sizes."""
     low, high = math.log(1e-3), math.log(1e-1)
     dt = (torch.rand(count) * (high - low) + low).exp().clamp(min=1e-4)
     return dt + torch.log(-torch.expm1(-dt))  # inverse of softplus
@@ -108,8 +111,10 @@ def _dt_projection(rank: int, inner: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    """Multi-head softmax attention by scaled_dot_product_attention, so that every platform's fused kernel serves.
-    causal: a token sees itself and those before it only."""
+    """Multi-head softmax attention by scaled_dot_product_attention, which uses each platform's fused kernel.
+
+    causal: a token attends only to itself and earlier tokens.
+    """
 
     def __init__(self, dim: int, num_heads: int, causal: bool = False, backend: Backend = "auto") -> None:
         super().__init__()
@@ -124,7 +129,9 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool, backend: Backend) -> Tensor:
-    """Softmax attention (B, heads, L, width); as plain products where the backend is the reference, because fused
-    kernels have no second derivative."""
+    """Softmax attention (B, heads, L, width).
+
+    The backend "reference" uses plain products, because fused kernels have no second derivative.
+    """
     with sdpa_kernel(SDPBackend.MATH) if backend == "reference" else nullcontext():
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)

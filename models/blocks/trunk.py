@@ -1,4 +1,7 @@
-"""Block and Trunk: the residual stream that encoder, decoder and classifier share (docs/method.md#block-and-trunk)."""
+"""Block and Trunk: the residual stream of encoder, decoder and classifier (docs/method.md#block-and-trunk).
+
+Shape suffixes: B batch, L tokens, E width.
+"""
 
 from collections.abc import Callable, Container
 from functools import partial
@@ -24,7 +27,7 @@ Collect = Callable[[int, Tensor], None]
 
 
 class RMSNorm(nn.RMSNorm):
-    """Computed in float32 at least, which sums of many blocks need; the result is in the weight's precision."""
+    """RMSNorm computed in float32 at least, as sums over many blocks need it. The result has the weight's precision."""
 
     def forward(self, x: Tensor) -> Tensor:
         precise = torch.promote_types(x.dtype, torch.float32)
@@ -35,8 +38,8 @@ class RMSNorm(nn.RMSNorm):
 class Block(nn.Module):
     """add -> rotate -> norm -> mixer, with the sum kept in float32: (hidden, residual) -> (hidden, residual).
 
-    drop_path acts on the hidden that arrives, the previous block's output. A feed-forward part, where the family has
-    one, follows in the same form.
+    drop_path acts on the incoming hidden, the previous block's output. A feed-forward part, if the family has one,
+    follows in the same form.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Block(nn.Module):
     def forward(
         self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None, recompute: bool = False
     ) -> Pair:
-        """recompute: between the passes memory holds little but the sum; the backward pass computes the rest again."""
+        """recompute: keep little but the sum between the passes; the backward pass computes the rest again."""
         scales = self._scales(hidden, residual)
         if not recompute:
             return self._parts(hidden, residual, rotation, *scales)
@@ -71,7 +74,7 @@ class Block(nn.Module):
         scale: Tensor | None,
         mlp_scale: Tensor | None,
     ) -> Pair:
-        """Nothing random is drawn here, so that it can be computed again without the generator's state."""
+        """This draws no random numbers, so it can be computed again without the generator's state."""
         add_norm = partial(add_norm_fn, backend=self.backend)
         normed, total = add_norm(hidden, residual, rotation, self.norm.weight, NORM_EPS, scale)
         hidden = self.mixer(normed)
@@ -81,18 +84,23 @@ class Block(nn.Module):
         return hidden, total
 
     def _scales(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Of the hidden that arrives and of the mixer's output, each (B,): 0 for a sample that is dropped, more than 1
-        for the others; None where nothing can be dropped."""
+        """drop_path's factors of the incoming hidden and of the mixer's output, each (B,), or None without drop_path.
+
+        A factor is 0 for a dropped sample and above 1 for the others.
+        """
         if not self.training or not self.drop_path.drop_prob:
             return None, None
         ones = hidden.new_ones(hidden.shape[0], dtype=torch.float32)
-        arriving = None if residual is None else self.drop_path(ones)
-        return arriving, None if self.mlp is None else self.drop_path(ones)
+        hidden_scale = None if residual is None else self.drop_path(ones)
+        return hidden_scale, None if self.mlp is None else self.drop_path(ones)
 
 
 class Trunk(nn.ModuleList):
-    """A list of blocks and the way through them. The final norm is passed in by its owner, which together with the
-    ModuleList keeps the published parameter names: blocks.0.mixer.A_log, norm_f.weight, decoder_norm_f.weight."""
+    """A list of blocks and their forward pass.
+
+    The trunk's owner passes the final norm in. Being a ModuleList without the norm keeps the published parameter names:
+    blocks.0.mixer.A_log, norm_f.weight, decoder_norm_f.weight.
+    """
 
     def __init__(self, blocks: list[Block], final_drop_path: float, grad_checkpointing: bool) -> None:
         super().__init__(blocks)
@@ -107,8 +115,10 @@ class Trunk(nn.ModuleList):
         collect: Collect | None = None,
         blocks: int | None = None,
     ) -> Tensor:
-        """(B, L, E) -> (B, L, E) after `norm`; `collect(index, state)` is shown residual + hidden after each block.
-        blocks: only the first so many."""
+        """(B, L, E) -> (B, L, E) after `norm`.
+
+        collect(index, state) receives residual + hidden after each block. blocks: run only so many, the first ones.
+        """
         hidden, residual = tokens_BLE, None
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(islice(self, blocks)):
@@ -121,20 +131,18 @@ class Trunk(nn.ModuleList):
 def build_trunk(
     config: ModelConfig, dim: int, depth: int, num_heads: int, attention_layers: Container[int] = ()
 ) -> Trunk:
-    """A trunk of `depth` blocks of width `dim` with the mixer that the config names, in a hybrid attention in some."""
-    scans = {"d_state": config.d_state, "expand": config.expand}
-    convolves = {"d_conv": config.d_conv, "backend": config.scan_backend}
+    """A trunk of `depth` blocks of width `dim` with the config's mixer, and attention in `attention_layers`."""
+    scan = {"d_state": config.d_state, "expand": config.expand}
+    conv = {"d_conv": config.d_conv, "backend": config.scan_backend}
     make_mixer: dict[MixerName, Callable[[], nn.Module]] = {
-        "mamba": partial(BiMamba, dim, depth, directions=config.directions, **scans, **convolves),
-        "mamba2": partial(
-            Mamba2, dim, depth, head_dim=config.head_dim, directions=config.directions, **scans, **convolves
-        ),
+        "mamba": partial(BiMamba, dim, depth, directions=config.directions, **scan, **conv),
+        "mamba2": partial(Mamba2, dim, depth, head_dim=config.head_dim, directions=config.directions, **scan, **conv),
         "attention": partial(
             Attention, dim, num_heads, causal=config.directions == "forward", backend=config.scan_backend
         ),
     }
     make_attention = partial(
-        ConvAttention, dim, depth, num_heads=config.attention_heads, head_dim=config.attention_head_dim, **convolves
+        ConvAttention, dim, depth, num_heads=config.attention_heads, head_dim=config.attention_head_dim, **conv
     )
     mixers = [make_attention() if i in attention_layers else make_mixer[config.mixer]() for i in range(depth)]
     rates = [0.0, *torch.linspace(0, config.drop_path_rate, depth, device="cpu").tolist()]

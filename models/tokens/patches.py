@@ -1,4 +1,7 @@
-"""Volumes to patches and back, and patches to tokens."""
+"""Volumes to patches and back, and patches to tokens.
+
+Shape suffixes: B batch, C contrasts, Z Y X voxels, L tokens, K chosen tokens, P values per patch, E width, 1 a size.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -22,22 +25,22 @@ def unpatchify(patches_BLP: Tensor, patch_size: int, grid: Grid) -> Tensor:
 
 
 def take_tokens(tokens_BLE: Tensor, ids_BK: Tensor) -> Tensor:
-    """(B, L, E), (B, K) -> (B, K, E): the named tokens of each sample, in the order named."""
+    """(B, L, E), (B, K) -> (B, K, E): the tokens of each sample with these indices, in their order."""
     return tokens_BLE.gather(1, ids_BK.unsqueeze(-1).expand(-1, -1, tokens_BLE.shape[-1]))
 
 
 class PatchEmbed3D(nn.Module):
     """(B, C, Z, Y, X) -> (B, L, E): one token per patch, LayerNorm at the end.
 
-    A convolution whose kernel equals its stride is a linear map of each patch, and is computed as one: then only the
-    patches that a masked encoder keeps need be embedded. The weight keeps the convolution's shape and name.
+    A convolution whose kernel equals its stride is a linear map of each patch. It is computed as a linear map, so a
+    masked encoder embeds only the patches that it keeps. The weight has the convolution's shape and name.
 
-    contrast_dropout: above 0, each contrast's share of every token is a learned vector where that contrast is missing:
-    0 in all voxels of the volume, or left out at random in training with this probability (one always stays).
+    contrast_dropout: above 0, a learned vector replaces a missing contrast's contribution to every token. A contrast is
+    missing if it is 0 in all voxels, or if training leaves it out, with this probability (one always stays).
     """
 
     grid_size: Grid
-    """Patches along (z, y, x), from the model that owns this; the embedding itself takes any size."""
+    """Patches along (z, y, x), set by the model. The embedding itself takes any size."""
 
     def __init__(self, in_chans: int, embed_dim: int, patch_size: int, contrast_dropout: float = 0.0) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class PatchEmbed3D(nn.Module):
         return z * y * x
 
     def forward(self, volume_BCZYX: Tensor, ids_BK: Tensor | None = None) -> Tensor:
-        """Tokens of all patches, or (B, K, E) of the patches named by `ids_BK`."""
+        """Tokens of all patches (B, L, E), or of the patches with raster indices `ids_BK` (B, K, E)."""
         patches_BKP = gather_patches_fn(volume_BCZYX, ids_BK, self.patch_size, contrasts_first=True)
         weight = self.proj.weight.flatten(1)
         if not self.contrast_dropout:
@@ -64,15 +67,15 @@ class PatchEmbed3D(nn.Module):
         missing_BC = self._missing(volume_BCZYX)
         by_contrast = patches_BKP.unflatten(2, (missing_BC.shape[1], -1))
         patches_BKP = by_contrast.masked_fill(missing_BC[:, None, :, None], 0).flatten(2)
-        stand_in_BE = missing_BC.to(self.missing_contrast.dtype) @ self.missing_contrast
-        return self.norm(F.linear(patches_BKP, weight, self.proj.bias) + stand_in_BE.unsqueeze(1))
+        replacement_BE = missing_BC.to(self.missing_contrast.dtype) @ self.missing_contrast
+        return self.norm(F.linear(patches_BKP, weight, self.proj.bias) + replacement_BE.unsqueeze(1))
 
     def _missing(self, volume_BCZYX: Tensor) -> Tensor:
-        """(B, C) bool: which contrasts are 0 throughout or, in training, left out."""
+        """(B, C) bool: contrasts that are 0 in all voxels or, in training, left out."""
         missing_BC = (volume_BCZYX == 0).flatten(2).all(2)
         if not self.training:
             return missing_BC
         drawn_BC = torch.rand(missing_BC.shape, device=missing_BC.device).masked_fill(missing_BC, -1)
-        stays_B1 = drawn_BC.argmax(1, keepdim=True)  # of those present, and as likely any as another
+        stays_B1 = drawn_BC.argmax(1, keepdim=True)  # a present contrast, each with the same probability
         dropped_BC = (drawn_BC < self.contrast_dropout).scatter(1, stays_B1, False)
         return missing_BC | dropped_BC

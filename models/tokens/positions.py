@@ -1,4 +1,7 @@
-"""Absolute position embeddings on a (z, y, x) grid of tokens."""
+"""Absolute position embeddings on a (z, y, x) grid of tokens.
+
+Shape suffixes: 1 the batch, L tokens, E width.
+"""
 
 import math
 
@@ -18,15 +21,15 @@ def grid_positions(grid: Grid) -> Tensor:
 def sincos_position_embedding(grid: Grid, dim: int, axes: tuple[int, int, int] = (0, 1, 2)) -> Tensor:
     """(1, L, dim) fixed embedding: a third of the channels for each axis, sines then cosines of geometric frequencies.
 
-    axes: which grid axis each third follows; (0, 1, 2) is z, y, x. Channels beyond 6 * (dim // 6) stay zero.
+    axes: the grid axis of each third; (0, 1, 2) is z, y, x. Channels beyond 6 * (dim // 6) are zero.
     """
-    quarter_turns = dim // 6
-    omega = 10000.0 ** (-torch.arange(quarter_turns, dtype=torch.float64) / quarter_turns)
+    frequencies = dim // 6
+    omega = 10000.0 ** (-torch.arange(frequencies, dtype=torch.float64) / frequencies)
     positions, embedding = grid_positions(grid), torch.zeros(math.prod(grid), dim)
-    for axis, place in zip(axes, embedding[:, : 6 * quarter_turns].chunk(3, dim=-1)):
+    for axis, third in zip(axes, embedding[:, : 6 * frequencies].chunk(3, dim=-1)):
         angles = torch.arange(grid[axis], dtype=torch.float64)[:, None] * omega
         table = torch.cat([angles.sin(), angles.cos()], dim=-1).float()
-        place.copy_(table[positions[:, axis]])
+        third.copy_(table[positions[:, axis]])
     return embedding.unsqueeze(0)
 
 

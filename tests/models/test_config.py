@@ -22,7 +22,7 @@ def test_the_papers_token_counts(patch):
      ({"fidelity": "papr"}, "corrected, paper"), ({"drop_path_rate": 1.0}, "drop_path"), ({"depth": 0}, "at least 1"),
      ({"mixer": "attention", "num_heads": 5}, "num_heads=5"), ({"directions": "back"}, "both, forward"),
      ({"pool": "token"}, "mean, last, max"), ({"attention_layers": (3, 12)}, r"names block 12, .* 0\.\.11"),
-     ({"mixer": "attention", "attention_layers": (3,)}, "needs a scan"), ({"head_dim": 0}, "head_dim"),
+     ({"mixer": "attention", "attention_layers": (3,)}, "needs scans"), ({"head_dim": 0}, "head_dim"),
      ({"contrast_dropout": 1.0}, r"contrast_dropout=1.0 must lie in \[0, 1\)"),
      ({"contrast_dropout": 0.2, "in_chans": 1}, "more than the one contrast")],
 )  # fmt: skip

@@ -81,7 +81,7 @@ def test_a_scan_in_another_order_is_the_plain_scan_of_reordered_tokens(order):
     expected = plain.blocks(tokens[:, places], plain.norm_f, rotation[:, places])
     torch.testing.assert_close(found[:, places], expected)
     ids = torch.tensor([[3, 7, 8, 20, 21], [0, 1, 2, 22, 23]])
-    kept = ordered.scan(ordered.blocks, ordered.norm_f, tokens[:, :5], None, ids_BN=ids)
+    kept = ordered.scan(ordered.blocks, ordered.norm_f, tokens[:, :5], None, ids_BT=ids)
     for b in range(2):
         by_scan = sorted(range(5), key=lambda i: places.tolist().index(int(ids[b, i])))
         expected = plain.blocks(tokens[b : b + 1, by_scan], plain.norm_f)
