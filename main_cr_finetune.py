@@ -97,7 +97,7 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
         "k_fold": protocol.k_fold,
         "repeats": division.repeats,
         "model": {"name": options.model.model, "fields": asdict(build_classifier(options).config)},
-        "data": {**volumes.describe(), "labels": str(cohort.sheet.resolve())},
+        "data": {**volumes.facts(), "labels": str(cohort.sheet.resolve())},
         "finetune": pinned(options.model.finetune) if options.model.finetune else None,
         "n_unknown": cohort.n_unknown,
         "device": device_name(world.device),

@@ -67,7 +67,7 @@ def pretrain(options: PretrainOptions, world: World, stop: StopRequest) -> None:
         config = {
             "kind": "pretrain",
             "model": {"name": options.model.registered_name, "fields": asdict(model.config)},
-            "data": volumes.describe(),
+            "data": volumes.facts(),
             "objective": options.model.objective,
             "mask_ratio": mask_ratio,
             "device": device_name(world.device),

@@ -19,7 +19,6 @@ from benchmarks.measuring.commandline import begin, parse
 from benchmarks.measuring.machine_limits import add_ceilings
 from benchmarks.measuring.timing import measure
 from benchmarks.measuring.training_step import CPU, Case, make_step
-from ops import resample_affine_fn
 from util import cli
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import AugmentWhere, training_input
@@ -53,7 +52,7 @@ def write_volumes(root: Path, count: int, side: int) -> None:
 
 def inputs(volumes: PreparedVolumes, where: AugmentWhere, num_workers: int) -> Iterator[torch.Tensor]:
     """One epoch of model inputs (1, C, Z, Y, X), augmented."""
-    data, to_input = training_input(volumes, where, resample_affine_fn, augment=True)
+    data, to_input = training_input(volumes, where, augment=True)
     loader = train_loader(data, batch_size=1, world=WORLD, seed=0, num_workers=num_workers, pin_memory=False)
     start_epoch(loader, 0)
     for batch in loader:

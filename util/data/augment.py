@@ -1,8 +1,8 @@
-"""Random augmentation of a training volume by torchio; every draw comes from torch's global generator.
+"""Random augmentation of one training volume by torchio. Its parameters are drawn from torch's global generator.
 
-It acts before z-scoring, on values in [0, 1]: gamma needs non-negative values, and the statistics of the brain are
-then those of the augmented brain. Background stays exactly 0, so it is still background afterwards.
-util/data/device_input.py does the same to batches, several times faster.
+Augmentation acts before normalisation, on values in [0, 1]: gamma needs non-negative values, and the brain's statistics
+are then those of the augmented brain. Background stays exactly 0. util/data/device_input.py does the same for batches,
+several times faster.
 """
 
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DIMMEST = 1 / 255  # a brain voxel that noise would push to 0 or below stays brain
+DIMMEST = 1 / 255  # smallest value of a brain voxel after noise, so that it does not become background
 
 
 @dataclass(frozen=True)
 class Strengths:
-    """How much is drawn, uniformly; zero switches a part off. ValueError for what has no meaning."""
+    """Ranges of the uniformly drawn parameters; 0 switches a part off. ValueError for values without a meaning."""
 
     scale: float = 0.1
-    """Per axis in 1 +- scale."""
+    """Factor per axis in 1 +- scale."""
     degrees: float = 10.0
-    """About each axis, +- degrees."""
+    """Angle about each axis in +- degrees."""
     translation: float = 4.0
-    """Voxels per axis, +-."""
+    """Shift per axis in +- voxels."""
     flip_probability: float = 0.5
-    """Of exchanging left and right (X)."""
+    """Probability of exchanging left and right (X)."""
     noise: float = 0.03
-    """Largest standard deviation of the noise, one per volume."""
+    """Largest standard deviation of the noise; one deviation is drawn per volume."""
     log_gamma: float = 0.3
-    """Exponent in exp(+-log_gamma), one per contrast."""
+    """Gamma lies in exp(+-log_gamma); one is drawn per contrast."""
 
     def __post_init__(self) -> None:
         for name in ("scale", "degrees", "translation", "noise", "log_gamma"):
@@ -42,11 +42,11 @@ class Strengths:
 
 
 def make_augmentation(**strengths: float) -> Callable[[Tensor], Tensor]:
-    """A function (C, Z, Y, X) in [0, 1] -> the same shape and range, different at each call, as `Strengths` say.
+    """A random function (C, Z, Y, X) in [0, 1] -> the same shape and range. strengths: the fields of `Strengths`.
 
-    DataLoader workers differ because torch seeds each of them.
+    DataLoader workers draw different parameters because torch seeds each of them.
     """
-    import torchio  # only here: with SimpleITK it holds 115 MiB, which augmentation on the device does without
+    import torchio  # imported here because it takes 115 MiB with SimpleITK, which --augment device does not need
 
     s = Strengths(**strengths)
     # torchio numbers the spatial axes 0, 1, 2 whatever they mean: here Z, Y, X
@@ -67,7 +67,7 @@ def make_augmentation(**strengths: float) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class _Augmentation:
-    """A class, not a closure, because data-loading processes that are spawned receive it pickled."""
+    """A class, not a closure, so that it can be pickled for spawned data-loading processes."""
 
     place: Callable[[Tensor], Tensor]
     shade: Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""The subjects of a prepared folder whose label is known."""
+"""The cohort of a training: the subjects of a prepared folder with a known label."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cohort:
-    """volumes: of the subjects with a known label. sheet: where the labels stand; n_unknown: subjects left out."""
+    """Subjects with a known label. sheet: the file of the labels; n_unknown: subjects without one, which are left
+    out."""
 
     volumes: PreparedVolumes
     labels: dict[str, int]
@@ -31,7 +32,7 @@ def load_cohort(
     normalize: Normalize,
     on_bad_volume: OnBadVolume = "stop",
 ) -> Cohort:
-    """Read the label sheet, by default the one in `root`, and leave out who is -1 in it."""
+    """Read the label sheet, by default the one in `root`, and leave out subjects whose label is unknown (-1)."""
     everyone = PreparedVolumes(root, normalize=normalize, on_bad_volume=on_bad_volume)
     sheet = sheet or root / LABEL_SHEET
     labels = read_labels(sheet, label_type, everyone.subjects)

@@ -1,4 +1,4 @@
-"""Prepared volumes as a torch Dataset; opening it reads file headers only."""
+"""Prepared volumes as a torch Dataset. Opening it reads file headers only."""
 
 import copy
 import logging
@@ -30,20 +30,22 @@ from util.data.stand_ins import OnBadVolume, StandIns, candidates
 
 logger = logging.getLogger(__name__)
 Transform = Callable[[Tensor], Tensor]
-Alteration = Callable[["PreparedVolumes", str, np.ndarray], np.ndarray]  # of a subject's uint8 (C, Z, Y, X)
+Alteration = Callable[
+    ["PreparedVolumes", str, np.ndarray], np.ndarray
+]  # (volumes, subject, uint8 (C, Z, Y, X)) -> the altered volume
 
 
 class PreparedVolumes(Dataset[tuple[Tensor, int]]):
-    """A prepared folder as items (float32 (C, Z, Y, X), label or -1).
+    """The volumes of a prepared folder as items (float32 (C, Z, Y, X), label or -1).
 
-    root: folder in the layout of util/data/folder.py, with or without manifest.csv.
-    transform: receives and returns (C, Z, Y, X) in [0, 1], background 0, and acts before normalisation: gamma needs
-        non-negative values, and the brain is measured where the transform put it.
-    labels: class per subject; every subject used must be in it. Without labels every item has label -1.
-    subjects: which ones to use (default all).
-    on_bad_volume: what a volume that is missing, damaged or of another size does. "stop": BadVolume, when opened or
-        when read. "skip": another subject of these, of the same class if there is one, stands in for its subject.
-    ValueError names the file or subject at fault.
+    root: a folder in the layout of util/data/folder.py, with or without manifest.csv.
+    transform: maps (C, Z, Y, X) in [0, 1] with background 0 to the same. It acts before normalisation: gamma needs
+        non-negative values, and the brain's statistics are those of the transformed brain.
+    labels: class of every subject that is used. Without labels every item has the label -1.
+    subjects: the subjects to use (default: all).
+    on_bad_volume: what happens if a volume is missing, damaged or of another size. "stop": BadVolume, on opening or on
+        reading. "skip": another of these subjects, of the same class if there is one, stands in for the subject.
+    Raises ValueError with the file or subject at fault.
     """
 
     def __init__(
@@ -80,16 +82,16 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return len(self.subjects)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        subject, stored_CZYX = self.usable(index)
+        subject, stored_CZYX = self.usable_volume(index)
         volume_CZYX = torch.from_numpy(stored_CZYX).float() / 255
         if self.transform is not None:
             volume_CZYX = self.transform(volume_CZYX)
         return normalize_volume(volume_CZYX, self.normalize), self.label(subject)
 
     def subset(self, subjects: Sequence[str], *, transform: Transform | None = None) -> "PreparedVolumes":
-        """The same volumes restricted to `subjects`, with a transform of its own (none unless given).
+        """The same volumes restricted to `subjects`, with the given transform or none.
 
-        A view: no file is opened again, and the volumes keep the size of the whole.
+        This is a view: no file is opened again, and `size` stays that of all volumes.
         """
         return self._view(subjects=_checked_subjects(subjects, self.subjects, self.root), transform=transform)
 
@@ -98,11 +100,12 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return self._view(labels=_checked_labels(labels, self.subjects))
 
     def altered(self, alter: Alteration) -> "PreparedVolumes":
-        """The same volumes with another content: `alter` makes it from the stored one, the same at every call."""
+        """The same volumes with changed values. `alter` computes them from the stored ones and must be
+        deterministic."""
         return self._view(_alter=alter)
 
     def _view(self, **changed: Any) -> "PreparedVolumes":
-        """A copy with some attributes changed and, with "skip", with stand-ins of its own."""
+        """A copy that shares all attributes but the changed ones. With "skip" it keeps its own record of stand-ins."""
         view = copy.copy(self)
         view.__dict__.update(changed)
         if self._stand_ins is not None:
@@ -110,17 +113,19 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return view
 
     def stored(self) -> "StoredVolumes":
-        """The same items as they lie on disk, neither transformed nor normalised."""
+        """The same items as stored: uint8, neither transformed nor normalised."""
         return StoredVolumes(self)
 
     def label(self, subject: str) -> int:
-        """Its class, or -1 where there are no labels."""
+        """The subject's class, or -1 if there are no labels."""
         return -1 if self.labels is None else int(self.labels[subject])
 
-    def describe(self) -> dict[str, Any]:
-        """What a run's config.json says of its data: root, normalize, contrasts, and preparation, the settings by which
-        a new patient's scan becomes such a volume (None for a folder without manifest), how many subjects, and whether
-        `prepare_data.py phantom` simulated some of them."""
+    def facts(self) -> dict[str, Any]:
+        """What a run's config.json records of its data.
+
+        preparation: the settings that a new patient's scan is prepared with; None for a folder without manifest.
+        phantom: whether `prepare_data.py phantom` simulated some of the subjects.
+        """
         settings = next((row.settings for row in read_manifest(self.root).values()), None)
         return {
             "root": str(self.root.resolve()),
@@ -131,39 +136,41 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
             "phantom": any(subject.startswith(PHANTOM) for subject in self.subjects),
         }
 
-    def raw(self, subject: str) -> np.ndarray:
-        """The stored volume, altered where `altered` says how, uint8 (C, Z, Y, X)."""
+    def stored_volume(self, subject: str) -> np.ndarray:
+        """The stored volume, uint8 (C, Z, Y, X), changed by the function that `altered` was given."""
         paths = [volume_path(self.root, subject, contrast) for contrast in self.contrasts]
         stored_CZYX = np.stack([read_volume(path, self.size) for path in paths])
         if not stored_CZYX.any():
-            raise BadVolume(f"{paths[0]} and its other contrasts are empty (all 0); prepare that subject again")
+            raise BadVolume(f"{paths[0]} and the other contrasts are empty (all 0); prepare that subject again")
         return stored_CZYX if self._alter is None else self._alter(self, subject, stored_CZYX)
 
-    def usable(self, index: int) -> tuple[str, np.ndarray]:
-        """The subject of an item and its stored volume, uint8 (C, Z, Y, X); see on_bad_volume. BadVolume if nobody can
-        stand in for it either."""
+    def usable_volume(self, index: int) -> tuple[str, np.ndarray]:
+        """The subject of an item, or its stand-in, and the stored volume, uint8 (C, Z, Y, X).
+
+        Raises BadVolume if the volume cannot be used and, with on_bad_volume="skip", no other one can.
+        """
         subject = self.subjects[index]
         try:
-            return subject, self.raw(subject)
+            return subject, self.stored_volume(subject)
         except BadVolume as error:
             if self._stand_ins is None:
                 raise
             problem = error
         for other in candidates(index, [self.label(name) for name in self.subjects]):
             try:
-                stored_CZYX = self.raw(self.subjects[other])
+                stored_CZYX = self.stored_volume(self.subjects[other])
             except BadVolume:
                 continue
-            if self._stand_ins.note(index, other):
+            if self._stand_ins.add(index, other):
                 logger.warning('%s. Subject "%s" stands in for "%s"', problem, self.subjects[other], subject)
             return self.subjects[other], stored_CZYX
-        raise BadVolume(f"{problem}; and no other subject of {self.root} can be used in its place")
+        raise BadVolume(f"{problem}; no other subject of {self.root} can be used in its place")
 
     def stand_ins(self) -> list[tuple[str, str]]:
-        """(subject whose volume could not be used so far, the one that stood in for it), from all processes that
-        read these volumes."""
-        found = [] if self._stand_ins is None else self._stand_ins.items()
-        return [(self.subjects[item], self.subjects[other]) for item, other in found]
+        """(subject whose volume could not be used, the subject that stood in for it) so far, in all processes that read
+        these volumes."""
+        pairs = [] if self._stand_ins is None else self._stand_ins.items()
+        return [(self.subjects[item], self.subjects[other]) for item, other in pairs]
 
     def segmentation(self, subject: str) -> np.ndarray | None:
         """The tumour labels, uint8 (Z, Y, X), or None if the subject has none."""
@@ -171,15 +178,15 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
         return np.array(open_volume(path)) if path.exists() else None
 
     def affine(self, subject: str) -> np.ndarray:
-        """(4, 4) from index (x, y, z) of the prepared volume to world mm; identity for a folder without manifest."""
+        """(4, 4) from the index (x, y, z) of the prepared volume to world mm; the identity without a manifest."""
         if subject not in self.subjects:
             raise ValueError(f'{self.root} has no subject "{subject}"')
         return self._affines[subject].copy()
 
     def _common_size(self) -> tuple[int, int, int]:
-        """(Z, Y, X) shared by every volume of every subject; with "skip" by most of those that can be opened."""
+        """The size (Z, Y, X) of every volume of every subject; with "skip" of most volumes that can be opened."""
         if self.on_bad_volume == "skip":
-            return self._usual_size()
+            return self._most_frequent_size()
         first = volume_path(self.root, self.subjects[0], self.contrasts[0])
         size = read_header(first)
         for subject in self.subjects:
@@ -189,7 +196,7 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
                     raise BadVolume(f"{path} is {other} voxels but {first} is {size}; prepare both with one --size")
         return size
 
-    def _usual_size(self) -> tuple[int, int, int]:
+    def _most_frequent_size(self) -> tuple[int, int, int]:
         sizes: Counter[tuple[int, int, int]] = Counter()
         for path in (volume_path(self.root, name, contrast) for name in self.subjects for contrast in self.contrasts):
             with suppress(BadVolume):
@@ -200,7 +207,7 @@ class PreparedVolumes(Dataset[tuple[Tensor, int]]):
 
 
 class StoredVolumes(Dataset[tuple[Tensor, int]]):
-    """Items (uint8 (C, Z, Y, X), label or -1) of prepared volumes; see util/data/device_input.py."""
+    """Prepared volumes as items (uint8 (C, Z, Y, X), label or -1), for util/data/device_input.py."""
 
     def __init__(self, volumes: PreparedVolumes) -> None:
         self.volumes = volumes
@@ -209,7 +216,7 @@ class StoredVolumes(Dataset[tuple[Tensor, int]]):
         return len(self.volumes)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        subject, stored_CZYX = self.volumes.usable(index)
+        subject, stored_CZYX = self.volumes.usable_volume(index)
         return torch.from_numpy(stored_CZYX), self.volumes.label(subject)
 
     @property
@@ -256,7 +263,7 @@ def _affines(root: Path, subjects: Sequence[str]) -> dict[str, np.ndarray]:
     for subject in subjects:
         if subject not in rows:
             raise ValueError(
-                f'subject "{subject}" has files in {root} but no row in manifest.csv, so its place in space is '
+                f'subject "{subject}" has files in {root} but no row in manifest.csv, so its position in space is '
                 "unknown; run prepare_data.py again, or remove its files"
             )
     if lost := sorted(set(rows) - set(subjects)):

@@ -1,11 +1,11 @@
-"""The prepared folder: where each file of a subject lies, and which subjects are there.
+"""The prepared folder: the files of each subject, and which subjects it has.
 
     ROOT/t1/NAME_t1.npy  ROOT/t2/NAME_t2.npy  ROOT/t1ce/NAME_t1ce.npy  ROOT/flair/NAME_flair.npy   uint8 (Z, Y, X)
     ROOT/seg_mask/NAME_seg.npy                                                                   optional
     ROOT/manifest.csv                                                                            optional
     ROOT/Genetic_and_Histological_labels.xlsx                                                    EGD only
 
-This is the layout of the paper's README, so a folder made by hand after it loads too.
+This is the layout of the paper's README, so that a folder made by hand loads too.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from util.data.subject_names import name_problem
 
 CONTRASTS = ("t1", "t2", "t1ce", "flair")  # the order of the channels
 LABEL_SHEET = "Genetic_and_Histological_labels.xlsx"
-PHANTOM = "Phantom"  # how the names of simulated subjects begin
+PHANTOM = "Phantom"  # prefix of the names of simulated subjects
 
 
 def volume_path(root: Path, subject: str, contrast: str) -> Path:
@@ -33,10 +33,10 @@ class BadVolume(ValueError):
 
 
 def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS, *, complete: bool = True) -> list[str]:
-    """Sorted names of the subjects below `root`, found by file name in the folders of `contrasts`.
+    """Sorted names of the subjects of a prepared folder, from the file names in the folders of `contrasts`.
 
-    ValueError if the folder is no prepared folder, a file is named otherwise or, if `complete`, a subject lacks a
-    contrast.
+    Raises ValueError if `root` is no prepared folder, if a file has another kind of name and, with `complete`, if a
+    subject lacks a contrast.
     """
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give a folder written by prepare_data.py")
@@ -55,13 +55,14 @@ def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS, *, complete:
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Shape (Z, Y, X) of a prepared volume, read from the header alone; BadVolume unless it is a 3-D uint8 .npy."""
+    """The shape (Z, Y, X) of a prepared volume, from its header. Raises BadVolume unless it is a 3-D uint8 .npy
+    file."""
     volume = open_volume(path)
     return volume.shape
 
 
 def open_volume(path: Path) -> np.memmap:
-    """A prepared volume, uint8 (Z, Y, X), memory-mapped: nothing is read until it is used."""
+    """A prepared volume, uint8 (Z, Y, X), memory-mapped: values are read on access."""
     try:
         volume = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -69,19 +70,20 @@ def open_volume(path: Path) -> np.memmap:
     except Exception as error:  # numpy parses the header as Python: a damaged byte raises nearly anything
         raise BadVolume(f"{path} is not a readable .npy file ({error}); prepare that subject again") from error
     if not isinstance(volume, np.memmap) or volume.dtype != np.uint8 or volume.ndim != 3:
-        found = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
-        raise BadVolume(f"{path} holds {found} where a 3-D uint8 volume belongs; prepare_data.py writes such volumes")
+        content = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
+        raise BadVolume(f"{path} holds {content}, not a 3-D uint8 volume; write it with prepare_data.py")
     return volume
 
 
 def read_volume(path: Path, size: tuple[int, int, int]) -> np.ndarray:
-    """The values of a prepared volume of `size`, uint8 (Z, Y, X); BadVolume if it is another or ends early.
+    """The values of a prepared volume of `size`, uint8 (Z, Y, X). Raises BadVolume if it has another size or is cut
+    off.
 
-    Read, not mapped: a file that is cut while it is mapped ends the whole process.
+    The file is read, not mapped: if a mapped file is truncated, the operating system ends the process.
     """
     mapped = open_volume(path)
     if mapped.shape != size:
-        raise BadVolume(f"{path} is {mapped.shape} voxels where {size} belong; prepare that subject with one --size")
+        raise BadVolume(f"{path} is {mapped.shape} voxels, expected {size}; prepare all subjects with one --size")
     try:
         values = np.fromfile(path, np.uint8, mapped.size, offset=mapped.offset)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Simple numbers of a prepared subject, for baselines: how large and where the tumour is, how bright the tissue."""
+"""Simple features of a prepared subject for baselines: size and position of the tumour, intensities of the brain."""
 
 import numpy as np
 
@@ -9,10 +9,10 @@ LEVELS = np.arange(256)
 
 
 def tumour_features(volumes: PreparedVolumes, subject: str) -> dict[str, float]:
-    """Tumour volume as a share of the brain and its logarithm, centre along z, y, x and distance from the mid-plane as
-    shares of the brain's extent, spread in voxels; nan without a segmentation or where it is empty."""
+    """Tumour volume as a share of the brain and its logarithm; centre along z, y, x and distance from the mid-plane as
+    shares of the brain's extent; spread in voxels. NaN without a segmentation, or if it is empty."""
     mask_ZYX = volumes.segmentation(subject)
-    brain_ZYX = (volumes.raw(subject) > 0).any(0)
+    brain_ZYX = (volumes.stored_volume(subject) > 0).any(0)
     names = ["volume", "log_volume", "z", "y", "x", "off_midline", "spread"]
     if mask_ZYX is None or not (mask_ZYX > 0).any() or not brain_ZYX.any():
         return dict.fromkeys(names, float("nan"))
@@ -25,17 +25,17 @@ def tumour_features(volumes: PreparedVolumes, subject: str) -> dict[str, float]:
 
 
 def intensity_features(volumes: PreparedVolumes, subject: str) -> dict[str, float]:
-    """Mean, deviation and percentiles of every contrast over the brain, in stored units 0 to 255."""
-    volume_CZYX = volumes.raw(subject)
+    """Mean, standard deviation and percentiles of every contrast over the brain, in stored units 0 to 255."""
+    volume_CZYX = volumes.stored_volume(subject)
     brain_ZYX = (volume_CZYX > 0).any(0)
-    found = {}
+    features = {}
     for contrast, volume_ZYX in zip(volumes.contrasts, volume_CZYX):
         counts = np.bincount(volume_ZYX[brain_ZYX], minlength=256)
         total = max(int(counts.sum()), 1)
         mean = float(counts @ LEVELS / total)
-        found[f"{contrast}_mean"] = mean
-        found[f"{contrast}_deviation"] = float(np.sqrt(counts @ (LEVELS - mean) ** 2 / total))
+        features[f"{contrast}_mean"] = mean
+        features[f"{contrast}_deviation"] = float(np.sqrt(counts @ (LEVELS - mean) ** 2 / total))
         below = np.cumsum(counts) / total
         for percent in PERCENTILES:
-            found[f"{contrast}_p{percent}"] = float(np.searchsorted(below, percent / 100))
-    return found
+            features[f"{contrast}_p{percent}"] = float(np.searchsorted(below, percent / 100))
+    return features

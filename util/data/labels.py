@@ -1,4 +1,4 @@
-"""Molecular and histological labels from the Excel sheet, found by column name; no volume is opened."""
+"""Molecular and histological labels from the label sheet (Excel). Columns are found by name."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,20 +10,20 @@ from util.data.subject_names import name_problem
 
 LabelType = Literal["IDH", "1p19q", "Grade"]
 UNKNOWN = -1
-# What the sheet may hold -> class index. IDH: 1 = mutant. 1p19q: 1 = co-deleted. Grade: WHO grade.
+# Value in the sheet -> class index. IDH: 1 = mutant. 1p19q: 1 = co-deleted. Grade: WHO grade.
 CLASSES: dict[str, dict[int, int]] = {
     "IDH": {0: 0, 1: 1},
     "1p19q": {0: 0, 1: 1},
     "Grade": {2: 0, 3: 1, 4: 2},
 }
-SHOWN = 20  # column names that an error lists
+LISTED = 20  # column names that an error lists
 
 
 def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str] = ()) -> dict[str, int]:
-    """Class index per subject of the sheet; -1 = unknown, kept so that the caller can exclude and count.
+    """Class index of every subject of the sheet; -1 means unknown, and the caller leaves those out.
 
-    IDH and 1p19q give 0 or 1; Grade gives 0, 1, 2 for WHO grade 2, 3, 4.
-    subjects: names that must be in the sheet. ValueError names sheet, row, column and the fix.
+    IDH and 1p19q give 0 or 1; Grade gives 0, 1, 2 for WHO grade 2, 3, 4. subjects: names that must be in the sheet.
+    Raises ValueError with sheet, row, column and the fix.
     """
     path = Path(path)
     if label_type not in CLASSES:
@@ -55,23 +55,23 @@ def read_labels(path: Path | str, label_type: LabelType, subjects: Iterable[str]
 
 
 def read_columns(path: Path | str, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """{column: {subject: text}}; "" where the cell is empty or -1. ValueError for a column that is not there."""
+    """{column: {subject: text}} of the columns `names`; "" for an empty cell or -1. ValueError for a missing column."""
     path = Path(path)
     rows = read_rows(path)
     header = [text_of(cell) for cell in next(rows, ())]
     places = {name: _column(header, name, path) for name in names}
     subject_column = _column(header, "Subject", path)
-    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    columns: dict[str, dict[str, str]] = {name: {} for name in names}
     for row in rows:
         if subject := text_of(row[subject_column]):
             for name, column in places.items():
                 text = text_of(row[column])
-                found[name][subject] = "" if text == str(UNKNOWN) else text
-    return found
+                columns[name][subject] = "" if text == str(UNKNOWN) else text
+    return columns
 
 
 def column_names(path: Path | str) -> list[str]:
-    """What the sheet's first row holds, empty cells left out."""
+    """The column names in the sheet's first row, without empty cells."""
     return [name for cell in next(read_rows(Path(path)), ()) if (name := text_of(cell))]
 
 
@@ -81,10 +81,10 @@ def _column(header: Sequence[str], name: str, path: Path) -> int:
     if name in header:
         raise ValueError(f'{path}, row 1: column "{name}" appears {header.count(name)} times; keep one')
     filled = [cell[:40] for cell in header if cell]
-    found = ", ".join(filled[:SHOWN]) or "nothing"
-    more = f" and {len(filled) - SHOWN} more" if len(filled) > SHOWN else ""
+    listed = ", ".join(filled[:LISTED]) or "nothing"
+    more = f" and {len(filled) - LISTED} more" if len(filled) > LISTED else ""
     raise ValueError(
-        f'{path} has no column "{name}" in row 1, which holds {found}{more}{nearest(name, filled)}; '
+        f'{path} has no column "{name}" in row 1, which holds {listed}{more}{nearest(name, filled)}; '
         f"name the column {name}, among the first {MAX_COLUMNS}"
     )
 
@@ -100,6 +100,6 @@ def _label(cell: Any, label_type: str, place: str) -> int:
         return UNKNOWN
     if value not in allowed:
         choices = ", ".join(str(known) for known in allowed)
-        found = f'"{text[:40]}"' if text else "an empty cell, or a formula that Excel has not calculated,"
-        raise ValueError(f"{place}: {found} is not one of {choices}; write one of them, or -1 if unknown")
+        content = f'"{text[:40]}"' if text else "an empty cell, or a formula that Excel has not calculated,"
+        raise ValueError(f"{place}: {content} is not one of {choices}; write one of them, or -1 if unknown")
     return allowed[int(value)]

@@ -1,4 +1,4 @@
-"""manifest.csv: one row per prepared subject, enough to check the files and to go back to the patient's space."""
+"""manifest.csv: one row per prepared subject, to check its files and to map results back to the patient's space."""
 
 import csv
 import dataclasses
@@ -20,36 +20,37 @@ MAX_BYTES = 64 * 2**20  # a row takes about 2 KB, so this is 30,000 subjects
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """What was done to one subject. Affines map NIfTI index (x, y, z, 1) to world mm; shapes and crop are (x, y, z)."""
+    """How one subject was prepared. Affines map a NIfTI index (x, y, z, 1) to world mm; shapes and crop are (x, y,
+    z)."""
 
     subject: str
     sources: dict[str, str]
-    """File per contrast, and "seg" if there is one."""
+    """The raw file of each contrast, and of "seg" if there is one."""
     original_shape: list[int]
-    """As stored in the file, before it was brought to canonical orientation."""
+    """Shape of the raw file, before reorientation."""
     original_affine: list[list[float]]
     orientation: str
-    """Axis codes of the file as stored, for instance "LPS"; prepared volumes are always "RAS"."""
+    """Axis codes of the raw file, for instance "LPS"; prepared volumes are always "RAS"."""
     crop: list[list[int]]
     """[start, stop) per axis of the canonical grid."""
     affine: list[list[float]]
-    """Of the prepared volume."""
+    """Affine of the prepared volume."""
     window: dict[str, list[float]]
-    """Intensities per contrast that became 1 and 255."""
+    """The intensities of each contrast that became 1 and 255."""
     contrasts: list[str]
     checksum: dict[str, str]
-    """sha256 per prepared .npy file, path relative to the folder."""
+    """SHA-256 of every prepared .npy file, by its path relative to the folder."""
     warnings: list[str]
     settings: dict[str, Any]
 
     @property
     def prepared_affine(self) -> np.ndarray:
-        """(4, 4) float64."""
+        """`affine` as a float64 array (4, 4)."""
         return np.array(self.affine, dtype=np.float64)
 
 
 FIELDS = [field.name for field in dataclasses.fields(ManifestRow)]
-PLAIN = {"subject", "orientation"}  # text as it is; every other cell is JSON
+PLAIN = {"subject", "orientation"}  # columns of plain text; every other cell is JSON
 
 
 def write_manifest(root: Path, rows: Mapping[str, ManifestRow]) -> None:
@@ -63,8 +64,10 @@ def write_manifest(root: Path, rows: Mapping[str, ManifestRow]) -> None:
 
 
 def read_manifest(root: Path) -> dict[str, ManifestRow]:
-    """Rows by subject; empty if there is no manifest. ValueError names the row that cannot be used and the fix: nothing
-    in a row may name a file outside `root` or of another subject, not even through a link."""
+    """The rows by subject; {} if there is no manifest. Raises ValueError with the row at fault and the fix.
+
+    A row must not name a file outside `root` or of another subject, also not through a link.
+    """
     path = root / NAME
     if not path.exists():
         return {}
@@ -74,8 +77,8 @@ def read_manifest(root: Path) -> dict[str, ManifestRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if lacking := [name for name in FIELDS if name not in (reader.fieldnames or [])]:
-                raise ValueError(f"{path} has no column {', '.join(lacking)}; remove the file and prepare again")
+            if missing := [name for name in FIELDS if name not in (reader.fieldnames or [])]:
+                raise ValueError(f"{path} has no column {', '.join(missing)}; remove the file and prepare again")
             for cells in reader:
                 row = _row(cells, path, reader.line_num)
                 if row.subject in rows:
@@ -88,7 +91,7 @@ def read_manifest(root: Path) -> dict[str, ManifestRow]:
 
 
 def _check(row: ManifestRow) -> None:
-    """ValueError for a row that is not of the declared types, or names a file that is not its subject's own."""
+    """Raise ValueError for a row with a value of another type, or with a file that is not its subject's own."""
     for field in dataclasses.fields(ManifestRow):
         kind = dict if str(field.type).startswith("dict") else list if str(field.type).startswith("list") else str
         if not isinstance(getattr(row, field.name), kind):
@@ -97,8 +100,8 @@ def _check(row: ManifestRow) -> None:
         raise ValueError(problem)
     own = [volume_path(Path(), row.subject, contrast) for contrast in CONTRASTS]
     own.append(segmentation_path(Path(), row.subject))
-    if strange := set(row.checksum) - {path.as_posix() for path in own}:
-        raise ValueError(f"{min(strange)[:100]!r} is no file of subject {row.subject!r}")
+    if foreign := set(row.checksum) - {path.as_posix() for path in own}:
+        raise ValueError(f"{min(foreign)[:100]!r} is no file of subject {row.subject!r}")
     if not all(isinstance(source, str) for source in row.sources.values()):
         raise ValueError("sources are not file names")
     if not all(isinstance(number, int) for number in (*row.original_shape, *(n for side in row.crop for n in side))):
@@ -109,7 +112,7 @@ def _check(row: ManifestRow) -> None:
 
 
 def _check_links(root: Path, rows: Mapping[str, ManifestRow]) -> None:
-    """prepare_data.py writes no links, so one that leaves the folder was put there to have another file read."""
+    """Raise ValueError for a link to a file outside the folder: prepare_data.py writes none, so it is not trusted."""
     files = [root / name for row in rows.values() for name in row.checksum]
     linked_folders = {folder for folder in {path.parent for path in files} if folder.is_symlink()}
     inside = root.resolve()

@@ -1,4 +1,4 @@
-"""Intensity normalisation of prepared volumes, one by one or a batch at once."""
+"""Intensity normalisation of prepared volumes, single or in batches."""
 
 from typing import Literal, get_args
 
@@ -9,12 +9,12 @@ SPACE = (-3, -2, -1)
 
 
 def normalize_volume(volume_CZYX: Tensor, how: Normalize) -> Tensor:
-    """(C, Z, Y, X) in [0, 1] -> (C, Z, Y, X) float32; a batch (B, C, Z, Y, X) volume by volume.
+    """(C, Z, Y, X) in [0, 1] -> (C, Z, Y, X) float32. In a batch (B, C, Z, Y, X) each volume is normalised by itself.
 
-    "zscore": each contrast by its own mean and deviation over the brain (voxels above 0 in any contrast); background
-    stays 0. "zscore-joint": one mean and deviation for all contrasts, background included, as the paper's code does;
-    a contrast's contrast then depends on the others and on how much air surrounds the head. "range": unchanged.
-    Sums over a mask, not a selection: nothing waits for the device, and a CPU walks memory in order.
+    "zscore": each contrast by its own mean and standard deviation over the brain (voxels above 0 in any contrast);
+    background stays 0. "zscore-joint": one mean and standard deviation for all contrasts, background included, as in
+    the paper's code; the result then depends on the other contrasts and on how much air surrounds the head. "range": no
+    change.
     """
     volume_CZYX = volume_CZYX.float()
     if how == "range":
@@ -25,6 +25,7 @@ def normalize_volume(volume_CZYX: Tensor, how: Normalize) -> Tensor:
         return (volume_CZYX - mean) / _deviation(volume_CZYX.var(over, correction=0, keepdim=True))
     if how != "zscore":
         raise ValueError(f'normalize is "{how}"; choose one of {", ".join(get_args(Normalize))}')
+    # Sums over a mask instead of a selection: the selection's size would have to be read back from the device.
     brain_1ZYX = (volume_CZYX.amax(-4, keepdim=True) > 0).float()
     count = brain_1ZYX.sum(SPACE, keepdim=True).clamp_min(1)
     mean = volume_CZYX.sum(SPACE, keepdim=True) / count  # background is 0 and adds nothing

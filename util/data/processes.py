@@ -1,4 +1,4 @@
-"""Independent tasks on several processes, where one that fails must not stop the others."""
+"""Run independent tasks on several processes. A task that fails does not stop the others."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def run_tasks(tasks: Sequence[Callable[[], T]], workers: int) -> Iterator[tuple[int, T | Exception]]:
-    """(position, result or the ValueError or OSError it raised), in the order in which they finish.
+    """Yield (position, result, or the ValueError or OSError that the task raised), in the order of completion.
 
-    Tasks must be picklable. Any other exception ends the run: it is our mistake, not the data's.
+    Tasks must be picklable. Any other exception is a bug and ends the run.
     """
     if workers < 1:
         raise ValueError(f"--workers is {workers}; give 1 or more")
@@ -20,7 +20,7 @@ def run_tasks(tasks: Sequence[Callable[[], T]], workers: int) -> Iterator[tuple[
         for position, task in enumerate(tasks):
             yield position, _outcome(task)
         return
-    # spawn: a forked copy of a process whose numerical libraries run threads can hang
+    # spawn, because a fork of a process whose numerical libraries run threads can hang
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
         futures = {pool.submit(_outcome, task): position for position, task in enumerate(tasks)}
@@ -28,7 +28,7 @@ def run_tasks(tasks: Sequence[Callable[[], T]], workers: int) -> Iterator[tuple[
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
-            raise ValueError("a worker process was killed, most likely for memory; use fewer --workers") from error
+            raise ValueError("a worker process was killed, probably for lack of memory; use fewer --workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -1,4 +1,5 @@
-"""Rows of an Excel sheet, read within bounds: an .xlsx file is a zip archive of XML, and both can be bombs."""
+"""Read the rows of an Excel sheet within bounds: an .xlsx file is a zip archive of XML, and both can expand to
+gigabytes."""
 
 import io
 from collections.abc import Iterator
@@ -9,17 +10,18 @@ from zipfile import ZipFile
 import openpyxl
 
 MAX_BYTES = 32 * 2**20
-"""Decompressed, all parts. The published sheet of 774 subjects has some tens of KB. openpyxl keeps the strings of a
-sheet in memory, so this bounds what is kept to a few times as much."""
-MAX_ROWS = 50_000  # blank ones included: cohorts have thousands, and so many are read in seconds
+"""Bytes of all parts after decompression. The published sheet of 774 subjects has some tens of KB. openpyxl keeps the
+strings of a sheet in memory, so this bounds memory to a few times as much."""
+MAX_ROWS = 50_000  # blank rows included; cohorts have thousands, and 50,000 rows are read in seconds
 MAX_COLUMNS = 200
-_DOCTYPE = b"<!DOCTYPE"  # declares entities, which can unfold to gigabytes; Excel writes none
+_DOCTYPE = b"<!DOCTYPE"  # declares entities, which can expand to gigabytes; Excel writes none
 
 
 def read_rows(path: Path) -> Iterator[tuple[Any, ...]]:
-    """MAX_COLUMNS cells of every row of the first sheet, from row 1 on, blank rows included.
+    """Yield MAX_COLUMNS cells of every row of the first sheet, from row 1 on, blank rows included.
 
-    Formulas give the value that Excel stored, never anything calculated here. ValueError names the file and the fix.
+    A formula gives the value that Excel stored; nothing is calculated here. Raises ValueError with the file and the
+    fix.
     """
     if not path.is_file():
         raise ValueError(f"label sheet {path} is missing; copy the Excel file there")
@@ -43,13 +45,13 @@ def text_of(cell: Any) -> str:
 
 
 class _Refused(ValueError):
-    """Our own words, which need no others around them."""
+    """An error with our own message, which is not wrapped again."""
 
 
 def _rows(workbook: Any, path: Path) -> Iterator[tuple[Any, ...]]:
     try:
         sheet = workbook.worksheets[0]
-        sheet.reset_dimensions()  # what the file says of its size is not believed
+        sheet.reset_dimensions()  # the size that the file states is not trusted
         rows = sheet.iter_rows(max_col=MAX_COLUMNS, values_only=True)
         for number, row in enumerate(rows, start=1):
             if number > MAX_ROWS:
@@ -64,18 +66,18 @@ def _rows(workbook: Any, path: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _trusted_copy(path: Path) -> io.BytesIO:
-    """The archive anew, in memory, not compressed and of the sizes that it states: openpyxl unpacks parts whole."""
+    """An uncompressed copy of the archive in memory, with the stated sizes enforced: openpyxl reads parts whole."""
     copy = io.BytesIO()
     with ZipFile(path) as archive, ZipFile(copy, "w") as trusted:
         parts = archive.infolist()
         if (total := sum(part.file_size for part in parts)) > MAX_BYTES:
             raise _Refused(
-                f"{path} unpacks to {total / 2**20:.0f} MiB, where at most {MAX_BYTES >> 20} are read; copy the "
+                f"{path} unpacks to {total / 2**20:.0f} MiB, more than the limit of {MAX_BYTES >> 20} MiB; copy the "
                 "columns that are needed to a new file"
             )
         for part in {part.filename: part for part in parts}.values():
             with archive.open(part) as file:
-                content = file.read(part.file_size + 1)  # with a number, for without one zipfile unpacks all there is
+                content = file.read(part.file_size + 1)  # without a number zipfile would read beyond the stated size
             if _DOCTYPE in content.replace(b"\0", b""):  # in UTF-16 every other byte is 0
                 raise _Refused(f"{path} declares XML entities in {part.filename}; save it from Excel again")
             trusted.writestr(part.filename, content)

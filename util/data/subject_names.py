@@ -1,15 +1,15 @@
-"""Names of subjects: part of file names, tables, figures and web pages, so some characters are refused everywhere."""
+"""Valid names of subjects. They become parts of file names, tables, figures and web pages."""
 
 FORBIDDEN = "/\\"
-FORMULA = "=+-@"  # a spreadsheet runs a cell that starts so
-MAX_BYTES = 200  # file systems allow 255 for a name, and ours add a contrast, a suffix and a temporary ending
+FORMULA = "=+-@"  # a spreadsheet evaluates a cell that starts with one of these
+MAX_BYTES = 200  # file systems allow 255 for a file name, to which we add a contrast and suffixes
 
 
 def name_problem(subject: str) -> str | None:
-    """Why a subject cannot have this name, with the fix; None if it can.
+    """Why a subject cannot have this name, with the fix; None if the name is valid.
 
-    Refused: what leaves a folder, breaks a line, hides (control and format characters) or becomes a formula.
-    Characters of HTML are allowed: reports escape them.
+    Refused are names that leave a folder, break a line, contain invisible characters or become a formula. Characters of
+    HTML are allowed because reports escape them.
     """
     shown = repr(subject if len(subject) <= 60 else subject[:60] + "...")
     if not subject or subject != subject.strip():
@@ -19,7 +19,7 @@ def name_problem(subject: str) -> str | None:
     elif any(character in subject for character in FORBIDDEN) or subject.startswith("."):
         reason = 'holds a slash or starts with "." and could leave its folder'
     elif subject[0] in FORMULA:
-        reason = f'starts with "{subject[0]}", which a spreadsheet runs as a formula'
+        reason = f'starts with "{subject[0]}", which a spreadsheet evaluates as a formula'
     elif len(subject.encode()) > MAX_BYTES:
         reason = f"is longer than {MAX_BYTES} bytes"
     else:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from ops import resample_affine_fn
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import training_input
 from util.data.stand_ins import report_stand_ins
@@ -230,7 +229,7 @@ def make_trainer(
     checkpoint. precision: see util/training/precision.py, not always that of the options.
     """
     training, data, run = options.training, options.data, options.run
-    items, to_input = training_input(volumes, data.augment, resample_affine_fn, augment=not data.no_augment)
+    items, to_input = training_input(volumes, data.augment, augment=not data.no_augment)
     loader = train_loader(
         items,
         batch_size=training.batch_size,

@@ -21,7 +21,7 @@ def volumes(tmp_path):
 def test_background_keeps_the_outline_and_nothing_else(volumes):
     shown = controlled(volumes, "background", 0)
     for subject in volumes.subjects:
-        plain, masked = volumes.raw(subject), shown.raw(subject)
+        plain, masked = volumes.stored_volume(subject), shown.stored_volume(subject)
         np.testing.assert_array_equal(masked > 0, np.broadcast_to((plain > 0).any(0), plain.shape))
         inside = masked[masked > 0]
         assert abs(inside.mean() - 128) < 3
@@ -65,8 +65,8 @@ def test_masked_volumes_behave_like_the_plain_ones(volumes):
     assert label == 1
     assert (item != volumes.subset(["sub-01"])[0][0]).any()
     stored, _ = part.stored()[0]
-    np.testing.assert_array_equal(stored.numpy(), shown.raw("sub-01"))
-    assert shown.raw("sub-01").max() < 250  # the blob that marks class 1 is gone
+    np.testing.assert_array_equal(stored.numpy(), shown.stored_volume("sub-01"))
+    assert shown.stored_volume("sub-01").max() < 250  # the blob that marks class 1 is gone
 
 
 @pytest.mark.parametrize("control", ["background", "no_tumour", "shuffled_labels"])
@@ -85,7 +85,7 @@ def test_a_control_skips_what_the_plain_volumes_skip(volumes, control):
 def test_a_missing_segmentation_is_named(volumes):
     segmentation_path(volumes.root, "sub-02").unlink()
     with pytest.raises(ValueError, match='--control no_tumour: subject "sub-02" has no segmentation'):
-        controlled(volumes, "no_tumour", 0).raw("sub-02")
+        controlled(volumes, "no_tumour", 0).stored_volume("sub-02")
 
 
 def test_shuffled_labels_keep_their_counts_and_come_from_the_seed(volumes):

@@ -70,7 +70,7 @@ def test_hand_made_folder_gives_subjects_size_and_channels(root):
 
 def test_zscore_is_per_contrast_over_the_brain(root):
     volume, _ = PreparedVolumes(root)[0]
-    brain = torch.from_numpy(PreparedVolumes(root).raw("A")).amax(0) > 0
+    brain = torch.from_numpy(PreparedVolumes(root).stored_volume("A")).amax(0) > 0
     for contrast in volume:
         assert contrast[brain].mean().abs() < 1e-5
         assert contrast[brain].std(correction=0) == pytest.approx(1, abs=1e-4)
@@ -128,7 +128,7 @@ def test_transform_sees_zero_to_one_before_normalisation(root):
 
 def test_labels_and_size_load_no_volume(root, monkeypatch):
     monkeypatch.setattr(dataset_module, "normalize_volume", None)
-    monkeypatch.setattr(PreparedVolumes, "raw", lambda *_: pytest.fail("a volume was loaded"))
+    monkeypatch.setattr(PreparedVolumes, "stored_volume", lambda *_: pytest.fail("a volume was loaded"))
     data = PreparedVolumes(root, labels={"A": 0, "B": 1, "C": -1, "other": 1})
     assert data.size == SIZE
     assert data.labels is not None
@@ -217,8 +217,8 @@ def test_options_are_checked(root):
 
 
 def test_a_run_records_how_its_volumes_were_prepared(root):
-    described = PreparedVolumes(root).describe()
+    described = PreparedVolumes(root).facts()
     assert described["preparation"] is None  # made by hand, nobody knows
     rows = {name: dataclasses.replace(row(name, np.eye(4)), settings={"size": [8, 8, 8]}) for name in ("A", "B", "C")}
     write_manifest(root, rows)
-    assert PreparedVolumes(root).describe()["preparation"] == {"size": [8, 8, 8]}
+    assert PreparedVolumes(root).facts()["preparation"] == {"size": [8, 8, 8]}

@@ -32,7 +32,7 @@ def stored():
 @pytest.mark.parametrize("strengths", [None, OFF], ids=["none", "zero"])
 @pytest.mark.parametrize("normalize", ["zscore", "zscore-joint", "range"])
 def test_zero_strength_is_the_loaders_normalisation(stored, strengths, normalize):
-    found = DeviceInput(normalize, strengths, resample_affine_fn)(stored)
+    found = DeviceInput(normalize, strengths)(stored)
     for one, volume in zip(found, stored, strict=True):
         torch.testing.assert_close(one, normalize_volume(volume.float() / 255, normalize))
 
@@ -63,14 +63,14 @@ def test_affine_is_torchios(stored, scales, degrees, voxels, count, sample):
 
 
 def test_flip_is_exact(stored):
-    found = DeviceInput("range", only(flip_probability=1.0), resample_affine_fn)(stored)
+    found = DeviceInput("range", only(flip_probability=1.0))(stored)
     assert torch.equal(found, (stored.float() / 255).flip(-1))
 
 
 @pytest.mark.parametrize("part", ["scale", "degrees", "translation", "noise", "log_gamma"])
 def test_each_part_has_an_effect_that_differs_between_samples(stored, part):
     stored[1] = stored[0]
-    first, second = DeviceInput("range", only(**{part: 0.3 if part != "degrees" else 10.0}), resample_affine_fn)(stored)
+    first, second = DeviceInput("range", only(**{part: 0.3 if part != "degrees" else 10.0}))(stored)
     assert not torch.allclose(first, stored[0].float() / 255, atol=1e-3)
     assert not torch.allclose(first, second, atol=1e-4)
 
@@ -91,10 +91,10 @@ def test_what_resampling_rounds_below_zero_has_a_power(stored):
 
 
 def test_background_stays_zero_and_range_is_kept(stored):
-    shaded = DeviceInput("range", only(noise=0.5, log_gamma=0.3), resample_affine_fn)(stored)
+    shaded = DeviceInput("range", only(noise=0.5, log_gamma=0.3))(stored)
     assert torch.equal(shaded > 0, stored > 0)
     assert shaded.max() <= 1
-    scored = DeviceInput("zscore", Strengths(translation=1), resample_affine_fn)(stored)
+    scored = DeviceInput("zscore", Strengths(translation=1))(stored)
     assert (scored[:, :, 0] == 0).all()
     brain = (scored != 0).any(1, keepdim=True).expand_as(scored)
     assert scored[0, 1][brain[0, 1]].mean().abs() < 1e-4
@@ -120,7 +120,7 @@ def test_parameters_have_the_stated_distribution():
 
 
 def test_the_global_seed_repeats_it_and_calls_differ(stored):
-    to_input = DeviceInput("zscore", Strengths(), resample_affine_fn)
+    to_input = DeviceInput("zscore", Strengths())
     torch.manual_seed(1)
     first, second = to_input(stored), to_input(stored)
     torch.manual_seed(1)
@@ -131,10 +131,10 @@ def test_the_global_seed_repeats_it_and_calls_differ(stored):
 def test_the_stored_batch_is_left_alone_and_autocast_changes_nothing(stored):
     before = stored.clone()
     torch.manual_seed(1)
-    first = DeviceInput("zscore", Strengths(), resample_affine_fn)(stored)
+    first = DeviceInput("zscore", Strengths())(stored)
     torch.manual_seed(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(DeviceInput("zscore", Strengths(), resample_affine_fn)(stored), first)
+        assert torch.equal(DeviceInput("zscore", Strengths())(stored), first)
     assert torch.equal(stored, before)
 
 
@@ -143,9 +143,9 @@ def test_both_ways_agree_without_augmentation_and_leave_evaluation_alone(tmp_pat
     before = [item[0] for item in volumes]
     found = {}
     for where in ("loader", "device"):
-        data, to_input = training_input(volumes, where, resample_affine_fn, augment=False)
+        data, to_input = training_input(volumes, where, augment=False)
         found[where] = [to_input(torch.as_tensor(data[index][0])[None])[0] for index in range(2)]
-        augmented, to_input = training_input(volumes, where, resample_affine_fn, augment=True)
+        augmented, to_input = training_input(volumes, where, augment=True)
         assert not torch.allclose(to_input(augmented[0][0][None])[0], before[0])
     for one, other, plain in zip(found["loader"], found["device"], before, strict=True):
         torch.testing.assert_close(one, other)

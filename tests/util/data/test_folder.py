@@ -64,7 +64,7 @@ def test_values_are_read_in_their_order(tmp_path, order):
 def test_other_size_and_a_file_cut_while_it_is_read_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.npy"
     np.save(path, np.zeros((2, 3, 4), np.uint8))
-    with pytest.raises(BadVolume, match=r"a\.npy is \(2, 3, 4\) voxels where \(4, 3, 2\) belong"):
+    with pytest.raises(BadVolume, match=r"a\.npy is \(2, 3, 4\) voxels, expected \(4, 3, 2\)"):
         read_volume(path, (4, 3, 2))
 
     def cut_after_opening(path):

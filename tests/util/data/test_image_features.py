@@ -36,7 +36,7 @@ def test_without_a_mask_or_with_an_empty_one_features_are_missing(volumes):
 
 
 def test_intensities_agree_with_numpy_over_the_brain(volumes):
-    found, volume = intensity_features(volumes, "sub-01"), volumes.raw("sub-01")
+    found, volume = intensity_features(volumes, "sub-01"), volumes.stored_volume("sub-01")
     brain = (volume > 0).any(0)
     for contrast, values in zip(volumes.contrasts, volume):
         inside = values[brain].astype(float)

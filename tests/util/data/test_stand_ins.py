@@ -92,7 +92,7 @@ def test_a_part_has_the_size_of_the_whole(root):
         reshape(volume_path(root, "sub-02", contrast))
     part = opened(root, "skip").subset(["sub-02"])
     assert part.size == (16, 16, 16)
-    with pytest.raises(BadVolume, match=r"is \(8, 16, 16\) voxels where \(16, 16, 16\) belong"):
+    with pytest.raises(BadVolume, match=r"is \(8, 16, 16\) voxels, expected \(16, 16, 16\)"):
         part[0]
 
 
@@ -125,9 +125,9 @@ def test_candidates_are_everyone_else_once_the_same_class_first():
 
 def test_news_is_told_once():
     found = StandIns(3)
-    assert found.note(0, 2)
-    assert not found.note(0, 2)
-    assert found.note(0, 1)
+    assert found.add(0, 2)
+    assert not found.add(0, 2)
+    assert found.add(0, 1)
     assert found.items() == [(0, 1)]
 
 

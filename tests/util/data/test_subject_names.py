@@ -43,10 +43,10 @@ def test_ordinary_and_odd_names_are_fine(name):
         ("a\x1b[2Jb", "cannot be printed"),
         ("a\u202eb", "cannot be printed"),  # turns the text round
         ("a\udcffb", "cannot be printed"),  # a file name that is no UTF-8
-        ("=cmd", "runs as a formula"),
-        ("+1", "runs as a formula"),
-        ("-1", "runs as a formula"),
-        ("@SUM(A1)", "runs as a formula"),
+        ("=cmd", "evaluates as a formula"),
+        ("+1", "evaluates as a formula"),
+        ("-1", "evaluates as a formula"),
+        ("@SUM(A1)", "evaluates as a formula"),
         ("x" * (MAX_BYTES + 1), "longer than 200 bytes"),
         ("患" * 100, "longer than 200 bytes"),
     ],
@@ -73,5 +73,5 @@ def test_raw_study_of_such_a_name_is_that_studys_problem(tmp_path, caplog):
             (tmp_path / f"{name}_{contrast}.nii.gz").touch()
     with caplog.at_level(logging.INFO):
         odd, good = sorted(find_brats(tmp_path), key=lambda study: study.subject, reverse=True)[::-1]
-    assert "runs as a formula" in str(odd.problem)
+    assert "evaluates as a formula" in str(odd.problem)
     assert good.problem is None

@@ -158,13 +158,13 @@ def test_segmentation_that_was_removed_is_gone(source, target):
 
 def test_another_patient_of_the_same_name_replaces_nobody(source, target, tmp_path):
     prepare_cohort(find_brats(source), target, SMALL)
-    before = PreparedVolumes(target).raw("A")
+    before = PreparedVolumes(target).stored_volume("A")
     write_study(tmp_path / "others", "A", seed=9)
     failures = prepare_cohort(find_brats(tmp_path / "others"), target, SMALL)
     assert "holds a subject of this name prepared from" in failures["A"]
-    np.testing.assert_array_equal(PreparedVolumes(target).raw("A"), before)
+    np.testing.assert_array_equal(PreparedVolumes(target).stored_volume("A"), before)
     assert prepare_cohort(find_brats(tmp_path / "others"), target, SMALL, overwrite=True) == {}
-    assert not np.array_equal(PreparedVolumes(target).raw("A"), before)
+    assert not np.array_equal(PreparedVolumes(target).stored_volume("A"), before)
 
 
 def test_raw_folder_may_move(source, target, tmp_path):
