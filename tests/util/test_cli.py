@@ -54,3 +54,16 @@ def test_checks_of_numbers(check, good, bad):
     for text in bad:
         with pytest.raises(argparse.ArgumentTypeError):
             check(text)
+
+
+def test_help_shows_a_default_once_and_no_empty_one():
+    parser = cli.Parser(prog="x")
+    parser.add_argument("--out", help="folder; default: the run")
+    parser.add_argument("--flag", action="store_true", help="a flag")
+    parser.add_argument("--count", default=0, help="a count")
+    parser.add_argument("--names", nargs="*", default=["a", "b"], help="some names")
+    parser.add_argument("--none", nargs="*", default=[], help="no names")
+    text = " ".join(parser.format_help().split())
+    for words in ("folder; default: the run --flag", "a flag --count", "a count (default: 0)", "names (default: a b)"):
+        assert words in text, text
+    assert text.endswith("no names")
