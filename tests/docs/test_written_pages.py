@@ -1,10 +1,12 @@
 """Pages that scripts write are what those scripts would write now."""
 
+import importlib
+import inspect
 import re
 
 import pytest
 
-from tests.helpers.pages import text_of
+from tests.helpers.pages import ROOT, text_of
 from tests.helpers.programs import OPTIONS, PROGRAMS, script
 
 DRAWING = script("docs/draw_architecture.py")
@@ -61,3 +63,16 @@ def test_a_new_import_moves_an_arrow(monkeypatch):
 
     monkeypatch.setattr(DRAWING, "imports", planted)
     assert "n_ops --> n_models" in DRAWING.pictures()["floors"]
+
+
+def test_names_of_the_python_interface_exist():
+    """What mkdocstrings is to document, in the module that defines it, and members of classes."""
+    text = text_of(ROOT / "docs" / "reference.md")
+    found = re.findall(r"^::: ([\w.]+)(?:\n    options:\n      members: \[([\w, ]+)\])?", text, re.MULTILINE)
+    assert len(found) > 10
+    for dotted, members in found:
+        module, _, name = dotted.rpartition(".")
+        thing = getattr(importlib.import_module(module), name)
+        assert inspect.getdoc(thing), dotted
+        for member in filter(None, members.split(", ")):
+            assert member in vars(thing), f"{dotted}.{member}"
