@@ -22,10 +22,10 @@ OF_OTHER_FOLDERS = {("predict.py", run_folder.PREDICTIONS)}  # a table of patien
 
 
 def test_folds_are_found_by_number(tmp_path):
-    for fold in (10, 2, 0):
+    for fold in (2, 10, 0, 11):  # neither in order nor in reverse
         fold_folder(tmp_path, fold).mkdir()
     (tmp_path / "fold_old").mkdir()
-    assert list(fold_folders(tmp_path)) == [0, 2, 10]
+    assert list(fold_folders(tmp_path)) == [0, 2, 10, 11]
     assert fold_folders(tmp_path)[10] == tmp_path / "fold_10"
     assert fold_number(tmp_path / "fold_10") == 10
     assert fold_number(tmp_path / "fold_old") is None

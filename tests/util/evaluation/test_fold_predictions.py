@@ -9,7 +9,7 @@ from util.distributed.world import World
 from util.evaluation.fold_predictions import FoldPredictor, predict
 from util.evaluation.predictions import read_predictions
 from util.options.protocol import ProtocolOptions
-from util.protocol.decision import read_decision
+from util.protocol.decision import fit_decision, read_decision
 from util.protocol.division import Division
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -79,6 +79,9 @@ def test_temperature_and_threshold_come_from_the_validation_part(volumes):
     found, decision = predictor(volumes, calibrate="temperature", threshold="val", select="best_val").predictions(
         model, 0
     )
+    _, labels, on_val = predictor(volumes).probabilities(model, volumes.subjects[4:8])
+    expected = fit_decision(labels, on_val, fit_temperature=True, fit_threshold=True)
+    assert (decision.temperature, decision.threshold) == (expected.temperature, expected.threshold)
     assert decision.temperature != 1
     assert decision.select == "best_val"
     assert {p.threshold for p in found} == {decision.threshold}

@@ -237,6 +237,17 @@ def test_scalars_after_an_epoch_are_recorded_with_it(tmp_path):
     assert [row["twice"] for row in read_metrics(tmp_path)] == [0.0, 2.0]
 
 
+def test_a_signal_after_the_last_update_of_an_epoch_stops_before_the_next(tmp_path):
+    def after_epoch(epoch):
+        signal.raise_signal(signal.SIGUSR1)
+        return {}
+
+    with pytest.raises(Stopped, match="SIGUSR1 at epoch 1, step 0"):
+        run(tmp_path, 3, after_epoch=after_epoch)
+    assert names(tmp_path) == ["checkpoint-0.pth"]
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [0]
+
+
 @pytest.mark.parametrize(
     ("saving", "kept"),
     [({"every": "2"}, [1, 3, 4]), ({"every": "1", "keep_last": 2}, [3, 4]), ({"every": "100"}, [4])],
