@@ -22,7 +22,7 @@ import torch
 from util.cli import RUN_FROM, Parser, positive, run, setup_logging
 from util.data.folder import CONTRASTS
 from util.data.prepare.study import Prepared, Settings, prepare_study
-from util.data.raw.layouts import Study as RawStudy
+from util.data.raw.layouts import RawStudy
 from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files
 from util.distributed.world import choose_device
 from util.inference.ensemble import EnsemblePrediction, FoldEnsemble, check_label_types, open_ensemble

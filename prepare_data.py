@@ -1,4 +1,4 @@
-"""Raw NIfTI to prepared volumes, and phantom studies to try everything with.
+"""Prepare raw NIfTI studies for training, and simulate phantom studies for demos and tests.
 
 python prepare_data.py phantom demo/raw --subjects 40 --seed 0 --spacing 2
 python prepare_data.py brats demo/raw/brats demo/brats_prepared --size 80 --workers 2
@@ -18,7 +18,7 @@ from util.data.folder import LABEL_SHEET
 from util.data.labels import LabelType, read_labels
 from util.data.prepare.cohort import prepare_cohort
 from util.data.prepare.study import Settings
-from util.data.raw.layouts import EXAMPLE_PATTERN, Study, find_brats, find_by_pattern, find_egd
+from util.data.raw.layouts import EXAMPLE_PATTERN, RawStudy, find_brats, find_by_pattern, find_egd
 from util.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     common = Parser(add_help=False)
     common.add_argument("source", type=Path, metavar="SRC", help="folder of the raw studies")
-    common.add_argument("destination", type=Path, metavar="DST", help="prepared folder, made if it does not exist")
+    common.add_argument("destination", type=Path, metavar="DST", help="prepared folder, created if it is missing")
     common.add_argument(
         "--size",
         type=int,
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="original voxels kept around the brain (default: %(default)s)",
     )
     common.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    common.add_argument("--overwrite", action="store_true", help="prepare again what is already prepared")
+    common.add_argument("--overwrite", action="store_true", help="prepare subjects again that are already prepared")
 
     commands.add_parser("brats", parents=[common], help="NAME/NAME_{t1,t1ce,t2,flair,seg}.nii.gz or -t1n, -t1c, ...")
     egd = commands.add_parser("egd", parents=[common], help="SUBJECT/1_T1/NIFTI/T1.nii.gz, ... and the label sheet")
@@ -64,40 +64,40 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="FILE.xlsx",
-        help="Excel sheet with columns Subject, IDH, 1p19q, Grade; copied to DST once checked",
+        help="Excel sheet with columns Subject, IDH, 1p19q, Grade; it is checked and copied to DST",
     )
     folder = commands.add_parser("folder", parents=[common], help="any other layout")
     folder.add_argument(
         "--pattern",
         required=True,
         help=f'file names below SRC, for instance "{EXAMPLE_PATTERN}"; '
-        "{contrast} is t1, t2, t1ce, flair, seg or a usual other name; * matches within a name",
+        "{contrast} is t1, t2, t1ce, flair, seg or another usual name; * matches within a name",
     )
 
     phantom = commands.add_parser("phantom", help="simulated studies in the layouts of BraTS and EGD")
     phantom.add_argument("destination", type=Path, metavar="DST", help="gets the folders brats/ and egd/")
-    phantom.add_argument("--subjects", type=int, default=40, help="per layout (default: %(default)s)")
-    phantom.add_argument("--seed", type=int, default=0, help="subject i depends on this and i (default: %(default)s)")
+    phantom.add_argument("--subjects", type=int, default=40, help="subjects per layout (default: %(default)s)")
+    phantom.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     phantom.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: %(default)s)")
     phantom.add_argument(
         "--marker_strength",
         type=float,
         default=1.0,
         metavar="S",
-        help="how plainly tumours show their molecular class, 0 (not at all) to 1 (default: %(default)s)",
+        help="how strongly tumours show their molecular class, from 0 (not at all) to 1 (default: %(default)s)",
     )
     phantom.add_argument("--layout", choices=("both", "brats", "egd"), default="both", help="(default: %(default)s)")
     phantom.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    phantom.add_argument("--overwrite", action="store_true", help="simulate again what is there")
+    phantom.add_argument("--overwrite", action="store_true", help="simulate again phantoms that exist")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: everything prepared; 1: some subjects failed and are listed, the others are prepared."""
+    """The exit status: 0 if all subjects are prepared, 1 if some failed, which the log lists."""
     args = parse_args(argv)
     setup_logging()
     if args.command == "phantom":
-        # simulation needs torch and nilearn, which every worker of a preparation would otherwise import too
+        # imported here because it needs torch and nilearn, which workers of a preparation do without
         from util.data.phantom.cohort import write_phantoms
 
         layouts = ("brats", "egd") if args.layout == "both" else (args.layout,)
@@ -142,14 +142,14 @@ def _size(numbers: list[int]) -> tuple[int, int, int]:
     return size_z, size_y, size_x
 
 
-def _check_labels(studies: list[Study], sheet: Path) -> None:
-    """Read every column, so that no later run trips; a study without a row becomes a failure of its own."""
+def _check_labels(studies: list[RawStudy], sheet: Path) -> None:
+    """Check every label column of the sheet. A study without a row in it fails later, by itself."""
     listed: set[str] = set()
     for label_type in get_args(LabelType):
         listed.update(read_labels(sheet, label_type))
     for study in studies:
         if study.subject not in listed and study.problem is None:
-            study.problem = f"{sheet} has no row for it; add one, with -1 for what is unknown"
+            study.problem = f"{sheet} has no row for it; add one, with -1 for unknown labels"
 
 
 def _copy(sheet: Path, destination: Path) -> None:

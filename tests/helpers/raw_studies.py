@@ -6,7 +6,7 @@ import nibabel
 import numpy as np
 
 from util.data.folder import CONTRASTS
-from util.data.raw.layouts import Study
+from util.data.raw.layouts import RawStudy
 
 SHAPE = (20, 24, 18)  # x, y, z
 AFFINE = np.array([[-2.0, 0, 0, 30], [0, -2.0, 0, 50], [0, 0, 2.5, -10], [0, 0, 0, 1]])  # LPS, uneven voxels
@@ -26,7 +26,7 @@ def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray = AFFINE) -> 
     return path
 
 
-def write_study(root: Path, subject: str, *, seg: bool = True, seed: int = 0) -> Study:
+def write_study(root: Path, subject: str, *, seg: bool = True, seed: int = 0) -> RawStudy:
     """The study in BraTS' layout below `root`."""
     files = {}
     for position, contrast in enumerate(CONTRASTS):
@@ -37,4 +37,4 @@ def write_study(root: Path, subject: str, *, seg: bool = True, seed: int = 0) ->
         labels[8:12, 8:13, 7:11] = 2
         labels[9:11, 9:12, 8:10] = 4
         files["seg"] = write_nifti(root / subject / f"{subject}_seg.nii.gz", labels)
-    return Study(subject, files)
+    return RawStudy(subject, files)

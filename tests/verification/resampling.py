@@ -15,7 +15,7 @@ from tests.verification import volumes
 from tests.verification.options import Case, Options
 from tests.verification.peers import installed, named
 from tests.verification.tally import Tally
-from util.data.prepare.resample import Grid, fit_grid, resample_brain, resample_image, resample_labels
+from util.data.prepare.resample import VoxelGrid, fit_grid, resample_brain, resample_image, resample_labels
 
 GRID = {
     "crop": [(20, 24, 16), (30, 18, 22), (12, 12, 28)],
@@ -41,7 +41,9 @@ def run(options: Options) -> Tally:
     return tally
 
 
-def _image(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, places: np.ndarray, case: Case) -> None:
+def _image(
+    tally: Tally, resample, generator, grid: VoxelGrid, matrix: np.ndarray, places: np.ndarray, case: Case
+) -> None:
     image = generator.normal(400, 60, case["crop"]).astype(np.float32)
     brain = np.ones(case["crop"], bool)
     share, _ = resample_brain(brain, grid)
@@ -54,7 +56,9 @@ def _image(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, pl
     tally.near(named(case), {"image in standard deviations": (ours[kept] / 60, expected / 60)}, atol=1e-4)
 
 
-def _labels(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, places: np.ndarray, case: Case) -> None:
+def _labels(
+    tally: Tally, resample, generator, grid: VoxelGrid, matrix: np.ndarray, places: np.ndarray, case: Case
+) -> None:
     labels = generator.integers(1, 5, case["crop"]).astype(np.float32)
     tied = (np.abs(places % 1 - 0.5) < TIE).any(-1)
     ours = resample_labels(labels.astype(np.uint8), grid)
@@ -62,7 +66,7 @@ def _labels(tally: Tally, resample, generator, grid: Grid, matrix: np.ndarray, p
     tally.near(named(case), {"labels": (ours[~tied], theirs[~tied])})
 
 
-def smoothed(values_NXYZ: np.ndarray, grid: Grid) -> np.ndarray:
+def smoothed(values_NXYZ: np.ndarray, grid: VoxelGrid) -> np.ndarray:
     """Convolution with a Gaussian sampled at whole voxels up to 3 standard deviations, with 0 beyond the volume."""
     sigma = np.sqrt(np.maximum(grid.step**2 - 1, 0) / (8 * np.log(2)))
     values = torch.from_numpy(values_NXYZ).double()[:, None]
@@ -78,7 +82,7 @@ def smoothed(values_NXYZ: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _by_monai(monai: ModuleType, data: ModuleType):
-    def resample(values: np.ndarray, matrix: np.ndarray, grid: Grid, mode: str) -> np.ndarray:
+    def resample(values: np.ndarray, matrix: np.ndarray, grid: VoxelGrid, mode: str) -> np.ndarray:
         to_grid = monai.SpatialResample(
             mode="bilinear" if mode == "linear" else mode, padding_mode="zeros", align_corners=False, dtype=np.float64
         )
@@ -88,7 +92,7 @@ def _by_monai(monai: ModuleType, data: ModuleType):
     return resample
 
 
-def _by_torchio(values: np.ndarray, matrix: np.ndarray, grid: Grid, mode: str) -> np.ndarray:
+def _by_torchio(values: np.ndarray, matrix: np.ndarray, grid: VoxelGrid, mode: str) -> np.ndarray:
     image = torchio.ScalarImage(tensor=values[None], affine=matrix)
     target = (grid.shape, grid.affine(matrix))
     return torchio.Resample(target, image_interpolation=mode)(image).numpy()[0]

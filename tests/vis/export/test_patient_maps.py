@@ -11,7 +11,7 @@ from tests.helpers.raw_studies import AFFINE, SHAPE, brain_volume, write_nifti
 from tests.helpers.vis_cases import SIZE, texts, write_finetune_run, write_prepared
 from util.data.folder import CONTRASTS
 from util.data.prepare.study import Settings, prepare_study
-from util.data.raw.layouts import Study as RawStudy
+from util.data.raw.layouts import RawStudy
 from util.inference.ensemble import open_ensemble
 from vis.export.patient_maps import PatientMaps, displayed_study, write_patient_maps
 from vis.maps.fold_mean import mean_maps

@@ -10,7 +10,7 @@ from tests.helpers.raw_studies import write_nifti
 from util.data.folder import CONTRASTS
 from util.data.manifest import ManifestRow, write_manifest
 from util.data.prepare.study import Settings, prepare_study
-from util.data.raw.layouts import Study
+from util.data.raw.layouts import RawStudy
 from vis.export.patient_space import PatientSpace, patient_spaces
 
 SHAPE = (40, 48, 30)  # x, y, z as stored
@@ -51,7 +51,7 @@ def prepared(folder, matrix, size):
     lesion[LESION] = 1
     files = {name: write_nifti(folder / f"{name}.nii.gz", values, matrix) for name in CONTRASTS}
     files["seg"] = write_nifti(folder / "seg.nii.gz", lesion, matrix)
-    found = prepare_study(Study("A", files), Settings(size=size))
+    found = prepare_study(RawStudy("A", files), Settings(size=size))
     row = ManifestRow(
         subject="A", sources={}, original_shape=list(found.source.stored_shape),
         original_affine=found.source.stored_affine.tolist(), orientation=found.source.orientation,

@@ -1,7 +1,7 @@
-"""Individual anatomy for phantoms: the MNI152 tissue maps, moved, scaled and folded differently for each subject.
+"""Individual anatomy of phantoms: the MNI152 tissue maps, moved, scaled and deformed for each subject.
 
-Source: the ICBM 2009a symmetric T1, grey- and white-matter maps at 1 mm inside the nilearn package (Fonov et al.,
-NeuroImage 54, 2011; Fonov et al., NeuroImage 47 Suppl. 1, 2009), read offline. CSF is what they leave of the brain.
+Source: the ICBM 2009a symmetric T1, grey-matter and white-matter maps at 1 mm in the nilearn package (Fonov et al.,
+NeuroImage 54, 2011; Fonov et al., NeuroImage 47 Suppl. 1, 2009). CSF is the rest of the brain.
 """
 
 import functools
@@ -20,18 +20,18 @@ BRATS_MM = (240, 240, 155)  # extent of the BraTS grid along x, y, z
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Maps (X, Y, Z) float32 on the subject's own grid."""
+    """Maps (X, Y, Z) on the subject's grid, float32 except for the brain mask."""
 
     brain: np.ndarray
-    """bool"""
+    """Brain mask, bool."""
     gm: np.ndarray
     wm: np.ndarray
     csf: np.ndarray
-    """Fractions of grey matter, white matter, fluid; they add up to 1 inside the brain and 0 outside."""
+    """`gm`, `wm`, `csf`: fractions of grey matter, white matter and fluid. They add up to 1 in the brain, 0 outside."""
     t1: np.ndarray
     """T1 template, 0..1."""
     mni_mm: np.ndarray
-    """(3, X, Y, Z): where in MNI space each voxel comes from."""
+    """(3, X, Y, Z): the MNI coordinates that each voxel is sampled from."""
 
 
 def brats_grid(spacing: float) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -43,7 +43,8 @@ def brats_grid(spacing: float) -> tuple[tuple[int, int, int], np.ndarray]:
 
 
 def random_anatomy(generator: np.random.Generator, spacing: float) -> Anatomy:
-    """One individual: rotation up to 5 degrees, size 0.90-0.98 per axis, smooth displacement, own cortical folds."""
+    """The anatomy of one subject: rotated by up to 5 degrees, scaled to 0.90-0.98 per axis, smoothly deformed, with its
+    own cortical folds."""
     shape, affine = brats_grid(spacing)
     maps_CXYZ, centre_mm, to_index = _templates(spacing)
     index = np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape), indexing="ij"))
@@ -58,7 +59,7 @@ def random_anatomy(generator: np.random.Generator, spacing: float) -> Anatomy:
         mni_mm[axis] += 1.0 * smooth_field(generator, shape, 14 / spacing)
     t1, gm, wm, csf = _sample(maps_CXYZ, mni_mm - to_index[:, None, None, None])
     brain = gm + wm + csf > 0.5
-    # an average of 152 people has no sulci: sharpen it, and let each individual fold in its own way
+    # an average of 152 people has no sulci: sharpen it, and vary the fractions smoothly for individual folds
     gm, wm, csf = (
         weight * fraction**1.6 * np.exp(0.5 * smooth_field(generator, shape, 8 / spacing))
         for weight, fraction in ((1.0, gm), (1.0, wm), (1.8, csf))
@@ -78,8 +79,8 @@ def _sample(maps_CXYZ: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def _templates(spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T1, GM, WM, CSF as (4, X, Y, Z) at 1 mm, the brain's centre in mm, and the mm position of index 0."""
-    from nilearn import datasets  # takes seconds to import; only phantoms need it
+    """T1, GM, WM and CSF as (4, X, Y, Z) at 1 mm, the brain's centre in mm, and the position of index 0 in mm."""
+    from nilearn import datasets  # imported here because it takes seconds
 
     images = [
         datasets.load_mni152_template(resolution=1),
@@ -91,7 +92,7 @@ def _templates(spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     brain = t1 > 0
     csf = np.where(brain, np.clip(1 - gm - wm, 0, 1), 0)
     maps = np.stack([t1, gm * brain, wm * brain, csf]).astype(np.float32)
-    if spacing > 1:  # what a thicker voxel averages
+    if spacing > 1:  # a larger voxel averages over its volume
         maps = np.stack([gaussian_filter(channel, 0.4 * spacing) for channel in maps])
     occupied = np.argwhere(brain)
     centre = (occupied.min(0) + occupied.max(0)) / 2 + origin

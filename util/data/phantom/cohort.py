@@ -1,4 +1,4 @@
-"""A whole cohort of phantoms on disk, continued rather than repeated when called again."""
+"""Write a cohort of phantoms to disk. Another call simulates only phantoms that are missing."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ def write_phantoms(
     workers: int = 1,
     overwrite: bool = False,
 ) -> None:
-    """`subjects` studies per layout in DESTINATION/brats and /egd, and EGD's label sheet.
+    """Write `subjects` studies per layout to DESTINATION/brats and DESTINATION/egd, and EGD's label sheet.
 
-    ValueError if the folder holds phantoms of another seed, spacing or marker strength, unless `overwrite`.
+    Raises ValueError if a folder holds phantoms of another seed, spacing or marker strength, unless `overwrite`.
     """
     if subjects < 1:
         raise ValueError(f"--subjects is {subjects}; give 1 or more")
@@ -40,7 +40,7 @@ def write_phantoms(
     settings = {"seed": seed, "spacing": spacing, "marker_strength": marker_strength}
     for layout in layouts:
         _check_same_settings(destination / layout, settings, overwrite)
-    tasks = []  # of all layouts together: starting the processes takes longer than simulating ten phantoms
+    tasks = []  # of all layouts, because starting the processes takes longer than simulating ten phantoms
     for layout in layouts:
         folder = destination / layout
         todo = [
@@ -64,11 +64,11 @@ def _write_one(layout: Layout, index: int, folder: Path, seed: int, spacing: flo
 
 
 def _check_same_settings(folder: Path, settings: dict[str, float], overwrite: bool) -> None:
-    """Leave a note of what made the phantoms, or compare with the one that is there."""
-    note = folder / "phantoms.json"
-    if note.exists() and not overwrite:
-        found = {"marker_strength": 1.0, **json.loads(note.read_text(encoding="utf-8"))}  # older notes lack it
-        if found != settings:
-            raise ValueError(f"{folder} holds phantoms of {found}, not {settings}; use --overwrite or another DST")
-    with atomic_write(note, "w") as file:
+    """Record the settings in phantoms.json. Raises ValueError if it records other ones, unless `overwrite`."""
+    record = folder / "phantoms.json"
+    if record.exists() and not overwrite:
+        former = {"marker_strength": 1.0, **json.loads(record.read_text(encoding="utf-8"))}  # older files lack it
+        if former != settings:
+            raise ValueError(f"{folder} holds phantoms of {former}, not {settings}; use --overwrite or another DST")
+    with atomic_write(record, "w") as file:
         json.dump(settings, file)

@@ -1,4 +1,4 @@
-"""Smooth random fields: the variation of anatomy, tumour outline, texture and receive coil in a phantom."""
+"""Smooth random fields, for the variation of anatomy, tumour outline, texture and coil sensitivity in a phantom."""
 
 import numpy as np
 import torch
@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 
 def smooth_field(generator: np.random.Generator, shape: tuple[int, ...], length: float) -> np.ndarray:
-    """A field of `shape` with mean about 0, deviation 1 and structures of about `length` voxels, float32."""
+    """A field of `shape`, float32, with mean about 0, standard deviation about 1 and structures of about `length`
+    voxels."""
     coarse_shape = [max(3, round(side / (length / 2)) + 3) for side in shape]  # half a structure per coarse voxel
     coarse = gaussian_filter(generator.standard_normal(coarse_shape), 1.0, mode="wrap")
     coarse /= coarse.std()

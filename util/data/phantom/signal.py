@@ -1,4 +1,4 @@
-"""From tissue to images: the four contrasts of a phantom, with coil sensitivity and Rician noise."""
+"""The four contrasts of a phantom from its tissue, with coil sensitivity and Rician noise."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -15,18 +15,18 @@ TISSUE = {
     "t1ce": (0.62, 0.86, 0.23),
     "flair": (0.60, 0.47, 0.13),
 }
-# Vessels enhance as much as tumours do, more or less with the time since injection: were enhancing rings the brightest
-# voxels, the window that volumes are stored with would tell the classes apart by the brightness of healthy tissue.
+# Vessels enhance about as much as tumours do. If enhancing tumours were the brightest voxels, the percentile window
+# would make the brightness of healthy tissue depend on the tumour's class.
 VESSEL_SIGNAL = (1.2, 2.6)
 
 
 def render_contrasts(
     generator: np.random.Generator, anatomy: Anatomy, tumour: Tumour, spacing: float
 ) -> dict[str, np.ndarray]:
-    """Images (X, Y, Z) int16 per contrast, background exactly 0, brain at least 1; scanner gain is random."""
+    """The image (X, Y, Z) int16 of every contrast. Background is exactly 0, brain at least 1; the gain is random."""
     shape = anatomy.brain.shape
     vessels = _vessels(generator, anatomy, spacing)
-    parts = {  # softened, as a voxel at the border holds both sides
+    parts = {  # smoothed, because a voxel at the border holds both tissues
         label: gaussian_filter((tumour.labels == label).astype(np.float32), 0.7 / spacing)
         for label in tumour.appearance
     }
@@ -36,7 +36,7 @@ def render_contrasts(
     for contrast in CONTRASTS:
         grey, white, fluid = TISSUE[contrast]
         signal = grey * anatomy.gm + white * anatomy.wm + fluid * anatomy.csf
-        if contrast in ("t1", "t1ce"):  # the template's own detail, for instance of the deep nuclei
+        if contrast in ("t1", "t1ce"):  # detail that only the T1 template has, such as the deep nuclei
             signal = 0.65 * signal + 0.35 * anatomy.t1 * 0.95
         if contrast == "t1ce":
             signal = signal + enhancement * vessels
@@ -51,6 +51,6 @@ def render_contrasts(
 
 
 def _vessels(generator: np.random.Generator, anatomy: Anatomy, spacing: float) -> np.ndarray:
-    """Contrast agent in the fluid near surface and midline: bright voxels alone do not make a tumour."""
+    """Contrast agent in the fluid near surface and midline, so that bright voxels alone do not indicate a tumour."""
     spots = smooth_field(generator, anatomy.brain.shape, 5 / spacing) > 1.4
     return gaussian_filter((spots & (anatomy.csf > 0.3)).astype(np.float32), 0.6 / spacing)

@@ -1,6 +1,6 @@
-"""Phantom studies: simulated multi-contrast MRI as raw NIfTI, in the folder layouts of BraTS and EGD.
+"""Phantom studies: simulated multi-contrast MRI as raw NIfTI files, in the folder layouts of BraTS and EGD.
 
-For demos and tests; nothing here claims clinical meaning. Subject i depends on the seed, the layout and i alone.
+They are for demos and tests and have no clinical meaning. Subject i depends on the seed, the layout and i alone.
 """
 
 import gzip
@@ -28,7 +28,7 @@ EGD_FILES = {
     "flair": "4_FLAIR/NIFTI/FLAIR",
     "seg": "5_MASK/NIFTI/MASK",
 }
-# Ten subjects hold 5 IDH wild types, 2 mutants and 3 co-deleted, so that five folds work with about 40 subjects.
+# Of ten subjects 5 are IDH wild type, 2 mutant and 3 co-deleted, so that five folds work with about 40 subjects.
 CYCLE: tuple[TumourClass, ...] = (
     "wildtype",
     "mutant",
@@ -47,7 +47,7 @@ UNKNOWN_SHARE = {"IDH": 0.08, "1p19q": 0.2, "Grade": 0.1}
 
 @dataclass(frozen=True)
 class Phantom:
-    """One simulated study: images and seg (X, Y, Z) on one grid, and what the label sheet says (-1 = unknown)."""
+    """One simulated study: images and seg (X, Y, Z) on one grid, and its row of the label sheet (-1 = unknown)."""
 
     subject: str
     images: dict[str, np.ndarray]
@@ -66,8 +66,8 @@ def make_phantom(
 ) -> Phantom:
     """Subject number `index` (from 0) of `layout`, on the BraTS grid at `spacing` mm.
 
-    marker_strength: how far the tumour shows its molecular class, from 0, where images and seg do not depend on it at
-    all, to 1.
+    marker_strength: how strongly the tumour shows its molecular class, from 0 to 1. At 0 images and seg do not depend
+    on the class.
     """
     if not 0.5 <= spacing <= 4:
         raise ValueError(f"--spacing is {spacing} mm; choose between 0.5 and 4")
@@ -82,7 +82,7 @@ def make_phantom(
 
 
 def study_files(layout: Layout, index: int, folder: Path) -> dict[str, Path]:
-    """Where the four contrasts and "seg" of subject number `index` lie below `folder`."""
+    """The files of the four contrasts and "seg" of subject number `index` below `folder`."""
     name = subject_name(layout, index)
     if layout == "brats":
         return {role: folder / name / f"{name}_{role}.nii.gz" for role in EGD_FILES}
@@ -99,7 +99,8 @@ def write_phantom(phantom: Phantom, layout: Layout, index: int, folder: Path) ->
 
 
 def write_egd_labels(folder: Path, subjects: int, *, seed: int) -> None:
-    """FOLDER/Genetic_and_Histological_labels.xlsx of the first `subjects` EGD phantoms; no image is simulated."""
+    """Write FOLDER/Genetic_and_Histological_labels.xlsx for the first `subjects` EGD phantoms, without simulating
+    them."""
     workbook = openpyxl.Workbook()
     worksheet = workbook.worksheets[0]
     worksheet.append(["Subject", *UNKNOWN_SHARE])
@@ -117,7 +118,8 @@ def _kind(index: int) -> TumourClass:
 
 
 def _draw_labels(generator: np.random.Generator, kind: TumourClass) -> dict[str, int]:
-    """Class and grade of a `kind`, some replaced by -1; always four draws, so that images never depend on them."""
+    """The labels of a `kind`, some replaced by -1. It always draws four numbers, so that images do not depend on
+    them."""
     grade = int(generator.choice(GRADES[kind]))
     truth = {"IDH": int(kind != "wildtype"), "1p19q": int(kind == "codeleted"), "Grade": grade}
     return {column: -1 if generator.random() < UNKNOWN_SHARE[column] else value for column, value in truth.items()}

@@ -1,4 +1,4 @@
-"""Preparing a whole cohort: in parallel, again without repeating what is done, one bad subject at a time."""
+"""Prepare a whole cohort in parallel. A subject that fails does not stop the others, and prepared ones are skipped."""
 
 import hashlib
 import io
@@ -17,21 +17,21 @@ from util.data.manifest import ManifestRow, read_manifest, write_manifest
 from util.data.prepare.quality_control import qc_picture
 from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.processes import run_tasks
-from util.data.raw.layouts import Study
+from util.data.raw.layouts import RawStudy
 from util.data.subject_names import name_problem
 from util.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
-MANIFEST_EVERY_S = 5.0  # what a killed run has to repeat; rewriting it after each of 1,000 subjects would be slow
+MANIFEST_EVERY_S = 5.0  # a killed run repeats at most the last seconds; writing after each of 1,000 subjects is slow
 
 
 def prepare_cohort(
-    studies: Sequence[Study], destination: Path, settings: Settings, *, workers: int = 1, overwrite: bool = False
+    studies: Sequence[RawStudy], destination: Path, settings: Settings, *, workers: int = 1, overwrite: bool = False
 ) -> dict[str, str]:
-    """Prepare every study into `destination`; returns the reason per subject that failed (empty: all went well).
+    """Prepare every study into `destination`. Returns the reason for every subject that failed, {} if none did.
 
-    Subjects whose files, settings and sources are as the manifest says are skipped, unless `overwrite`. ValueError if
-    subjects that would stay in `destination` were prepared with other settings: one folder holds one kind of volume.
+    Without `overwrite`, subjects whose files and sources agree with the manifest are skipped. Raises ValueError if
+    subjects that would stay in `destination` were prepared with other settings.
     """
     rows = read_manifest(destination)
     replaced = {study.subject for study in studies} if overwrite else set()
@@ -54,7 +54,7 @@ def prepare_cohort(
                 else:
                     failures[subject] = str(outcome)
                     logger.warning("%s: %s", subject, outcome)
-                    if overwrite and (stale := rows.pop(subject, None)):  # it may be of another size than the new ones
+                    if overwrite and (stale := rows.pop(subject, None)):  # its size may differ
                         _remove(stale, destination)
                 if time.monotonic() - written > MANIFEST_EVERY_S:
                     write_manifest(destination, rows)
@@ -65,8 +65,8 @@ def prepare_cohort(
     return failures
 
 
-def prepare_one(study: Study, destination: Path, settings: Settings) -> ManifestRow:
-    """Prepare one study and write its files, all of them or, if anything is wrong with it, none."""
+def prepare_one(study: RawStudy, destination: Path, settings: Settings) -> ManifestRow:
+    """Prepare one study and write its files: all of them, or none if the study is faulty."""
     if problem := name_problem(study.subject):
         raise ValueError(problem)
     prepared = prepare_study(study, settings)
@@ -82,7 +82,7 @@ def prepare_one(study: Study, destination: Path, settings: Settings) -> Manifest
     for path, content in {**files, destination / "qc" / f"{study.subject}.png": picture}.items():
         with atomic_write(path) as file:
             file.write(content)
-    if prepared.segmentation is None:  # none is left of an earlier preparation either
+    if prepared.segmentation is None:  # remove the one of an earlier preparation
         segmentation_path(destination, study.subject).unlink(missing_ok=True)
     checksum = {
         path.relative_to(destination).as_posix(): hashlib.sha256(content).hexdigest() for path, content in files.items()
@@ -99,18 +99,18 @@ def _check_settings(rows: Iterable[ManifestRow], settings: Settings, destination
     for row in rows:
         if row.settings != settings.as_json():
             changed = ", ".join(
-                f"--{name} {row.settings.get(name)} then, {value} now"
+                f"--{name} was {row.settings.get(name)}, is {value}"
                 for name, value in settings.as_json().items()
                 if row.settings.get(name) != value
             )
             raise ValueError(
                 f'{destination} holds "{row.subject}", prepared with other settings ({changed}); '
-                "use --overwrite to prepare all its subjects anew, or another folder"
+                "use --overwrite to prepare all subjects again, or another folder"
             )
 
 
-def _is_done(study: Study, rows: dict[str, ManifestRow], destination: Path) -> bool:
-    """The manifest has it from the same sources, and its files are whole and newer than them."""
+def _is_done(study: RawStudy, rows: dict[str, ManifestRow], destination: Path) -> bool:
+    """Whether the study is prepared already: from the same sources, into complete files that are newer than they."""
     row = rows.get(study.subject)
     if row is None or study.problem is not None or row.sources != _sources(study):
         return False
@@ -125,8 +125,8 @@ def _is_done(study: Study, rows: dict[str, ManifestRow], destination: Path) -> b
     return True
 
 
-def _name_taken(study: Study, row: ManifestRow, destination: Path) -> str | None:
-    """Another patient of the same name is in `destination`: the files it came from still exist and are others."""
+def _name_taken(study: RawStudy, row: ManifestRow, destination: Path) -> str | None:
+    """The error if another patient of the same name is in `destination`, prepared from other files that still exist."""
     for role, path in _sources(study).items():
         earlier = row.sources.get(role, path)
         if earlier != path and Path(earlier).exists():
@@ -137,11 +137,12 @@ def _name_taken(study: Study, row: ManifestRow, destination: Path) -> str | None
     return None
 
 
-def _sources(study: Study) -> dict[str, str]:
+def _sources(study: RawStudy) -> dict[str, str]:
+    """The raw file of each contrast, as the manifest records it."""
     return {role: str(path.resolve()) for role, path in sorted(study.files.items())}
 
 
-def _manifest_row(study: Study, prepared: Prepared, settings: Settings, checksum: dict[str, str]) -> ManifestRow:
+def _manifest_row(study: RawStudy, prepared: Prepared, settings: Settings, checksum: dict[str, str]) -> ManifestRow:
     return ManifestRow(
         subject=study.subject,
         sources=_sources(study),

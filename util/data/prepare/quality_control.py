@@ -1,4 +1,4 @@
-"""The quality-control picture of a prepared subject: three planes of each contrast, the tumour outlined."""
+"""The quality-control picture of a prepared subject: three planes of each contrast with the outline of the tumour."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -13,14 +13,14 @@ PLANES = ("axial", "coronal", "sagittal")  # a slice of axis 0, 1, 2 of (Z, Y, X
 def qc_picture(
     subject: str, volumes: Mapping[str, np.ndarray], segmentation: np.ndarray | None, notes: str = ""
 ) -> bytes:
-    """PNG of the slices through the largest extent of the tumour (or the middle of the brain).
+    """A PNG of the slices with the largest area of the tumour, or of the brain if there is no segmentation.
 
-    volumes: uint8 (Z, Y, X) per contrast. Shown in radiological convention: the patient's left is on the right.
+    volumes: uint8 (Z, Y, X) by contrast. The radiological convention is used: the patient's left is on the right.
     """
     target = segmentation if segmentation is not None and segmentation.any() else next(iter(volumes.values()))
-    places = [_busiest_slice(target, axis) for axis in range(3)]
+    places = [_fullest_slice(target, axis) for axis in range(3)]
     figure = Figure(figsize=(2.2 * len(volumes), 2.2 * len(PLANES) + 0.5), facecolor="black")
-    FigureCanvasAgg(figure)  # no pyplot: its global state does not belong in worker processes
+    FigureCanvasAgg(figure)  # without pyplot, whose global state does not suit worker processes
     axes = figure.subplots(
         len(PLANES),
         len(volumes),
@@ -47,19 +47,19 @@ def qc_picture(
             transform=axes[axis, 0].transAxes,
             fontsize=8,
         )
-    # parse_math: a subject named "A_$1$" is a name, not a formula
+    # parse_math=False: the name "A_$1$" is no formula
     figure.suptitle(f"{subject}  {notes}".strip(), color="white", fontsize=10, parse_math=False)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()
 
 
-def _busiest_slice(volume: np.ndarray, axis: int) -> int:
-    """Index of the slice with most non-zero voxels."""
+def _fullest_slice(volume: np.ndarray, axis: int) -> int:
+    """Index of the slice with the most non-zero voxels."""
     return int((volume > 0).sum(axis=tuple(other for other in range(3) if other != axis)).argmax())
 
 
 def _slice(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
-    """One slice with superior or anterior at the top and, on the left, the patient's right or anterior."""
+    """One slice with superior or anterior at the top, and the patient's right or anterior on the left."""
     plane = volume.take(place, axis=axis)[::-1]
     return plane[:, ::-1]

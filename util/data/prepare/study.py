@@ -1,4 +1,4 @@
-"""One study from raw NIfTI to prepared volumes in memory; nothing is written here."""
+"""Prepare one study, from raw NIfTI files to prepared volumes in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,23 +16,23 @@ from util.data.prepare.resample import (
     resample_labels,
     window_to_uint8,
 )
-from util.data.raw.layouts import Study
+from util.data.raw.layouts import RawStudy
 from util.data.raw.nifti import Volume, check_same_grid, read_image, read_mask
-from util.data.raw.scan_warnings import scan_doubts
+from util.data.raw.scan_warnings import scan_warnings
 
-MAX_FILL = 0.9  # a head with its skull removed leaves more air than this in any scan's box
+MAX_FILL = 0.9  # largest plausible fraction of non-zero voxels in a skull-stripped scan
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the prepared values; stored with every subject."""
+    """The settings that determine prepared values. The manifest records them for every subject."""
 
     size: tuple[int, int, int] = (160, 160, 160)
     """(Z, Y, X) voxels."""
     percentiles: tuple[float, float] = (0.5, 99.5)
-    """Of the brain's intensities; they become 1 and 255."""
+    """Percentiles of the brain's intensities that become 1 and 255."""
     margin: int = 1
-    """Voxels of the original kept around the brain."""
+    """Original voxels kept around the brain."""
 
     def __post_init__(self) -> None:
         if len(self.size) != 3 or min(self.size) < 8:
@@ -44,35 +44,35 @@ class Settings:
             raise ValueError(f"--margin is {self.margin}; give 0 or more voxels")
 
     def as_json(self) -> dict[str, Any]:
-        """As read back from the manifest."""
+        """The settings as JSON values, for the manifest and config.json."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Settings":
-        """From what as_json gave, read back from a manifest or a run's config.json."""
+        """The inverse of as_json."""
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Volumes uint8 (Z, Y, X) on one grid, and how they came about."""
+    """Volumes uint8 (Z, Y, X) on one grid, and how they were prepared."""
 
     volumes: dict[str, np.ndarray]
     segmentation: np.ndarray | None
     affine: np.ndarray
-    """(4, 4) from index (x, y, z) to world mm."""
+    """(4, 4) from the index (x, y, z) to world mm."""
     crop: list[tuple[int, int]]
     window: dict[str, tuple[float, float]]
     source: Volume
-    """The first contrast, for its original shape, affine and orientation."""
+    """The first contrast, with the raw file's shape, affine and orientation."""
     warnings: list[str]
 
 
-def prepare_study(study: Study, settings: Settings, contrasts: Sequence[str] = CONTRASTS) -> Prepared:
-    """Read, check, crop, resample and window the contrasts (and segmentation) of `study`.
+def prepare_study(study: RawStudy, settings: Settings, contrasts: Sequence[str] = CONTRASTS) -> Prepared:
+    """Read, check, crop, resample and window the contrasts of `study` and its segmentation, if it has one.
 
-    ValueError names the file at fault and the fix.
+    Raises ValueError with the file at fault and the fix.
     """
     if study.problem is not None:
         raise ValueError(study.problem)
@@ -87,12 +87,12 @@ def prepare_study(study: Study, settings: Settings, contrasts: Sequence[str] = C
     brain = brain[inside]
     size_z, size_y, size_x = settings.size
     grid = fit_grid(brain.shape, np.linalg.norm(first.affine[:3, :3], axis=0), (size_x, size_y, size_z))
-    share, prepared_brain = resample_brain(brain, grid)
+    fraction, prepared_brain = resample_brain(brain, grid)
     if not prepared_brain.any():
         raise ValueError(f"{first.path}: the brain vanishes at size {settings.size}; give a larger --size")
     volumes, window = {}, {}
     for contrast, image in images.items():
-        resampled = resample_image(image.data[inside], brain, share, grid)
+        resampled = resample_image(image.data[inside], brain, fraction, grid)
         try:
             volume, window[contrast] = window_to_uint8(resampled, prepared_brain, settings.percentiles)
         except ValueError as error:
@@ -111,27 +111,27 @@ def prepare_study(study: Study, settings: Settings, contrasts: Sequence[str] = C
 
 
 def _brain(images: Mapping[str, Volume], masks: Mapping[str, Volume]) -> np.ndarray:
-    """bool (X, Y, Z): non-zero in any contrast, and inside the brain mask if there is one."""
+    """The brain, bool (X, Y, Z): non-zero in any contrast, and inside the brain mask if there is one."""
     brain = np.any([image.data != 0 for image in images.values()], axis=0)
     if "brain" in masks:
         brain &= masks["brain"].data > 0
         if not brain.any():
-            raise ValueError(f"{masks['brain'].path} leaves nothing of the images; remove it or export it again")
+            raise ValueError(f"{masks['brain'].path} does not overlap the images; remove it or export it again")
     return brain
 
 
 def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Volume | None) -> list[str]:
-    found = [f"{contrast}: {doubt}" for contrast, image in images.items() for doubt in image.warnings]
+    warnings = [f"{contrast}: {warning}" for contrast, image in images.items() for warning in image.warnings]
     if brain.mean() > MAX_FILL:
-        found.append("almost no voxel is 0: the skull may not have been removed, or air is not 0")
+        warnings.append("almost no voxel is 0: the skull may not have been removed, or air is not 0")
     if segmentation is not None and not segmentation.data.any():
-        found.append("the segmentation is empty")
+        warnings.append("the segmentation is empty")
     for contrast, image in images.items():
         empty = float((image.data[brain] == 0).mean())
         if empty > 0.05:
-            found.append(f"{contrast} is 0 in {empty:.0%} of the brain: it may be cut off")
+            warnings.append(f"{contrast} is 0 in {empty:.0%} of the brain: it may be cut off")
     voxel_mm = np.linalg.norm(next(iter(images.values())).affine[:3, :3], axis=0)
-    return found + scan_doubts(brain, [image.data for image in images.values()], voxel_mm)
+    return warnings + scan_warnings(brain, [image.data for image in images.values()], voxel_mm)
 
 
 def _to_zyx(volume: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Finding raw studies: which NIfTI file is which contrast of which subject, in the layouts people have."""
+"""Find raw studies: which NIfTI file is which contrast of which subject, in the layouts of BraTS, EGD and others."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from util.data.subject_names import name_problem
 
 logger = logging.getLogger(__name__)
 
-# Names in the wild -> ours. BraTS until 2021, BraTS from 2023, EGD.
+# Contrast names in file names -> ours: BraTS until 2021, BraTS from 2023, EGD.
 ROLES = {
     "t1": "t1", "t1n": "t1",
     "t1ce": "t1ce", "t1c": "t1ce", "t1gd": "t1ce",
@@ -26,32 +26,33 @@ _SUFFIX = r"\.nii(\.gz)?"
 
 
 @dataclass
-class Study:
-    """The files of one subject. `files` has the four contrasts, "seg" and "brain" where there are."""
+class RawStudy:
+    """The raw files of one subject: the contrasts, "seg" and "brain", as far as they exist."""
 
     subject: str
     files: dict[str, Path] = field(default_factory=dict)
     problem: str | None = None
-    """Why it cannot be prepared, naming file and fix."""
+    """Why the study cannot be prepared, with the file at fault and the fix."""
 
 
-def find_brats(source: Path) -> list[Study]:
-    """NAME_t1.nii.gz, NAME-t1n.nii.gz and so on, at any depth below `source`."""
+def find_brats(source: Path) -> list[RawStudy]:
+    """The studies of files such as NAME_t1.nii.gz or NAME-t1n.nii.gz, at any depth below `source`."""
     expression = re.compile(rf"(.*/)?(?P<subject>[^/]+?)[_-](?P<role>{_ROLE}){_SUFFIX}", re.I)
     return _collect(source, _files(source), expression, "NAME/NAME_t1.nii.gz")
 
 
-def find_egd(source: Path) -> list[Study]:
-    """SUBJECT/1_T1/NIFTI/T1.nii.gz and so on, in `source` or its folder SUBJECTS; the folders between may vary."""
+def find_egd(source: Path) -> list[RawStudy]:
+    """The studies of files such as SUBJECT/1_T1/NIFTI/T1.nii.gz, in `source` or its folder SUBJECTS. The folders
+    between subject and file may differ."""
     root = source / "SUBJECTS" if (source / "SUBJECTS").is_dir() else source
     pattern = re.compile(rf"(?P<subject>[^/]+)/(.*/)?(?P<role>{_ROLE}){_SUFFIX}", re.I)
     return _collect(root, _files(root), pattern, "SUBJECT/1_T1/NIFTI/T1.nii.gz")
 
 
-def find_by_pattern(source: Path, pattern: str) -> list[Study]:
-    """Files below `source` that match `pattern`, for instance "{subject}/{subject}_{contrast}.nii.gz".
+def find_by_pattern(source: Path, pattern: str) -> list[RawStudy]:
+    """The studies of files below `source` that match `pattern`, such as "{subject}/{subject}_{contrast}.nii.gz".
 
-    {contrast} stands for t1, t2, t1ce, flair, seg or one of their other names; * for anything within a name.
+    {contrast} stands for t1, t2, t1ce, flair, seg or one of their other names; * for any part of a name.
     """
     for part in ("{subject}", "{contrast}"):
         if part not in pattern:
@@ -60,7 +61,7 @@ def find_by_pattern(source: Path, pattern: str) -> list[Study]:
         raise ValueError(f'--pattern "{pattern}": {sorted(unknown)[0]} is unknown; use {{subject}} and {{contrast}}')
     expression, seen = "", set()
     for piece in re.split(r"(\{subject\}|\{contrast\}|\*)", pattern):
-        if piece in seen:  # the same word must stand at each place
+        if piece in seen:  # a repeated placeholder must match the same text
             expression += "(?P=subject)" if piece == "{subject}" else "(?P=role)"
         elif piece == "{subject}":
             expression += "(?P<subject>[^/]+?)"
@@ -80,18 +81,18 @@ def _files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*.nii*") if path.is_file())
 
 
-def _collect(root: Path, files: Iterable[Path], expression: re.Pattern[str], example: str) -> list[Study]:
-    """Studies sorted by subject; a contrast that is missing or found twice becomes the study's problem."""
+def _collect(root: Path, files: Iterable[Path], expression: re.Pattern[str], example: str) -> list[RawStudy]:
+    """Studies sorted by subject. A contrast that is missing or found twice becomes the study's problem."""
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the folder that holds the studies")
-    studies: dict[str, Study] = {}
+    studies: dict[str, RawStudy] = {}
     ignored = []
     for path in files:
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match is None:
             ignored.append(path)
             continue
-        study = studies.setdefault(match["subject"], Study(match["subject"]))
+        study = studies.setdefault(match["subject"], RawStudy(match["subject"]))
         role = ROLES[match["role"].lower()]
         if role in study.files:
             study.problem = (

@@ -1,4 +1,4 @@
-"""The scans of one new patient: which file in a folder is which contrast, and what is wrong where none is."""
+"""The scans of one new patient: which file in a folder is which contrast."""
 
 import logging
 import re
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from util.data.folder import CONTRASTS
-from util.data.raw.layouts import ROLES, Study
+from util.data.raw.layouts import ROLES, RawStudy
 
 logger = logging.getLogger(__name__)
 NAMED = re.compile(rf"(.*[_\-. ])?(?P<role>{'|'.join(sorted(ROLES, key=len, reverse=True))})\.nii(\.gz)?", re.I)
 DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
 DICOM_SUFFIXES = (".dcm", ".ima")
-LOOKED_AT = 200  # files of a folder without NIfTI that are opened to see whether they are DICOM
+MAX_DICOM_CHECKS = 200  # files of a folder without NIfTI that are opened to see whether they are DICOM
 EXAMPLES = "NAME_t1.nii.gz, NAME-t1c.nii.gz, T2.nii.gz or FLAIR.nii.gz"
 
 
-def find_patient(folder: Path) -> Study:
-    """The contrasts found at any depth below `folder` by the names of all layouts, the study named as the folder.
+def find_patient(folder: Path) -> RawStudy:
+    """The study of the files below `folder`, which may have the names of any layout. The study has the folder's name.
 
-    Contrasts may be missing, but not all. ValueError names the folder or files at fault and the fix.
+    Some contrasts may be missing. Raises ValueError with the folder or files at fault and the fix.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a patient's folder, or files by --t1, --t2, --t1ce, --flair")
@@ -44,11 +44,12 @@ def find_patient(folder: Path) -> Study:
         )
     if unknown:
         logger.info("%d files below %s are no known contrast, the first is %s", len(unknown), folder, unknown[0])
-    return Study(_checked_name(folder.resolve().name), files)
+    return RawStudy(_checked_name(folder.resolve().name), files)
 
 
-def patient_from_files(files: Mapping[str, Path | None]) -> Study:
-    """Named files, None for a contrast that is missing; the study is named as the first file, less its contrast."""
+def patient_from_files(files: Mapping[str, Path | None]) -> RawStudy:
+    """The study of the given files; None stands for a missing contrast. The study has the first file's name without the
+    contrast."""
     given = {contrast: path for contrast, path in files.items() if path is not None}
     first = next(iter(given.values()))
     for contrast, path in given.items():
@@ -58,21 +59,21 @@ def patient_from_files(files: Mapping[str, Path | None]) -> Study:
         if not path.is_file():
             raise ValueError(f"--{contrast} {path} is missing")
         if path.name.lower().endswith(DICOM_SUFFIXES) or _is_dicom(path):
-            raise ValueError(_convert(path, path.parent))
+            raise ValueError(_dicom_error(path, path.parent))
     stem = re.sub(r"\.nii(\.gz)?$", "", first.name, flags=re.I)
     match = NAMED.fullmatch(first.name)
     name = stem[: len(match[1] or "")].rstrip("_-. ") if match else stem
-    return Study(_checked_name(name or first.resolve().parent.name), given)
+    return RawStudy(_checked_name(name or first.resolve().parent.name), given)
 
 
-def missing_contrasts(study: Study, needed: tuple[str, ...]) -> list[str]:
+def missing_contrasts(study: RawStudy, needed: tuple[str, ...]) -> list[str]:
     return [contrast for contrast in needed if contrast not in study.files]
 
 
 def _check_not_dicom(folder: Path) -> None:
-    for path in sorted(path for path in folder.rglob("*") if path.is_file())[:LOOKED_AT]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file())[:MAX_DICOM_CHECKS]:
         if path.name.upper() == "DICOMDIR" or path.name.lower().endswith(DICOM_SUFFIXES) or _is_dicom(path):
-            raise ValueError(_convert(path, folder))
+            raise ValueError(_dicom_error(path, folder))
 
 
 def _is_dicom(path: Path) -> bool:
@@ -80,7 +81,7 @@ def _is_dicom(path: Path) -> bool:
         return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
 
 
-def _convert(path: Path, folder: Path) -> str:
+def _dicom_error(path: Path, folder: Path) -> str:
     return (
         f"{path} is DICOM; convert the folder first: dcm2niix -z y -f %p -o OUT {folder}, then register the contrasts "
         "to one grid, strip the skull, and name the files as in prepare_data.py"
@@ -88,7 +89,7 @@ def _convert(path: Path, folder: Path) -> str:
 
 
 def _checked_name(name: str) -> str:
-    """A name that becomes a folder of the output, and a cell of a table which a spreadsheet must not run."""
+    """The name, if it can be a folder of the output and a table cell that no spreadsheet evaluates."""
     if not name.isprintable() or not name.strip() or name[0] in ".=+-@":
         raise ValueError(f"the patient's name {name!r} would be a hidden file or a formula; rename the folder or file")
     return name

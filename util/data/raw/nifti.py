@@ -1,4 +1,4 @@
-"""Reading NIfTI files in canonical orientation, and refusing what cannot be trusted."""
+"""Read NIfTI files in canonical orientation, and refuse files with implausible content."""
 
 import dataclasses
 import zlib
@@ -13,30 +13,31 @@ from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
 from util.data.raw.nifti_file import open_nifti
-from util.data.raw.scan_warnings import form_doubt
+from util.data.raw.scan_warnings import header_warnings
 
-MIN_SIDE_MM, MAX_SIDE_MM, MAX_SHIFT_MM = 1e-3, 1e3, 1e6  # of a voxel, and of the first one from the scanner's centre
-GRID_TOLERANCE = 0.1  # voxels by which corners of two contrasts of one study may differ
+MIN_SIDE_MM, MAX_SIDE_MM = 1e-3, 1e3  # plausible sides of a voxel
+MAX_SHIFT_MM = 1e6  # plausible distance of the first voxel from the scanner's centre
+GRID_TOLERANCE = 0.1  # voxels by which the corners of two contrasts of one study may differ
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume in canonical (RAS) orientation, axes (X, Y, Z), and how the file stored it."""
+    """A volume in canonical (RAS) orientation, axes (X, Y, Z), with the shape and affine of its file."""
 
     path: Path
     data: np.ndarray
     affine: np.ndarray
-    """(4, 4) from canonical index (x, y, z) to world mm."""
+    """(4, 4) from the canonical index (x, y, z) to world mm."""
     stored_shape: tuple[int, ...]
     stored_affine: np.ndarray
     orientation: str
-    """Axis codes as stored, for instance "LPS"."""
+    """Axis codes of the file, for instance "LPS"."""
     warnings: tuple[str, ...] = ()
-    """What is odd about the header."""
+    """Warnings about the header."""
 
 
 def read_image(path: Path) -> Volume:
-    """A contrast, float32. ValueError for a file that is damaged, not 3-D, not finite, empty or constant."""
+    """A contrast, float32. Raises ValueError for a file that is damaged, not 3-D, not finite, empty or constant."""
     volume = _read(path)
     if not np.isfinite(volume.data).all():
         count = int((~np.isfinite(volume.data)).sum())
@@ -48,16 +49,16 @@ def read_image(path: Path) -> Volume:
 
 
 def read_mask(path: Path) -> Volume:
-    """A segmentation or brain mask, uint8. ValueError unless it holds whole numbers from 0 to 255."""
+    """A segmentation or brain mask, uint8. Raises ValueError unless all values are whole numbers from 0 to 255."""
     volume = _read(path)
     data = volume.data
     if not (np.isfinite(data) & (data >= 0) & (data <= 255) & (data == np.rint(data))).all():
-        raise ValueError(f"{path} should hold whole labels from 0 to 255 and does not; export the mask again")
+        raise ValueError(f"{path} has values that are no whole numbers from 0 to 255; export the mask again")
     return dataclasses.replace(volume, data=data.astype(np.uint8))
 
 
 def check_same_grid(volumes: Mapping[str, Volume]) -> None:
-    """ValueError unless all volumes share one shape and place in space, within a tenth of a voxel."""
+    """Raise ValueError unless all volumes have one shape and one position in space, to a tenth of a voxel."""
     (first_name, first), *others = volumes.items()
     voxel_mm = np.linalg.norm(first.affine[:3, :3], axis=0).min()
     for name, other in others:
@@ -82,7 +83,7 @@ def _read(path: Path) -> Volume:
     try:
         image = open_nifti(path)
         shape = image.shape
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes Inf, and is refused as such
+        with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become Inf and are refused
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
     except ImageFileError as error:
         raise ValueError(f"{path} is not a NIfTI file; convert it, for instance with dcm2niix") from error
@@ -102,12 +103,12 @@ def _read(path: Path) -> Volume:
         stored_shape=tuple(int(side) for side in shape),
         stored_affine=stored_affine,
         orientation="".join(nibabel.aff2axcodes(stored_affine)),
-        warnings=tuple(form_doubt(image)),
+        warnings=tuple(header_warnings(image)),
     )
 
 
 def _canonical(data: np.ndarray, affine: np.ndarray) -> nibabel.Nifti1Image | None:
-    """The image with axes to the right, front and top; None if `affine` cannot place voxels in millimetres."""
+    """The image with axes to the right, front and top; None if `affine` does not map voxels to millimetres."""
     if not np.isfinite(affine).all():
         return None
     sides_mm = np.linalg.norm(affine[:3, :3], axis=0)

@@ -1,4 +1,4 @@
-"""A NIfTI file opened in memory: its header is believed only as far as a scan of a head goes."""
+"""Open a NIfTI file in memory, within the limits of what a scan of a head can hold."""
 
 import gzip
 import io
@@ -13,18 +13,18 @@ from nibabel.spatialimages import HeaderDataError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_VOXELS = 512**3
-"""A head at 0.4 mm has fewer. Reading one takes up to 32 bytes a voxel (float64 as stored, its copy, scaled, float32),
-so 4 GiB for the largest; int16, as scanners write, takes 12."""
-MAX_BESIDE = 16 * 2**20
-"""Bytes of extensions before the voxels, and again of anything after them; more is no scan."""
-CHUNK = 4 * 2**20  # read at once: a header that promises more than there is costs no memory
+"""A head at 0.4 mm has fewer voxels. Reading takes up to 32 bytes per voxel (stored float64, a copy, scaled values,
+float32), that is 4 GiB for the largest file; int16, which scanners write, takes 12."""
+MAX_EXTRA_BYTES = 16 * 2**20
+"""Largest size of the extensions before the voxels, and of other content after them."""
+CHUNK = 4 * 2**20  # bytes read at once, so that a header with a false size costs no memory
 
 
 def open_nifti(path: Path) -> nibabel.Nifti1Image:
-    """The image of a .nii or .nii.gz file, decompressed to its end, where the checksum is.
+    """The image of a .nii or .nii.gz file. The file is decompressed to its end, so that its checksum is verified.
 
-    ValueError, before any voxel is read, for what is not one 3-D volume of real numbers or has more than MAX_VOXELS;
-    ImageFileError for no NIfTI at all; EOFError, OSError, zlib.error or HeaderDataError for a damaged one.
+    Raises ValueError, before any voxel is read, unless it holds one 3-D volume of real numbers with at most MAX_VOXELS;
+    ImageFileError if it is no NIfTI file; EOFError, OSError, zlib.error or HeaderDataError if it is damaged.
     """
     with path.open("rb") as file:
         compressed = file.read(2) == GZIP_MAGIC
@@ -36,17 +36,17 @@ def open_nifti(path: Path) -> nibabel.Nifti1Image:
                 header = kind.header_class(start[: kind.header_class.sizeof_hdr])
                 content = io.BytesIO(start)
                 content.seek(0, io.SEEK_END)
-                _read_on(stream, content, _promised_bytes(header, path), path)
+                _read_rest(stream, content, _stated_bytes(header, path), path)
                 content.seek(0)
                 try:
                     return kind.from_stream(content)
-                except (ValueError, OverflowError) as error:  # a rotation that is none, a size that is no number
+                except (ValueError, OverflowError) as error:  # an invalid rotation, a size that is no number
                     raise HeaderDataError(error) from error
     raise ImageFileError("no NIfTI header")
 
 
-def _promised_bytes(header: Nifti1Header, path: Path) -> int:
-    """Bytes up to the last voxel, all of it checked."""
+def _stated_bytes(header: Nifti1Header, path: Path) -> int:
+    """Bytes up to the last voxel, as the checked header states them."""
     stored, shape = header.get_data_dtype(), header.get_data_shape()
     if stored.fields is not None or stored.kind not in "iuf":
         raise ValueError(f"{path} holds colours or complex numbers; a scan has one real number per voxel")
@@ -54,22 +54,20 @@ def _promised_bytes(header: Nifti1Header, path: Path) -> int:
         raise ValueError(f"{path} has {len(shape)} dimensions {shape}; extract one 3-D volume from it")
     if min(shape) < 1 or (voxels := math.prod(int(side) for side in shape)) > MAX_VOXELS:
         raise ValueError(
-            f"{path} says it has {' x '.join(map(str, shape))} voxels, where 1 to {MAX_VOXELS:,} are believed; "
-            "convert it again, or resample a larger scan"
+            f"{path} states {' x '.join(map(str, shape))} voxels, the allowed range is 1 to {MAX_VOXELS:,}; convert it "
+            "again, or resample a larger scan"
         )
     offset = float(header["vox_offset"])
-    if not 0 <= offset <= MAX_BESIDE:
-        raise ValueError(f"{path} says its voxels start at byte {offset:g}; convert it again from the original scan")
+    if not 0 <= offset <= MAX_EXTRA_BYTES:
+        raise ValueError(f"{path} states that voxels start at byte {offset:g}; convert it again from the original scan")
     return max(int(offset), header.single_vox_offset) + voxels * stored.itemsize
 
 
-def _read_on(stream: IO[bytes], content: io.BytesIO, promised: int, path: Path) -> None:
-    """Append the rest of `stream` to `content`: what is promised, and at most MAX_BESIDE bytes more."""
+def _read_rest(stream: IO[bytes], content: io.BytesIO, stated: int, path: Path) -> None:
+    """Append the rest of `stream` to `content`, at most MAX_EXTRA_BYTES beyond the stated bytes."""
     while chunk := stream.read(CHUNK):
         content.write(chunk)
-        if content.tell() > promised + MAX_BESIDE:
-            raise ValueError(
-                f"{path} goes on for more than {MAX_BESIDE >> 20} MiB after its last voxel; convert it again"
-            )
-    if content.tell() < promised:
-        raise EOFError(f"{promised - content.tell()} bytes are missing")
+        if content.tell() > stated + MAX_EXTRA_BYTES:
+            raise ValueError(f"{path} has more than {MAX_EXTRA_BYTES >> 20} MiB after its last voxel; convert it again")
+    if content.tell() < stated:
+        raise EOFError(f"{stated - content.tell()} bytes are missing")

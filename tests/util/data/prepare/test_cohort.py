@@ -112,7 +112,7 @@ def test_second_run_repeats_only_what_is_needed(source, target, monkeypatch):
 def test_changed_settings_need_overwrite(source, target):
     prepare_cohort(find_brats(source), target, SMALL)
     larger = Settings(size=(24, 24, 24))
-    with pytest.raises(ValueError, match=r"--size \[16, 16, 16\] then, \[24, 24, 24\] now.*use --overwrite"):
+    with pytest.raises(ValueError, match=r"--size was \[16, 16, 16\], is \[24, 24, 24\].*use --overwrite"):
         prepare_cohort(find_brats(source), target, larger)
     assert PreparedVolumes(target).size == (16, 16, 16)
     assert prepare_cohort(find_brats(source), target, larger, overwrite=True) == {}

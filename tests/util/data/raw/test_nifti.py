@@ -97,7 +97,7 @@ def test_missing_file_and_singular_affine(tmp_path):
 @pytest.mark.parametrize("value", [0.5, -1, 300, np.nan])
 def test_mask_holds_labels(tmp_path, value):
     path = write_nifti(tmp_path / "a.nii.gz", np.where(brain_volume() > 0, value, 0).astype(np.float32))
-    with pytest.raises(ValueError, match=r"a\.nii\.gz should hold whole labels"):
+    with pytest.raises(ValueError, match=r"a\.nii\.gz has values that are no whole numbers"):
         read_mask(path)
 
 

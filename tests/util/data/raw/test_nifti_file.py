@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.bounded import messages
 from tests.helpers.raw_studies import AFFINE, brain_volume
 from util.data.raw.nifti import read_image
-from util.data.raw.nifti_file import MAX_BESIDE, MAX_VOXELS, open_nifti
+from util.data.raw.nifti_file import MAX_EXTRA_BYTES, MAX_VOXELS, open_nifti
 
 MIB_BEYOND_IMPORTS = 64
 
@@ -44,12 +44,12 @@ def test_promises_of_terabytes_and_bombs_are_refused_in_little_memory(tmp_path):
         [tmp_path / name for name in bombs], mib=MIB_BEYOND_IMPORTS,
     )  # fmt: skip
     for name in ("terabytes.nii", "nifti2.nii", "nothing.nii"):
-        assert f"{name} says it has" in said[name]
+        assert f"{name} states" in said[name]
     for name in ("promise.nii", "promise.nii.gz"):
         assert f"{name} is truncated" in said[name]
     for name in ("offset.nii", "nan.nii"):
-        assert f"{name} says its voxels start" in said[name]
-    assert "bomb.nii.gz goes on for more than 16 MiB" in said["bomb.nii.gz"]
+        assert f"{name} states that voxels start" in said[name]
+    assert "bomb.nii.gz has more than 16 MiB after" in said["bomb.nii.gz"]
     assert "frames.nii has 4 dimensions" in said["frames.nii"]
 
 
@@ -59,7 +59,7 @@ def test_bound_is_above_any_head_and_exact(tmp_path, monkeypatch):
     (tmp_path / "a.nii").write_bytes(nifti())
     assert open_nifti(tmp_path / "a.nii").shape == brain_volume().shape
     monkeypatch.setattr("util.data.raw.nifti_file.MAX_VOXELS", brain_volume().size - 1)
-    with pytest.raises(ValueError, match=r"a\.nii says it has 20 x 24 x 18 voxels, where 1 to 8,639"):
+    with pytest.raises(ValueError, match=r"a\.nii states 20 x 24 x 18 voxels, the allowed range is 1 to 8,639"):
         open_nifti(tmp_path / "a.nii")
 
 
@@ -68,7 +68,7 @@ def test_extensions_and_a_little_more_behind_the_voxels_are_read(tmp_path):
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 100_000))
     (tmp_path / "a.nii").write_bytes(image.to_bytes() + bytes(1000))
     np.testing.assert_array_equal(open_nifti(tmp_path / "a.nii").get_fdata(), brain_volume())
-    (tmp_path / "a.nii").write_bytes(image.to_bytes() + bytes(MAX_BESIDE + 1))
+    (tmp_path / "a.nii").write_bytes(image.to_bytes() + bytes(MAX_EXTRA_BYTES + 1))
     with pytest.raises(ValueError, match="after its last voxel"):
         open_nifti(tmp_path / "a.nii")
 

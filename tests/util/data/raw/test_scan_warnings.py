@@ -9,7 +9,7 @@ from tests.helpers.raw_studies import AFFINE, brain_volume, write_nifti, write_s
 from util.data.phantom.study import make_phantom
 from util.data.prepare.study import Settings, prepare_study
 from util.data.raw.nifti import read_image
-from util.data.raw.scan_warnings import cut_ends, form_doubt, scan_doubts, share_outside
+from util.data.raw.scan_warnings import cut_ends, fraction_outside, header_warnings, scan_warnings
 
 ISOTROPIC = np.ones(3) * 2.0
 
@@ -31,25 +31,25 @@ def with_head(images, brain):
 
 def test_a_stripped_brain_raises_no_doubt(phantom):
     images, brain = phantom
-    assert scan_doubts(brain, images, ISOTROPIC) == []
+    assert scan_warnings(brain, images, ISOTROPIC) == []
 
 
 def test_scalp_around_the_brain_is_measured_and_told(phantom):
     images, brain = phantom
     heads, head = with_head(images, brain)
-    measured = share_outside(head, heads, ISOTROPIC)
+    measured = fraction_outside(head, heads, ISOTROPIC)
     scalp = (heads[0] > 0.6 * images[0].max()) & ~brain
     assert measured == pytest.approx(scalp.sum() / (scalp | brain).sum(), abs=0.08)
-    assert any("outside the brain: the skull may not have been removed" in doubt
-               for doubt in scan_doubts(head, heads, ISOTROPIC))  # fmt: skip
-    assert share_outside(brain, heads, ISOTROPIC) < 0.01  # a brain mask removes it
+    assert any("outside the brain: the skull may not have been removed" in warning
+               for warning in scan_warnings(head, heads, ISOTROPIC))  # fmt: skip
+    assert fraction_outside(brain, heads, ISOTROPIC) < 0.01  # a brain mask removes it
 
 
 def test_a_volume_too_thin_to_judge_is_not_judged():
     brain = np.zeros((8, 8, 8), bool)
     brain[4, 4, :] = True
-    assert share_outside(brain, [brain * 1.0], ISOTROPIC) == 0
-    assert share_outside(np.zeros_like(brain), [brain * 1.0], ISOTROPIC) == 0
+    assert fraction_outside(brain, [brain * 1.0], ISOTROPIC) == 0
+    assert fraction_outside(np.zeros_like(brain), [brain * 1.0], ISOTROPIC) == 0
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_a_cut_brain_names_the_end(phantom, axis, keep, end):
 def test_thick_slices(phantom):
     images, brain = phantom
     thick = [image[:, :, ::3] for image in images]
-    doubts = scan_doubts(brain[:, :, ::3], thick, np.array([1.0, 1.0, 6.5]))
-    assert doubts == ["voxels of 1 x 1 x 6.5 mm: slices are thick, what lies between them is interpolated"]
-    assert not [d for d in scan_doubts(brain, images, np.array([1.0, 1.0, 2.0])) if "thick" in d]
+    warnings = scan_warnings(brain[:, :, ::3], thick, np.array([1.0, 1.0, 6.5]))
+    assert warnings == ["voxels of 1 x 1 x 6.5 mm: slices are thick, and values between them are interpolated"]
+    assert not [d for d in scan_warnings(brain, images, np.array([1.0, 1.0, 2.0])) if "thick" in d]
 
 
 def image_with(qform, sform):
@@ -82,9 +82,9 @@ def test_qform_and_sform_that_disagree_say_by_how_much_and_which_is_used(tmp_pat
     moved, sheared = AFFINE.copy(), AFFINE.copy()
     moved[0, 3] += 7
     sheared[0, 1] = 0.4  # not orthogonal, which a qform cannot hold: 0.4 mm in x along 23 voxels in y
-    assert form_doubt(image_with(AFFINE, AFFINE)) == []
-    assert "up to 7.0 mm apart; the sform is used" in form_doubt(image_with(AFFINE, moved))[0]
-    assert "mm apart; the sform is used" in form_doubt(image_with(sheared, sheared))[0]
+    assert header_warnings(image_with(AFFINE, AFFINE)) == []
+    assert "up to 7.0 mm apart; the sform is used" in header_warnings(image_with(AFFINE, moved))[0]
+    assert "mm apart; the sform is used" in header_warnings(image_with(sheared, sheared))[0]
     nibabel.save(image_with(AFFINE, moved), tmp_path / "a.nii.gz")
     volume = read_image(tmp_path / "a.nii.gz")
     np.testing.assert_allclose(volume.stored_affine, moved, atol=1e-5)
@@ -106,4 +106,4 @@ def test_doubts_reach_the_preparation_by_contrast(tmp_path):
 def test_a_qform_without_a_rotation_does_not_hide_the_sform():
     image = image_with(AFFINE, AFFINE)
     image.header["quatern_b"] = 5.0  # no unit quaternion
-    assert form_doubt(image) == []
+    assert header_warnings(image) == []
