@@ -1,4 +1,4 @@
-"""Every benchmark runs at tiny sizes and writes what it says; no timing decides anything here."""
+"""Every benchmark runs at tiny sizes and writes its results. No test depends on a timing."""
 
 import re
 from functools import partial
@@ -17,7 +17,7 @@ FACTS = ("- Command: `python -m benchmarks.", "- Machine: ", "threads, OMP_WAIT_
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
-    """Starting processes takes long; that they are used is tested in test_benchmarks_parts.py."""
+    """Starting processes takes long. tests/benchmarks/test_measuring.py tests that they are used."""
     for program in (bench_step, bench_scaling):
         monkeypatch.setattr(program, "call_isolated", lambda function, **arguments: function(**arguments))
     threads = torch.get_num_threads()
@@ -26,7 +26,7 @@ def in_this_process(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("program", "theme", "found"),
+    ("program", "theme", "pattern"),
     [
         (machine_limits, "ceilings", r"GB/s.*torch.exp2: \d"),
         (bench_scan, "scan", r"\| 32 x 32 \| chunked \| float32 \| \d.* ms .*n=\d+\)"),
@@ -36,14 +36,14 @@ def in_this_process(monkeypatch):
     ],
     ids=lambda value: value if isinstance(value, str) and value.isalpha() else "",
 )
-def test_program_writes_its_results(tmp_path, program, theme, found):
+def test_program_writes_its_results(tmp_path, program, theme, pattern):
     program.main(["--quick", "--out", str(tmp_path)])
     (path,) = tmp_path.glob("*.md")
     assert re.fullmatch(theme + r"_[a-z0-9]+_[a-z0-9-]+_\d{4}-\d\d-\d\d\.md", path.name)
     text = path.read_text(encoding="utf-8")
     for fact in FACTS:
         assert fact in text
-    assert re.search(found, text), text
+    assert re.search(pattern, text), text
     assert "--quick" in text.split("\n")[2]
     assert (theme == "scaling") == bool(list(tmp_path.glob("*.png")))
 
@@ -62,7 +62,7 @@ def products_take(factor):
     return partial(bench_step.worthwhile, decide=partial(decide, measure=lambda name: factor))
 
 
-def test_step_leaves_out_what_is_slower_than_float32_and_says_so_once(tmp_path, monkeypatch):
+def test_step_leaves_out_precisions_slower_than_float32_and_reports_that_once(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_step, "worthwhile", products_take(6.25))
     monkeypatch.setattr(bench_step, "add_ceilings", lambda options: None)
     monkeypatch.setattr(bench_step, "row", lambda case: [case.title, case.precision])
@@ -82,7 +82,7 @@ def test_results_name_the_instruction_sets(tmp_path, monkeypatch):
     assert report.path().name.startswith(f"theme_{torch.backends.cpu.get_cpu_capability().lower()}_")
 
 
-def test_step_takes_any_registered_model(tmp_path, monkeypatch):
+def test_step_accepts_any_registered_model(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_step, "worthwhile", products_take(0.5))
     monkeypatch.setattr(bench_step, "add_ceilings", lambda options: None)
     bench_step.main(

@@ -1,4 +1,4 @@
-"""What of benchmarks/bench_gpu.py can be tried without a GPU."""
+"""The parts of benchmarks/bench_gpu.py that run without a GPU."""
 
 import subprocess
 import sys
@@ -14,16 +14,16 @@ from benchmarks.gpu.log import Log
 from benchmarks.measuring.step_floor import Work
 from models import create_model
 
-ABSENT = ("nibabel", "openpyxl", "SimpleITK", "torchio", "nilearn")  # on the GPU machines that it was written for
+ABSENT = ("nibabel", "openpyxl", "SimpleITK", "torchio", "nilearn")  # these packages are missing on the GPU machines
 
 
-def test_it_imports_without_what_reads_and_prepares_images():
+def test_it_imports_without_the_packages_of_images():
     code = f"import sys; sys.modules.update(dict.fromkeys({ABSENT!r})); import benchmarks.bench_gpu, main_pretrain"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_section_that_fails_is_written_down_and_the_next_one_runs(tmp_path: Path):
+def test_a_section_that_fails_is_logged_and_the_next_one_runs(tmp_path: Path):
     log = Log(tmp_path / "new" / "out.txt", minutes=1)
     log.section("first", 1, lambda: 1 / 0)
     log.section("second", 1, lambda: log("second ran"))
@@ -36,7 +36,7 @@ def test_a_section_that_fails_is_written_down_and_the_next_one_runs(tmp_path: Pa
     assert "third ran" not in text
 
 
-def test_a_wrong_value_and_one_that_is_no_number_are_bad(capsys: pytest.CaptureFixture):
+def test_a_wrong_value_and_nan_are_bad(capsys: pytest.CaptureFixture):
     expected = {"out": torch.ones(3), "du": torch.zeros(0)}
     for actual, verdict in ((1.001, "ok  "), (1.2, "BAD "), (float("nan"), "BAD ")):
         compare(Log(None, 1), "case", {"out": torch.full((3,), actual), "du": torch.zeros(0)}, expected, 0.01)
@@ -44,18 +44,18 @@ def test_a_wrong_value_and_one_that_is_no_number_are_bad(capsys: pytest.CaptureF
 
 
 def test_floor_of_a_step(monkeypatch: pytest.MonkeyPatch):
-    """Products at a rate given, scans by exponentials, the rest by bytes."""
+    """Products at a given rate, scans by exponentials, the rest by bytes."""
     config = create_model("vim_3d_small_patch16", img_size=160).config
     ceilings = gpu_kernels.Ceilings(copy=3000.0, product=790.0, exp=4000.0)
     monkeypatch.setattr(ceilings.__class__, "linear", lambda self, rows, inner, outer: (1.0, 1.0, 1.0))
     products, scan, memory = ceilings.step(Work(config, None, 1))
     blocks = 12 * (1 + 2 + 2 + 1)  # in_proj, x_proj and dt_proj of both directions, out_proj
-    assert products == 3 * blocks + 2  # and the patch embedding, which needs no gradient of its input
+    assert products == 3 * blocks + 2  # and the patch embedding, whose input needs no gradient
     assert scan == pytest.approx(12 * 2 * 1000 * 768 * 16 / 4e12 * 1e3 * (1 + gpu_kernels.BACKWARD_PER_EXP))
     assert memory > 0
 
 
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_gpu_it_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no GPU is visible"):
         bench_gpu.main(["--minutes", "1"])

@@ -1,4 +1,4 @@
-"""What the benchmarks compute from their measurements."""
+"""The computations of the benchmarks from their measurements."""
 
 import math
 import statistics
@@ -42,7 +42,7 @@ class MeasuredRates(Rates):
         ("vim_3d_small_patch8", "bf16", False, 1.5),
     ],
 )
-def test_floor_agrees_with_the_one_computed_by_hand(name, precision, checkpointed, seconds):
+def test_the_floor_agrees_with_a_computation_by_hand(name, precision, checkpointed, seconds):
     with torch.device("meta"):
         config = create_model(name, grad_checkpointing=checkpointed).config
     work = Work(config, 0.75 if name.startswith("mae") else None)
@@ -59,7 +59,9 @@ def test_products_of_the_floor_are_those_of_the_model(family, kind, volume):
         torch.manual_seed(0)
         with torch.no_grad():
             make_forward(model, volume)
-    by_two = {"aten::bmm"} if model.config.mixer == "mamba" else set()  # of both directions; others' are no projections
+    by_two = (
+        {"aten::bmm"} if model.config.mixer == "mamba" else set()
+    )  # projections of both directions; the bmm of other mixers is none
     products = {"aten::mm", "aten::addmm"} | by_two
     counted = sum(e.flops for e in profiler.key_averages() if e.key in products)
     expected = sum(2 * x.rows * x.inner * x.outer * x.count for x in case.work(model).linears())
@@ -144,7 +146,7 @@ def test_peer_computes_the_same_mixer():
     assert bench_scan.value_error(peers.pscan_scan, torch.float32) < 1e-4
 
 
-def test_what_cannot_run_is_skipped_with_the_reason(monkeypatch):
+def test_a_peer_that_cannot_run_is_skipped_with_the_reason(monkeypatch):
     monkeypatch.setattr(bench_step, "mambapy_problem", lambda: peers.MISSING)
     assert "skipped: mambapy is not installed" in str(bench_step.row(Case("x", mixer="mambapy"))[2])
     assert "needs about 1e+09 GiB" in str(bench_step.row(Case("x", needs_gib=1e9))[2])
@@ -159,7 +161,7 @@ def test_a_process_that_dies_is_reported(monkeypatch):
         call_isolated(statistics.median, data=[1])
 
 
-def test_a_new_process_is_not_charged_with_our_memory():
+def test_a_new_process_does_not_count_our_memory():
     assert call_isolated(own_process.peak_mib) < own_process.peak_mib() / 2
 
 

@@ -1,7 +1,7 @@
-"""The Triton kernels on CPU tensors by Triton's interpreter; run by tests/ops/triton/test_triton.py in a process of
-its own.
+"""Tests of the Triton kernels on CPU tensors in Triton's interpreter.
 
-Values and all gradients are those of the specification in float64.
+tests/ops/triton/test_triton.py runs them in a process of their own. Values and all gradients are compared with the
+specification in float64.
 """
 
 from dataclasses import replace
@@ -35,13 +35,13 @@ from tests.ops.cpu import test_block as block_cases
 
 triton_scan = partial(selective_scan_fn, backend="triton")
 triton_conv = partial(causal_conv1d_fn, backend="triton")
-ROUNDED = 4e-2  # the interpreter cuts bfloat16 off where a GPU rounds
+ROUNDED = 4e-2  # the interpreter truncates to bfloat16 where a GPU rounds
 CASE = ScanCase(batch=1)
 
 
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch):
-    """Several segments and several blocks of channels, at small sizes."""
+    """Small segments and blocks of channels, so that small sizes have several of them."""
     monkeypatch.setattr(host, "MIN_STEPS", 4)
     monkeypatch.setattr(scan, "FORWARD_CHANNELS", 32)
     monkeypatch.setattr(scan, "BACKWARD_CHANNELS", 32)
@@ -85,14 +85,14 @@ def test_replay_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch):
 
 
 def amid_nan(x: Tensor) -> Tensor:
-    """The same values as a view of memory that is NaN before, between and after them."""
+    """The same values as a view of memory that is NaN around them."""
     surrounded = torch.full([side + 2 for side in x.shape], torch.nan, dtype=x.dtype)
     inside = surrounded[tuple(slice(1, -1) for _ in x.shape)]
     return inside.copy_(x).detach().requires_grad_()
 
 
-def test_nothing_beside_the_arguments_is_read():
-    """Blocks of channels, times and states reach beyond what there is of them."""
+def test_no_memory_outside_the_arguments_is_read():
+    """Blocks of channels, positions and states are larger than the arguments."""
     reverse = True
     tensors = replace(CASE, length=3, dim=5).tensors(torch.float32)
     expected = forward_backward(triton_scan, tensors, delta_softplus=True, reverse=reverse)
@@ -120,7 +120,7 @@ def test_convolution(length: int, width: int, reverse: bool, silu: bool):
     assert_close(forward_backward(triton_conv, tensors, **options), expected, rtol=1e-6, dtype=False)
 
 
-def test_convolution_walks_on_where_another_program_ends(monkeypatch: pytest.MonkeyPatch):
+def test_convolution_across_the_borders_of_programs(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(conv, "WALK", (8,))
     tensors = conv_tensors(21, 4, dim=5)
     expected = forward_backward(reference_conv, exact(tensors), activation="silu")
@@ -129,17 +129,17 @@ def test_convolution_walks_on_where_another_program_ends(monkeypatch: pytest.Mon
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("has_residual", "turned", "dropped"), [(1, 1, 1), (0, 0, 0), (1, 0, 1), (1, 1, 0)])
-def test_sum_and_norm(has_residual: int, turned: int, dropped: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("has_residual", "rotated", "dropped"), [(1, 1, 1), (0, 0, 0), (1, 0, 1), (1, 1, 0)])
+def test_sum_and_norm(has_residual: int, rotated: int, dropped: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sums, "cores", lambda device: 1)
-    monkeypatch.setattr(sums, "PROGRAMS_PER_CORE", 3)  # which share ten rows
+    monkeypatch.setattr(sums, "PROGRAMS_PER_CORE", 3)  # programs share ten rows
     torch.manual_seed(0)
     tensors: dict[str, Any] = {
         "hidden": torch.randn(2, 5, 50).requires_grad_(),
         "residual": torch.randn(2, 5, 50).requires_grad_() if has_residual else None,
         "weight": torch.randn(50).requires_grad_(),
     }
-    rotation = torch.polar(torch.ones(1, 5, 25), torch.randn(1, 5, 25)) if turned else None
+    rotation = torch.polar(torch.ones(1, 5, 25), torch.randn(1, 5, 25)) if rotated else None
     scale = torch.tensor([0.0, 1.25]) if dropped else None
 
     def run(kernel: Any) -> Any:
@@ -182,7 +182,7 @@ def fused_block(*, norm_weight: Tensor, scale: Tensor | None, in_weight: Tensor,
     return gpu.bimamba_block(hidden, residual, rotation, norm_weight, 1e-5, scale, in_weight, *both, out_weight)
 
 
-@pytest.mark.parametrize("options", [{"dropped": True}, {"residual": False, "turned": False}], ids=str)
+@pytest.mark.parametrize("options", [{"dropped": True}, {"residual": False, "rotated": False}], ids=str)
 def test_block(options: dict[str, Any]):
     tensors = block_cases.case(length=3, inner=6, states=2, **options)
     expected = forward_backward(block_cases.plain, exact(tensors))
@@ -197,7 +197,7 @@ def test_block_under_autocast():
     assert actual["out"].dtype == torch.bfloat16
     assert actual["extra"].dtype == torch.float32
     expected = forward_backward(block_cases.plain, exact(tensors))
-    assert_close(actual, expected, rtol=0.12, dtype=False)  # four roundings, cut off
+    assert_close(actual, expected, rtol=0.12, dtype=False)  # four truncations
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself

@@ -1,4 +1,4 @@
-"""One name of each kind and family, small."""
+"""One registered name of each kind and family, and small models of them."""
 
 from models import create_model, list_models
 from tests.conftest import SMALL
@@ -9,5 +9,5 @@ CLASSIFIERS = [name for name in ONE_EACH if not name.startswith(("mae", "ar"))]
 
 
 def small(name, create=create_model, **fields):
-    """Two blocks, of which a hybrid's second attends; volumes (4, 16, 24, 32)."""
+    """A model of two blocks for volumes (4, 16, 24, 32). In a hybrid, the second block has attention."""
     return create(name, **{**SMALL, "attention_layers": (1,) if "mha" in name else (), **fields})

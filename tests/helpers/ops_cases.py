@@ -107,7 +107,8 @@ def forward_backward(run: Callable[..., Any], tensors: dict[str, Any], **options
 
 
 def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: float, dtype: bool = True) -> None:
-    """Every entry within rtol of the entry's largest expected value: gradients are sums, whose small entries cancel."""
+    """Every tensor differs by at most rtol times its largest expected value. Small entries of gradients are sums that
+    cancel, so they have no relative precision of their own."""
     assert actual.keys() == expected.keys()
     for name, wanted in expected.items():
         scale = wanted.abs().max().item() if wanted.numel() else 0.0
@@ -118,7 +119,7 @@ def assert_close(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: f
 
 
 def exact(tensors: dict[str, Any]) -> dict[str, Any]:
-    """The same leaf tensors in float64 or complex128, constants as such."""
+    """The same leaf tensors in float64 or complex128. Constants stay constants."""
 
     def doubled(x: Tensor) -> Tensor:
         return x.detach().to(torch.promote_types(x.dtype, torch.float64)).requires_grad_(x.requires_grad)
@@ -134,12 +135,12 @@ def assert_repeats(run: Callable[..., Any], tensors: dict[str, Any], times: int 
         assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def assert_outlives(run: Callable[..., Any], tensors: dict[str, Any], others: dict[str, Any]) -> None:
+def assert_unchanged_by_others(run: Callable[..., Any], tensors: dict[str, Any], others: dict[str, Any]) -> None:
     """Outputs and gradients do not change when the same function is called with `others`."""
-    held = forward_backward(run, tensors)
-    copies = {name: x.clone() for name, x in held.items()}
+    results = forward_backward(run, tensors)
+    copies = {name: x.clone() for name, x in results.items()}
     assert not torch.equal(forward_backward(run, others)["out"], copies["out"])
-    assert all(torch.equal(held[name], copies[name]) for name in held)
+    assert all(torch.equal(results[name], copies[name]) for name in results)
 
 
 def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def conv_tensors(length: int, width: int, dim: int = 37, dtype: torch.dtype = to
 
 
 def require_kernels() -> None:
-    """Skip where there is no compiler; a compiler that fails is a failure."""
+    """Skip the test if there is no compiler. A compiler that fails is a failure."""
     problem = cpu_library.problem()
     if problem and "no C++ compiler found" in problem:
         pytest.skip(problem)
@@ -170,7 +171,7 @@ def threads(count: int) -> Iterator[None]:
 
 def mixer_tensors(batch: int = 2, length: int = 9, inner: int = 6, states: int = 3, width: int = 4,
                   dtype: torch.dtype = torch.float32) -> dict[str, Any]:  # fmt: skip
-    """Leaf tensors of a bidirectional mixer's inner part, in the order of its arguments; directions differ."""
+    """Leaf tensors of a bidirectional mixer's inner part, in the order of its arguments. The directions differ."""
     generator, rank, embed = torch.Generator().manual_seed(0), 2, 5
 
     def normal(*shape: int) -> Tensor:

@@ -29,7 +29,7 @@ class SSDCase:
         return {"dt_softplus": self.softplus, "reverse": self.reverse}
 
     def tensors(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, Any]:
-        """Leaf tensors that require gradients, views of one wide projection's columns as a mixer has them."""
+        """Leaf tensors that require gradients. Sequences are column ranges of one wide projection, as in a mixer."""
         generator = torch.Generator().manual_seed(seed)
         widths = [self.heads * self.headdim, self.groups * self.states, self.groups * self.states, self.heads]
 

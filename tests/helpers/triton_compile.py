@@ -1,4 +1,4 @@
-"""Compile what a call of Triton kernels would launch, for a GPU that need not be there, and read its resources."""
+"""Compile the kernels that a call would launch, for any GPU, and read their resources."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ OPTIONS = ("num_warps", "num_stages")
 
 @dataclass
 class Compiled:
-    """A kernel of one launch. registers, spilled (bytes): of an NVIDIA GPU, 0 elsewhere."""
+    """A compiled kernel. registers and spilled bytes are known for NVIDIA GPUs, and 0 for others."""
 
     name: str
     registers: int
@@ -33,7 +33,7 @@ class Compiled:
 
 
 def source(kernel: JITFunction, arguments: dict[str, Any]) -> ASTSource:
-    """As the runtime would specialise it: pointers and integers that 16 divides, ones and None as constants."""
+    """The kernel specialised as by the runtime: pointers and integers divisible by 16, ones and None as constants."""
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(kernel.params):
         value = arguments[parameter.name]
@@ -69,33 +69,33 @@ def nvidia_resources(ptx: str, target: GPUTarget) -> tuple[int, int]:
         architecture = re.search(r"\.target (sm_\w+)", ptx)
         assert architecture is not None
         command = [str(ptxas), "-v", f"--gpu-name={architecture[1]}", "kernel.ptx", "-o", "kernel.cubin"]
-        said = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stderr
-    registers, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
+        output = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stderr
+    registers, spilled = re.search(r"Used (\d+) registers", output), re.search(r"(\d+) bytes spill stores", output)
     assert registers is not None
     return int(registers[1]), int(spilled[1]) if spilled else 0
 
 
 @contextmanager
 def compiling(target: GPUTarget) -> Iterator[list[Compiled]]:
-    """Launches compile for `target` and compute nothing; the list grows with every launch."""
-    made: list[Compiled] = []
+    """Launches compile for `target` and compute nothing. The list gets one entry per kernel."""
+    kernels: list[Compiled] = []
     known: dict[Any, Compiled] = {}
     run = JITFunction.run
 
-    def instead(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+    def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         key = self.__name__, repr([(x.dtype if isinstance(x, Tensor) else x) for x in args]), repr(kwargs)
         if key not in known:
             known[key] = compile_launch(self, target, *args, **kwargs)
-            made.append(known[key])
+            kernels.append(known[key])
 
-    JITFunction.run = instead  # pyright: ignore
+    JITFunction.run = compile_only  # pyright: ignore
     try:
-        yield made
+        yield kernels
     finally:
         JITFunction.run = run
 
 
 def compiled(target: GPUTarget, call: Callable[[], Any]) -> list[Compiled]:
-    with compiling(target) as made:
+    with compiling(target) as kernels:
         call()
-    return made
+    return kernels

@@ -77,7 +77,7 @@ def test_autoregressive_to_a_classifier_of_one_direction_is_exact():
     torch.testing.assert_close(target.eval().forward_features(volume), source.eval().forward_features(volume))
 
 
-def test_a_backward_direction_that_the_checkpoint_lacks_starts_as_a_copy_and_is_said():
+def test_a_backward_direction_that_the_checkpoint_lacks_starts_as_a_copy_and_is_reported():
     source, target = ar(), classifier()
     adapted = target.adapt_state_dict(source.state_dict())
     assert set(target.state_dict()) - set(adapted.state) == {"head.weight", "head.bias"}
@@ -105,13 +105,13 @@ def test_a_backward_direction_of_another_shape_is_not_copied():
         classifier().adapt_state_dict(state)
 
 
-def test_one_lost_parameter_of_a_backward_direction_is_not_made_up():
+def test_a_missing_parameter_of_a_backward_direction_is_not_replaced():
     state = mae().state_dict()
     del state["blocks.1.mixer.A_b_log"]
     assert "blocks.1.mixer.A_b_log" not in classifier().adapt_state_dict(state).state
 
 
-def test_describe_tells_the_directions():
+def test_describe_gives_the_directions():
     assert [describe(model.state_dict())["directions"] for model in (mae(), ar())] == ["both", "forward"]
 
 
@@ -120,12 +120,12 @@ def test_describe_tells_the_directions():
     [("vim", {}), ("vit", {}), ("vim2", {}), ("bivim2", {"d_state": 6, "head_dim": 4}),
      ("vim_mha", {"attention_layers": (0,)}), ("bivim_mha", {"attention_layers": (1,)})],
 )  # fmt: skip
-def test_a_checkpoint_says_which_mixers_it_holds(family, fields):
+def test_describe_gives_the_mixers(family, fields):
     model = classifier(f"{family}_3d_small_patch8", **fields)
-    found = describe(model.state_dict())
-    assert {"mixer", "embed_dim", "depth", "patch_size", "in_chans"} <= found.keys()
-    assert {"directions", "attention_layers", "d_state"} <= found.keys() or family == "vit"
-    assert found == {field: getattr(model.config, field) for field in found}
+    shown = describe(model.state_dict())
+    assert {"mixer", "embed_dim", "depth", "patch_size", "in_chans"} <= shown.keys()
+    assert {"directions", "attention_layers", "d_state"} <= shown.keys() or family == "vit"
+    assert shown == {field: getattr(model.config, field) for field in shown}
 
 
 def test_one_direction_is_not_mistaken_for_two():

@@ -15,7 +15,7 @@ def model(name=NAMES[0], **fields):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("order", ["raster", "yxz", "hilbert"])
 def test_no_prediction_sees_its_own_patch_or_later_ones(name, order, volume):
-    """Changing the patch at place j of the scan changes predictions after j and none up to it."""
+    """Changing the patch at step j of the scan changes predictions after j and none up to j."""
     ar = model(name, scan_order=order)
     places = scan_places(order, ar.grid)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def test_loss_is_that_of_all_patches_but_the_first(norm_pix_loss, volume):
     assert (out.removed[:, 0] == 0).all()
 
 
-def test_output_is_in_raster_order_whatever_the_scan(volume):
+def test_output_is_in_raster_order_for_any_scan_order(volume):
     ar = model(scan_order="snake")
     out = ar(volume)
     assert torch.equal(out.ids_keep, torch.arange(24).expand(2, -1))
@@ -49,8 +49,8 @@ def test_output_is_in_raster_order_whatever_the_scan(volume):
     assert out.latent.shape == (2, 24, 48)
 
 
-def test_prediction_knows_which_place_is_asked_for(volume):
-    """The decoder's embedding of a place changes the prediction of that place and of none before it."""
+def test_prediction_depends_on_the_target_position(volume):
+    """The decoder's embedding of a position changes the prediction of that position and of none before it."""
     ar = model()
     before = ar(volume).pred
     ar.decoder_pos_embed[:, 10] += 1
@@ -67,7 +67,7 @@ def test_no_gradient_missing(name, volume):
 
 
 def test_bfloat16_and_checkpointed_blocks(volume):
-    """The same loss in bfloat16 to its precision; checkpointing changes memory, not gradients."""
+    """bfloat16 gives the same loss to its precision. Checkpointing does not change gradients."""
     gradients = []
     for enabled in (False, True):
         torch.manual_seed(0)

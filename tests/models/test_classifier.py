@@ -36,7 +36,7 @@ def test_position_matters(volume):
     assert (model(volume) - model(volume.flip(-1))).abs().max() > 1e-4
 
 
-def test_the_head_reads_the_pool_it_is_told(volume):
+def test_the_head_reads_the_configured_pool(volume):
     model = create_model(NAMES[0], **SMALL, pool="last").eval()
     tokens = model.forward_features(volume)
     torch.testing.assert_close(model.forward_head(tokens, pre_logits=True), tokens[:, -1])

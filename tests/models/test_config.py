@@ -38,7 +38,7 @@ def test_unknown_fields_name_the_nearest():
 
 
 @pytest.mark.parametrize("layers", [(6, 3), [3, 6], (3, 6, 3)])
-def test_attention_layers_are_a_sorted_tuple_whatever_they_came_as(layers):
+def test_attention_layers_become_a_sorted_tuple(layers):
     assert build_config({"attention_layers": layers}).attention_layers == (3, 6)
     assert build_config({"attention_layers": 3}).attention_layers == (3,)
     for wrong in ("3, 6", 3.5):

@@ -19,7 +19,7 @@ def test_scan_parameters_are_not_decayed(family):
 
 
 def test_scan_parameters_are_named_as_undecayed():
-    """For optimisers that go by the names alone, not by the number of dimensions."""
+    """For optimisers that use only the names, not the number of dimensions."""
     model = create_model("vim_3d_small_patch8", **{**SMALL, "depth": 1}, mixer="mamba2")
     mixer = "blocks.0.mixer."
     assert model.no_weight_decay() - {"pos_embed", "mask_token", "patch_embed.missing_contrast"} == {
@@ -48,7 +48,7 @@ def mae(mixer, order, **fields):
 def outputs(model, volume):
     noise = torch.rand(2, 24, generator=torch.Generator().manual_seed(2))
     out = model(volume, noise=noise)
-    raster = out.ids_keep.argsort(dim=1)  # shuffle alone gives the visible tokens in another order
+    raster = out.ids_keep.argsort(dim=1)  # only shuffle returns the visible tokens in another order
     latent = out.latent.gather(1, raster.unsqueeze(-1).expand_as(out.latent))
     tokens, states = model.forward_intermediates(volume)
     return {"pred": out.pred, "removed": out.removed, "latent": latent, "tokens": tokens, "first": states[0],
@@ -57,7 +57,7 @@ def outputs(model, volume):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_mixer_that_does_not_read_order_gives_the_same_in_any_order(order, volume):
-    """Positions and rotations travel with their tokens, and every output comes back to raster order."""
+    """Positions and rotations are reordered with their tokens, and every output is in raster order."""
     plain, ordered = (outputs(mae("attention", name), volume) for name in ("raster", order))
     for name, expected in plain.items():
         torch.testing.assert_close(ordered[name], expected, msg=name)
@@ -69,7 +69,7 @@ def test_mamba_reads_the_order(order, volume):
     assert (ordered["latent"] - plain["latent"]).abs().max() > 1e-3
     assert torch.equal(ordered["removed"], plain["removed"])
     differs = (ordered["tokens"] - plain["tokens"]).abs().max() > 1e-3
-    assert differs == (order != "shuffle")  # which is an order of visible tokens only
+    assert differs == (order != "shuffle")  # shuffle changes only the order of visible tokens
 
 
 @pytest.mark.parametrize("order", ["yxz", "hilbert"])
@@ -77,9 +77,9 @@ def test_a_scan_in_another_order_is_the_plain_scan_of_reordered_tokens(order):
     plain, ordered = mae("mamba", "raster"), mae("mamba", order)
     tokens, places = torch.randn(2, 24, 48), scan_places(order, (2, 3, 4))
     rotation = torch.polar(torch.ones(1, 24, 24), torch.rand(1, 24, 24))
-    found = ordered.scan(ordered.blocks, ordered.norm_f, tokens, rotation)
+    actual = ordered.scan(ordered.blocks, ordered.norm_f, tokens, rotation)
     expected = plain.blocks(tokens[:, places], plain.norm_f, rotation[:, places])
-    torch.testing.assert_close(found[:, places], expected)
+    torch.testing.assert_close(actual[:, places], expected)
     ids = torch.tensor([[3, 7, 8, 20, 21], [0, 1, 2, 22, 23]])
     kept = ordered.scan(ordered.blocks, ordered.norm_f, tokens[:, :5], None, ids_BT=ids)
     for b in range(2):
@@ -88,7 +88,7 @@ def test_a_scan_in_another_order_is_the_plain_scan_of_reordered_tokens(order):
         torch.testing.assert_close(kept[b : b + 1, by_scan], expected)
 
 
-def test_orders_are_no_part_of_a_checkpoint_and_move_with_the_model():
+def test_scan_orders_are_not_in_checkpoints_and_follow_the_model_to_another_device():
     raster, hilbert = mae("mamba", "raster"), mae("mamba", "hilbert")
     assert raster.state_dict().keys() == hilbert.state_dict().keys()
     assert hilbert.to("meta").scan_places.device.type == "meta"
@@ -102,7 +102,7 @@ def test_orders_are_no_part_of_a_checkpoint_and_move_with_the_model():
         ((16, 16, 16), r"give \(batch, contrasts, Z, Y, X\)"),
     ],
 )
-def test_a_volume_of_another_shape_is_told_what_to_do(shape, fix):
+def test_the_error_for_another_shape_names_the_fix(shape, fix):
     model = create_model("vim_3d_tiny_patch8", img_size=16, embed_dim=24, depth=1)
     with pytest.raises(ValueError, match=rf"the model expects \(batch, \*\(4, 16, 16, 16\)\): {fix}"):
         model(torch.zeros(shape))

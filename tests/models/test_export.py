@@ -1,4 +1,4 @@
-"""Graphs of every family compute what the model does, for any batch, and hold nothing that only this project knows."""
+"""Exported graphs of every family agree with the model, for any batch, and have no operator of this project."""
 
 import io
 
@@ -10,7 +10,7 @@ from models.export import INPUT, OUTPUT, export_onnx, export_program
 from tests.conftest import SMALL
 from tests.ops.test_portable import nodes
 
-TINY = {**SMALL, "img_size": (8, 8, 24), "depth": 1}  # 3 tokens: halving meets an odd number
+TINY = {**SMALL, "img_size": (8, 8, 24), "depth": 1}  # 3 tokens, so that halving meets an odd length
 FAMILIES = {
     "vim": {},
     "bivim2": {"contrast_dropout": 0.3},
@@ -45,8 +45,8 @@ def test_onnxruntime_gives_the_same_logits():
     content = export_onnx(model, {"predicts": "IDH"}).model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["predicts"] == "IDH"
-    (found,) = session.run([OUTPUT], {INPUT: volume.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), expected(model, volume), rtol=0, atol=1e-4)
+    (actual,) = session.run([OUTPUT], {INPUT: volume.numpy()})
+    torch.testing.assert_close(torch.from_numpy(actual), expected(model, volume), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["vim", "bivim2"])
@@ -61,13 +61,13 @@ def test_training_under_torch_compile(family):
         return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
     torch._dynamo.reset()
-    found = gradients(torch.compile(model, backend="aot_eager", fullgraph=True))
+    actual = gradients(torch.compile(model, backend="aot_eager", fullgraph=True))
     for name, expected in gradients(model).items():
-        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(actual[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_file_with_our_operators_asks_for_ops():
-    """What the README says of a program that was exported without portable_operators."""
+def test_a_file_with_our_operators_needs_ops():
+    """A program exported without portable_operators loads only in programs that import ops."""
     model = create_model("vim_3d_small_patch8", **TINY, scan_backend="chunked").eval()
     buffer = io.BytesIO()
     program = torch.export.export(model, (torch.zeros(1, 4, 8, 8, 24),))
@@ -78,6 +78,6 @@ def test_a_file_with_our_operators_asks_for_ops():
     torch.testing.assert_close(torch.export.load(buffer).module()(volume), expected(model, volume))
 
 
-def test_what_draws_masks_is_refused():
+def test_models_that_draw_masks_are_refused():
     with pytest.raises(ValueError, match="only classifiers are exported, this is a MaskedAutoencoder3D"):
         export_program(create_model("mae_3d_vim_small_patch8", **TINY))

@@ -1,4 +1,4 @@
-"""A frozen scan is the mixer, linear in its values, and agrees with the hidden attention written out."""
+"""A frozen scan equals the mixer, is linear in its values, and agrees with an explicit hidden attention matrix."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_outputs_add_up_to_the_mixer(mixer, tokens):
 
 
 def test_values_times_gradient_is_the_output_itself(mixer, tokens):
-    """The output is linear in the values, so nothing is lost between tokens: Euler's theorem."""
+    """The output is linear in the values, so the tokens' contributions add up to it (Euler's theorem)."""
     scan, weight = frozen_scan(mixer, tokens), torch.randn(2, 7, 8)
     for values, output in zip(scan.values, scan.outputs, strict=True):
         score = (output * weight).sum()
@@ -33,7 +33,7 @@ def test_values_times_gradient_is_the_output_itself(mixer, tokens):
 
 @pytest.mark.parametrize(("direction", "suffix"), [(0, ""), (1, "_b")])
 def test_gradient_is_the_hidden_attention_written_out(mixer, tokens, direction, suffix):
-    """d y_t / d u_j of one channel, from step sizes and decay products, place by place."""
+    """d y_t / d u_j of one channel, from step sizes and products of decays, for every pair of positions."""
     scan, weights = frozen_scan(mixer, tokens), mixer.direction(suffix)
     values = scan.values[direction]
     weight = torch.randn(2, 7, 8)
@@ -42,13 +42,13 @@ def test_gradient_is_the_hidden_attention_written_out(mixer, tokens, direction, 
         z = mixer.in_proj(tokens).transpose(1, 2).chunk(2, dim=1)[1]
         dt, B, C = weights.split_projection(F.linear(values.transpose(1, 2), weights.x_proj))
         delta = F.softplus(F.linear(dt, weights.dt_proj) + weights.dt_bias)  # (B, L, I)
-        arriving = weight @ mixer.out_proj.weight / 2 * F.silu(z).transpose(1, 2)  # (B, L, I)
-        expected = torch.einsum("bli,i->bil", arriving, weights.D)
+        dy = weight @ mixer.out_proj.weight / 2 * F.silu(z).transpose(1, 2)  # (B, L, I)
+        expected = torch.einsum("bli,i->bil", dy, weights.D)
         for j in range(7):
             places = range(j, 7) if suffix == "" else range(j, -1, -1)
             for t in places:
                 passed = delta[:, j + 1 : t + 1] if suffix == "" else delta[:, t:j]
                 decay = torch.exp(passed.sum(1)[..., None] * weights.A)  # (B, I, N)
                 read = torch.einsum("bn,bin,bi,bn->bi", C[:, t], decay, delta[:, j], B[:, j])
-                expected[..., j] += arriving[:, t] * read
+                expected[..., j] += dy[:, t] * read
     torch.testing.assert_close(gradient, expected, atol=1e-5, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""Features after any block. tests/models/test_timm_conventions.py has their other forms."""
+"""Features after any block. tests/models/test_timm_conventions.py tests features_only."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_intermediates(name, volume):
     torch.testing.assert_close(model.forward_intermediates(volume)[0], tokens)
 
 
-def test_blocks_that_are_not_there_and_unknown_formats_are_named(volume):
+def test_missing_blocks_and_unknown_formats_are_named(volume):
     model = small("vim_3d_small_patch8")
     for indices, message in ((3, "last 3 blocks"), (0, "last 0 blocks"), ([2], r"blocks 0\.\.1"), ([-3], "block -3")):
         with pytest.raises(ValueError, match=message):

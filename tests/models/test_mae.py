@@ -15,7 +15,7 @@ def test_shapes_and_no_gradient_missing(name, volume):
     out = mae(volume)
     assert (out.pred.shape, out.latent.shape, out.ids_keep.shape) == ((2, 24, 2048), (2, 6, 48), (2, 6))
     assert out.removed.sum(1).tolist() == [18, 18]
-    assert (out.ids_keep.diff(dim=1) > 0).all()  # ascending: a scan reads order
+    assert (out.ids_keep.diff(dim=1) > 0).all()  # ascending, because a scan depends on the order
     mae(volume, return_pred=False).loss.backward()
     assert [n for n, p in mae.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -37,20 +37,20 @@ def test_the_prediction_cannot_see_removed_patches(volume):
     torch.testing.assert_close(mae(mae.unpatchify(hidden), noise=noise).pred, out.pred)
 
 
-def test_the_encoder_sees_kept_tokens_at_their_true_places(volume):
-    """Masking nothing but the order: the latent of kept tokens only depends on their own places and contents."""
+def test_the_encoder_sees_kept_tokens_at_their_true_positions(volume):
+    """The latent of kept tokens depends only on their own positions and contents."""
     mae = create_model(NAMES[0], **SMALL).eval()
     ids = torch.tensor([[1, 5, 7, 11, 20, 23]] * 2)
     noise = torch.ones(2, 24).scatter(1, ids, 0.0)
     out = mae(volume, noise=noise)
     assert torch.equal(out.ids_keep, ids)
-    moved = mae.patchify(volume).roll(1, dims=1)  # same contents at other places
+    moved = mae.patchify(volume).roll(1, dims=1)  # the same contents at other positions
     shifted = mae(mae.unpatchify(moved), noise=noise.roll(1, dims=1)).latent
     assert (shifted - out.latent).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("masking", ["block", "grid"])
-def test_masking_decides_which_tokens_are_lost(masking, volume):
+def test_masking_decides_which_tokens_are_removed(masking, volume):
     noise = torch.rand(2, 24)
     plain, other = (create_model(NAMES[0], **SMALL, masking=m)(volume, 0.5, noise) for m in ("random", masking))
     expected = make_mask(masking, noise, 0.5, (2, 3, 4))
@@ -86,7 +86,7 @@ def test_wrong_volume_and_noise_are_named(volume):
 
 
 def test_learning_beats_predicting_each_patchs_mean():
-    """A few steps on smooth volumes: the removed patches are predicted better than by their own means."""
+    """After a few steps on smooth volumes, predictions of removed patches are better than the patches' means."""
     torch.manual_seed(0)
     z, y, x = torch.meshgrid(*[torch.linspace(-1, 1, 16)] * 3, indexing="ij")
     phases = torch.rand(8, 4, 1, 1, 1) * 0.3

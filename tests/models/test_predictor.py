@@ -23,7 +23,7 @@ def test_norm_pix_targets_and_their_inverse(name, volume):
 
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
-def test_patches_are_left_alone_without_norm_pix(norm_pix_loss, volume):
+def test_patches_are_unchanged_without_norm_pix(norm_pix_loss, volume):
     model = predictor(norm_pix_loss=norm_pix_loss)
     patches = model.patchify(volume + 1)
     assert torch.equal(model.targets(patches), patches) != norm_pix_loss

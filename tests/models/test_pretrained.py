@@ -24,7 +24,7 @@ def file(tmp_path, trained):
 
 
 def folder_of(model, path, **changed):
-    """What timm's local-dir: scheme loads."""
+    """A folder for timm's local-dir: scheme."""
     fields = {name: value for name, value in SMALL.items() if name != "img_size"}
     card = {**model.pretrained_cfg, "input_size": (4, *model.config.img_size), "num_classes": 3}
     config = {
@@ -53,7 +53,7 @@ def test_a_file_by_the_overlay(suffix, file, trained, volume, tmp_path):
         torch.save({"model": trained.state_dict(), "epoch": 3}, file)
     loaded = create_model(
         NAME, pretrained=True, pretrained_cfg_overlay={"file": file, "num_classes": 3}, **SMALL
-    )  # the overlay says how many classes, as in timm
+    )  # the overlay gives the number of classes, as in timm
     assert loaded.pretrained_cfg["file"] == file
     assert torch.equal(loaded.eval()(volume), trained.eval()(volume))
 
@@ -63,7 +63,7 @@ def test_a_folder(file, trained, volume, tmp_path):
     loaded = timm.create_model(folder, pretrained=True)
     assert torch.equal(loaded.eval()(volume), trained.eval()(volume))
     assert loaded.pretrained_cfg["source"] == "local-dir"
-    named = timm.create_model(folder)  # without pretrained=True too: random weights of a named folder are an accident
+    named = timm.create_model(folder)  # also without pretrained=True: a folder is named for its weights
     assert torch.equal(named.eval()(volume), trained.eval()(volume))
 
 
@@ -74,7 +74,7 @@ def test_other_classes_start_with_a_fresh_head(file, trained, tmp_path):
 
 
 def test_another_size_resamples_the_positions(file, trained, tmp_path):
-    """From the grid that the folder names: (4, 3, 2) has as many tokens as (2, 3, 4), and is another grid."""
+    """The folder records its grid: (4, 3, 2) is another grid than (2, 3, 4) with the same number of tokens."""
     loaded = timm.create_model(folder_of(trained, tmp_path), pretrained=True, img_size=(32, 24, 16))
     assert loaded.grid == (4, 3, 2)
     assert loaded.pos_embed.shape == trained.pos_embed.shape
@@ -90,7 +90,7 @@ def test_weights_given_as_a_dictionary(trained, volume):
     assert torch.equal(loaded.eval()(volume), trained.eval()(volume))
 
 
-def test_a_classifier_takes_an_autoencoders_file(tmp_path):
+def test_a_classifier_loads_an_autoencoders_file(tmp_path):
     mae = create_model("mae_3d_vim_small_patch8", **SMALL)
     save_file(mae.state_dict(), tmp_path / "mae.safetensors")
     overlay = {"file": str(tmp_path / "mae.safetensors")}
@@ -98,7 +98,7 @@ def test_a_classifier_takes_an_autoencoders_file(tmp_path):
     assert torch.equal(loaded.blocks[1].mixer.A_b_log, mae.blocks[1].mixer.A_b_log)
 
 
-def test_what_does_not_load_is_named(file, trained, tmp_path):
+def test_errors_name_the_weights_that_do_not_load(file, trained, tmp_path):
     with pytest.raises(ValueError, match="no downloadable weights"):
         create_model(NAME, pretrained=True, **SMALL)
     for name, expected in (("none.pth", "do not exist"), ("cut.safetensors", "cannot be loaded")):

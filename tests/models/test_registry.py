@@ -15,7 +15,7 @@ SHALLOW = {"depth": 1, "decoder_depth": 1, "attention_layers": ()}
 
 
 def small(name, depth):
-    """Small fields for any family; a hybrid's last encoder block attends."""
+    """Small fields for any family. A hybrid's last encoder block has attention."""
     return {**SMALL, "depth": depth, "attention_layers": (depth - 1,) if "mha" in name else ()}
 
 
@@ -56,9 +56,9 @@ def test_every_name_builds_and_runs(name):
     out = model(torch.randn(1, 1, *(2 * patch,) * 3))
     (out.loss if name.startswith(("mae", "ar")) else out.sum()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    found = describe(model.state_dict())
-    assert {field: getattr(model.config, field) for field in found} == found  # the checkpoint names its model
-    assert found["patch_size"] == patch
+    shown = describe(model.state_dict())
+    assert {field: getattr(model.config, field) for field in shown} == shown  # the checkpoint shows its model's fields
+    assert shown["patch_size"] == patch
 
 
 def test_every_name_has_a_recorded_count():
@@ -67,21 +67,24 @@ def test_every_name_has_a_recorded_count():
 
 @pytest.mark.parametrize("stem", sorted({name.removesuffix("16") for name in RECORDED if name.endswith("patch16")}))
 def test_recorded_parameter_counts(stem):
-    """Every name is built; what its blocks hold, which no patch size changes, is built once per family and size."""
+    """Every name is built. Its blocks, which do not depend on the patch size, are built once per family and size."""
     blocks = count(f"{stem}16") - count(f"{stem}16", **SHALLOW)
     counts = {p: count(f"{stem}{p}", **SHALLOW) + blocks for p in (4, 8, 16, 32)}
     assert counts == {p: RECORDED[f"{stem}{p}"] for p in (4, 8, 16, 32)}
 
 
 @pytest.mark.parametrize("name", json.loads((FIXTURES / "param_counts.json").read_text()))
-def test_recorded_counts_are_the_papers_where_they_are_known(name):
+def test_recorded_counts_are_those_of_the_paper(name):
     published = json.loads((FIXTURES / "param_counts.json").read_text())[name]["trainable"]
     assert RECORDED[_ALIASES.get(name, name)] == published - (384 if name.startswith("mae") else 0)
 
 
 @pytest.mark.parametrize("alias", sorted(_ALIASES))
 def test_an_alias_builds_what_its_name_does(alias):
-    depths = {"depth": 10 if "mha" in alias else 1, "decoder_depth": 1}  # 10 blocks hold all that attend
+    depths = {
+        "depth": 10 if "mha" in alias else 1,
+        "decoder_depth": 1,
+    }  # the first 10 blocks include all attention blocks
     ours, theirs = on_meta(_ALIASES[alias], **depths), on_meta(alias, **depths)
     pool = "last" if "final_pool_none" in alias else "mean"
     assert type(theirs) is type(ours)
@@ -99,7 +102,7 @@ def test_names_of_the_papers_model_files():
     assert _ALIASES["mae_3d_vim_large_patch16_rms_bimambav2_rope_residual"] == "mae_3d_vim_large_patch16"
 
 
-def test_families_differ_in_what_their_names_say():
+def test_families_differ_as_their_names_say():
     c = {f: on_meta(f"mae_3d_{f}_small_patch16", **SHALLOW).config for f in ("vim2", "bivim2", "vim_mha", "bivim_mha")}
     assert [(c[f].mixer, c[f].directions, c[f].rotary, c[f].embed_dim, c[f].decoder_embed_dim) for f in c] == [
         ("mamba2", "forward", "none", 512, 256), ("mamba2", "both", "none", 512, 256),

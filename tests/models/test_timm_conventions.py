@@ -1,5 +1,5 @@
-"""timm's and PyTorch's conventions, for every registered name: on the meta device where no number is asked for, and
-with numbers for one name of each kind and family."""
+"""timm's and PyTorch's conventions: for every registered name on the meta device, and with values for one name of each
+kind and family."""
 
 import itertools
 
@@ -15,13 +15,13 @@ GRID = (2, 3, 4)
 
 
 def output(model, volume):
-    """What a model's forward gives in the first place."""
+    """The first output of a model: loss or logits."""
     return model(volume).loss if hasattr(model, "decoder_blocks") else model(volume)
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_attributes_and_heads(name):
-    """By timm's door, at the size and width of the name, cut to one block."""
+    """By timm.create_model, at the size and width of the name, reduced to one block."""
     layers = (0,) if "mha" in name else ()
     is_classifier, patch = not name.startswith(("mae", "ar")), int(name.split("patch")[1])
     with torch.device("meta"):
@@ -43,7 +43,7 @@ def test_attributes_and_heads(name):
     undecayed = model.no_weight_decay() & names
     assert {key for key in names if key.endswith(("A_log", "A_b_log", ".D", ".D_b"))} <= undecayed
     layers = group_parameters(model, model.group_matcher())
-    assert sorted(itertools.chain(*layers.values())) == sorted(names)  # every parameter has a layer, and one
+    assert sorted(itertools.chain(*layers.values())) == sorted(names)  # every parameter is in exactly one layer
     assert ["pos_embed" in layers[0], "patch_embed.proj.weight" in layers[0]] == ["pos_embed" in names, True]
     assert {key for key in names if key.startswith(("blocks.0.", "norm_f"))} == set(layers[1])
     if is_classifier:
@@ -55,7 +55,7 @@ def test_attributes_and_heads(name):
         assert model.get_classifier().weight.device.type == "meta"
 
 
-def test_shapes_come_without_numbers():
+def test_shapes_on_the_meta_device():
     with torch.device("meta"):
         model, volume = create_model("vim_3d_small_patch16", img_size=64, depth=1), torch.empty(2, 4, 64, 64, 64)
         assert model(volume).shape == (2, 2)
@@ -121,7 +121,7 @@ def test_unknown_pools_and_rates_are_named():
         small("vim_3d_small_patch8", num_classes=-1)
 
 
-def test_drop_rate_drops_what_the_head_reads(volume):
+def test_drop_rate_acts_on_the_input_of_the_head(volume):
     model = small("vim_3d_small_patch8", drop_rate=0.5)
     tokens = model.forward_features(volume)
     kept = model.forward_head(tokens, pre_logits=True) / tokens.mean(1)
@@ -158,14 +158,14 @@ def test_another_input_size(name, scan_order, volume):
     fresh.load_state_dict(fresh.adapt_state_dict(source.state_dict(), source.grid).state)
     moved, noise = volume.permute(0, 1, 4, 2, 3), {} if not name.startswith("mae") else {"noise": torch.rand(2, 24)}
     for a, b in zip(model.eval()(moved, **noise), fresh.eval()(moved, **noise), strict=True):
-        assert torch.equal(a, b)  # as a checkpoint would load at that size
+        assert torch.equal(a, b)  # as if a checkpoint were loaded at that size
     with pytest.raises(ValueError, match="model expects"):
         model(volume)
     with pytest.raises(ValueError, match="img_size Z=20 is not divisible by patch_size=8"):
         model.set_input_size(20)
 
 
-def test_resampled_positions_stay_what_they_were():
+def test_resampled_positions_stay_learned_or_fixed():
     model = small("vim_3d_small_patch8").bfloat16()
     model.pos_embed.requires_grad_(False)
     model.set_input_size(32)
@@ -174,7 +174,7 @@ def test_resampled_positions_stay_what_they_were():
     mae = small("mae_3d_vim_small_patch8", fidelity="paper")
     mae.set_input_size(32)
     assert (mae.pos_embed.shape, mae.decoder_pos_embed.shape) == ((1, 64, 48), (1, 65, 24))
-    assert mae.decoder_pos_embed[0, 0].abs().sum() == 0  # the slot stays apart
+    assert mae.decoder_pos_embed[0, 0].abs().sum() == 0  # the slot is not resampled
     assert "pos_embed" in dict(mae.named_buffers())
 
 
@@ -190,7 +190,7 @@ def test_any_number_of_contrasts(in_chans, volume):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 @pytest.mark.parametrize("name", ONE_EACH)
-def test_recorders_that_see_no_kernels_are_refused(name, volume):
+def test_jit_and_fx_are_refused(name, volume):
     model = small(name).eval()
     for record in (lambda: torch.jit.trace(model, volume), lambda: torch.jit.script(model),
                    lambda: torch.fx.symbolic_trace(model)):  # fmt: skip
@@ -198,7 +198,7 @@ def test_recorders_that_see_no_kernels_are_refused(name, volume):
             record()
 
 
-# Precision: factor of the loss (small gradients underflow in float16, which is why a scaler has one), tolerance.
+# Precision: (factor of the loss, tolerance). Small gradients underflow in float16 without a factor.
 PRECISIONS = {torch.float16: (1024.0, 0.01), torch.bfloat16: (1.0, 0.05)}
 
 
@@ -223,20 +223,20 @@ SCANS += [("vim2_3d_small_patch8", backend) for backend in ("chunked", "referenc
     + [(name, {"grad_checkpointing": True}) for name in ("vim_3d_small_patch8", "vim_mha_3d_small_patch8")],
 )
 def test_whole_models_in_another_precision(name, fields, dtype, volume):
-    """model.half() and its kind, everything in it, against float32 from the same weights and volume."""
+    """model.half() and the like, with every part converted, against float32 with the same weights and volume."""
     model, single = small(name, **fields).to(dtype), small(name, **fields)
     single.load_state_dict(model.state_dict())
     volume, noise, (factor, tolerance) = volume.to(dtype), torch.rand(2, 24), PRECISIONS[dtype]
-    found, gradients = passes(model, volume, noise, factor)
+    actual, gradients = passes(model, volume, noise, factor)
     expected, right = passes(single, volume.float(), noise, factor)
-    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(actual.float(), expected, rtol=tolerance, atol=tolerance)
     largest = max(gradient.norm() for gradient in right.values())
     for key, gradient in right.items():
         assert (gradients[key] - gradient).norm() <= tolerance * gradient.norm() + 1e-5 * largest, key
 
 
 def loss_of(model, parameters, volume, noise):
-    """What torch.func differentiates: the model's loss with these parameters, or the sum of its squared logits."""
+    """The model's loss with these parameters, or the sum of its squared logits."""
     options = {"noise": noise} if hasattr(model, "mask_token") else {}
     out = torch.func.functional_call(model, parameters, (volume,), options)
     return out.square().sum() if torch.is_tensor(out) else out.loss
@@ -250,17 +250,17 @@ def test_gradients_of_each_sample_by_torch_func(name, volume):
     def loss(parameters, volume, noise):
         return loss_of(model, parameters, volume[None], noise[None])
 
-    found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, volume, noise)
+    actual = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(parameters, volume, noise)
     for sample in range(2):
         model.zero_grad()
         loss_of(model, {}, volume[[sample]], noise[[sample]]).backward()
         for key, p in model.named_parameters():
-            torch.testing.assert_close(found[key][sample], p.grad, rtol=1e-3, atol=1e-6, msg=key)
+            torch.testing.assert_close(actual[key][sample], p.grad, rtol=1e-3, atol=1e-6, msg=key)
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_second_derivatives_by_the_reference_backend(name, volume):
-    """How the gradient changes along a direction, against the difference of two gradients; in double precision."""
+    """The change of the gradient along a direction against the difference of two gradients, in double precision."""
     model = small(name, scan_backend="reference", depth=1 + ("mha" in name), decoder_depth=1).double().eval()
     volume, noise = volume.double(), torch.rand(2, 24)
     parameters = dict(model.named_parameters())

@@ -10,7 +10,7 @@ from tests.helpers.ops_cases import ScanCase
 
 
 @pytest.fixture(autouse=True)
-def _forget_what_was_logged():
+def _clear_the_log_caches():
     backends._log.cache_clear()
     backends._warn_of_triton.cache_clear()
 
@@ -27,7 +27,7 @@ def test_unknown_backend_names_the_known_ones():
         causal_conv1d_fn(torch.zeros(1, 2, 3), torch.zeros(2, 4), backend="fast")  # pyright: ignore
 
 
-def test_an_asked_backend_that_cannot_run_raises():
+def test_a_requested_backend_that_cannot_run_raises():
     with pytest.raises(ValueError, match="takes CUDA tensors"):
         selective_scan_fn(**ScanCase().tensors(torch.float32), backend="cuda")
     with pytest.raises(ValueError, match="takes CUDA tensors"):
@@ -79,7 +79,7 @@ def test_small_floats_on_a_cpu_go_to_the_compiled_kernels(caplog: pytest.LogCapt
     assert len(lines) == 2
 
 
-def test_an_asked_backend_is_not_logged(caplog: pytest.LogCaptureFixture):
+def test_a_requested_backend_is_not_logged(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, logger="ops.backends")
     selective_scan_fn(**ScanCase().tensors(), backend="reference")
     assert not caplog.records
@@ -103,9 +103,9 @@ def test_auto_on_a_gpu_uses_the_first_kernel_that_can(
     monkeypatch.delenv("MAMBA_MAE_TRITON", raising=False)
     assert chosen(None, None) == "theirs"
     assert not warnings()
-    assert chosen(None, "no package") == "slow"  # not before a GPU has run them, unless asked for
-    (unasked,) = warnings()
-    assert "MAMBA_MAE_TRITON=1 tries them" in unasked
+    assert chosen(None, "no package") == "slow"  # the environment does not enable our kernels
+    (not_enabled,) = warnings()
+    assert "MAMBA_MAE_TRITON=1 tries them" in not_enabled
     monkeypatch.setenv("MAMBA_MAE_TRITON", "1")
     assert chosen(None, "no package") == chosen(None, "no package", "causal convolution") == "ours"
     (_, unverified) = warnings()

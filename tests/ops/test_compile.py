@@ -16,12 +16,12 @@ from tests.helpers.ops_cases import ScanCase, assert_close, conv_tensors, forwar
 from tests.helpers.ssd_cases import SSDCase
 
 BACKENDS = available_backends()
-TOKENS = 2  # the reference writes out every one of them
+TOKENS = 2  # few, because the reference unrolls the loop over tokens
 IDS = torch.tensor([[1, 0, 3]])
 
 
 class Call(NamedTuple):
-    """A function of named tensors, those of a batch named in `batched`."""
+    """A function of named tensors. `batched` names those that have a batch dimension."""
 
     run: Callable[..., Any]
     tensors: dict[str, Any]
@@ -55,7 +55,7 @@ def mixer(dtype: torch.dtype, backend: Any) -> Call:
 
 
 def forward_mixer(dtype: torch.dtype, backend: Any) -> Call:
-    """One direction, whose weights get gradients."""
+    """A mixer of one direction, with gradients of all its weights."""
     xz, *weights = list(mixer_tensors(length=TOKENS, dtype=dtype).values())[:8]
     out_weight = torch.randn(5, weights[0].shape[0], dtype=dtype, requires_grad=True)
     tensors = {"xz": xz, **dict(zip(Direction._fields, weights)), "out_weight": out_weight}
@@ -92,7 +92,7 @@ def add_norm(dtype: torch.dtype) -> Call:
 
 
 def patches(dtype: torch.dtype) -> Call:
-    """Rows of a volume that wants a gradient, which the kernel has not."""
+    """Patches of a volume that requires a gradient, which the fused kernel does not compute."""
     volume = torch.randn(2, 2, 4, 4, 4, dtype=dtype, requires_grad=True)
     run = lambda volume: ops.gather_patches_fn(volume, IDS.expand(volume.shape[0], -1), 2)  # noqa: E731
     return Call(run, {"volume": volume}, ("volume",))
@@ -133,7 +133,7 @@ def moments(dtype: torch.dtype) -> Call:
 
 
 BY_BACKEND = [scan, grouped_scan, conv, ssd_scan, mixer]
-MIXED = ("auto", "reference")  # of forward_mixer, whose parts are tested with every backend
+MIXED = ("auto", "reference")  # backends of forward_mixer; its parts are tested with every backend
 OTHERS = [add_norm, patches, embedded, patch_error, linear_error, resampled, moments]
 CALLS = {
     f"{make.__name__}-{name}": partial(make, backend=name)
@@ -141,7 +141,9 @@ CALLS = {
     for name in ("auto", *BACKENDS, "portable")
 }
 CALLS |= {f"forward_mixer-{name}": partial(forward_mixer, backend=name) for name in MIXED}
-CALLS |= {f"block-{name}": partial(block, backend=name) for name in BACKENDS if name != "reference"}  # of parts above
+CALLS |= {
+    f"block-{name}": partial(block, backend=name) for name in BACKENDS if name != "reference"
+}  # the reference runs the parts tested above
 CALLS |= {make.__name__: make for make in OTHERS}
 
 
@@ -152,7 +154,7 @@ def test_no_public_function_is_left_out():
 
 
 def precisions(name: str) -> list[torch.dtype]:
-    """float32 has the most kernels; other types go where "auto" sends them."""
+    """float32 has the most kernels. Other precisions are tested with "auto" only."""
     return [torch.float32, torch.float64, torch.float16] if name in ("scan-auto", "ssd_scan-auto") else [torch.float32]
 
 
@@ -160,13 +162,13 @@ CASES = [(name, dtype) for name in CALLS for dtype in precisions(name)]
 
 
 def of_batch(call: Call, count: int) -> dict[str, Any]:
-    """The call's tensors for so many samples, fresh leaves in the layout they had."""
+    """The call's tensors for `count` samples, as fresh leaves with the same memory layout."""
 
-    def stretched(x: Tensor) -> Tensor:
+    def resized(x: Tensor) -> Tensor:
         taken = x.detach()[torch.arange(count) % len(x)]
         return torch.empty_strided(taken.shape, _strides(x, count), dtype=x.dtype).copy_(taken)
 
-    tensors = {name: stretched(x) if name in call.batched and x is not None else x for name, x in call.tensors.items()}
+    tensors = {name: resized(x) if name in call.batched and x is not None else x for name, x in call.tensors.items()}
     return {
         name: x if x is None else x.detach().requires_grad_(call.tensors[name].requires_grad)
         for name, x in tensors.items()
@@ -207,7 +209,7 @@ class Module(nn.Module):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_exported_saved_and_loaded_with_any_batch(name: str, tmp_path):
-    """Strict or not, as the name has an even or odd number of letters; gradients go through what was loaded."""
+    """Half of the cases use strict export, by the length of their name. Gradients go through the loaded program."""
     call = CALLS[name](torch.float32)
     shapes = tuple(
         {0: Dim("batch")} if which in call.batched and x is not None else None for which, x in call.tensors.items()
@@ -217,8 +219,8 @@ def test_exported_saved_and_loaded_with_any_batch(name: str, tmp_path):
     torch.export.save(program, tmp_path / "program.pt2")
     loaded = torch.export.load(tmp_path / "program.pt2").module()
     tensors = of_batch(call, 3)
-    found = forward_backward(lambda **tensors: _first(loaded(*tensors.values())), tensors)
-    assert_close(found, forward_backward(lambda **tensors: _first(call.run(**tensors)), of_batch(call, 3)), rtol=1e-5)
+    actual = forward_backward(lambda **tensors: _first(loaded(*tensors.values())), tensors)
+    assert_close(actual, forward_backward(lambda **tensors: _first(call.run(**tensors)), of_batch(call, 3)), rtol=1e-5)
 
 
 def _first(outputs: Any) -> Tensor:
@@ -227,11 +229,11 @@ def _first(outputs: Any) -> Tensor:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_gradients_of_each_sample_by_torch_func(name: str):
-    """vmap of grad, against one sample after another."""
+    """vmap of grad against the gradients of one sample at a time."""
     call = CALLS[name](torch.float32)
     given = {which: x.detach() for which, x in of_batch(call, 3).items() if x is not None}
-    learnt = {which for which in given if call.tensors[which].requires_grad}
-    wanted = learnt - set(call.batched) or learnt
+    learned = {which for which in given if call.tensors[which].requires_grad}
+    differentiated = learned - set(call.batched) or learned
     dims = {which: 0 if which in call.batched else None for which in given}
 
     def loss(moving: dict[str, Tensor], fixed: dict[str, Tensor]) -> Tensor:
@@ -239,12 +241,14 @@ def test_gradients_of_each_sample_by_torch_func(name: str):
         return _first(call.run(**{which: known.get(which) for which in call.tensors})).square().sum()
 
     def parts(of: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {which: of[which] for which in wanted}, {which: of[which] for which in given if which not in wanted}
+        return {which: of[which] for which in differentiated}, {
+            which: of[which] for which in given if which not in differentiated
+        }
 
-    found = torch.vmap(torch.func.grad(loss), in_dims=parts(dims))(*parts(given))
+    actual = torch.vmap(torch.func.grad(loss), in_dims=parts(dims))(*parts(given))
     for i in range(3):
         moving, fixed = parts({which: x if dims[which] is None else x[i] for which, x in given.items()})
         moving = {which: x.clone().requires_grad_() for which, x in moving.items()}
         gradients = torch.autograd.grad(loss(moving, fixed), list(moving.values()))
         for which, gradient in zip(moving, gradients):
-            torch.testing.assert_close(found[which][i], gradient, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(actual[which][i], gradient, rtol=1e-4, atol=1e-4)

@@ -43,15 +43,15 @@ def test_mamba2s_scan_in_double(case: SSDCase):
 @pytest.mark.parametrize("length", [1000, 8000])
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 1e4])
 def test_long_sequences_in_single(length: int, strength: float):
-    """Decays that forget nothing, some and everything."""
+    """Decays that keep nearly all of the state, some of it, and none."""
     tensors = ScanCase(batch=1, dim=4, length=length, states=4, A_scale=strength).tensors(torch.float32)
-    found = portable_scan(**tensors, delta_softplus=True)
-    wanted = reference_scan(**exact(tensors), delta_softplus=True)
-    assert_close({"out": found}, {"out": wanted}, rtol=1e-5, dtype=False)
+    actual = portable_scan(**tensors, delta_softplus=True)
+    expected = reference_scan(**exact(tensors), delta_softplus=True)
+    assert_close({"out": actual}, {"out": expected}, rtol=1e-5, dtype=False)
     heads = SSDCase(batch=1, length=length, heads=2, A_scale=strength).tensors(torch.float32)
-    found = portable_ssd(**heads, dt_softplus=True, reverse=True)
-    wanted = ops.ssd_scan_fn(**exact(heads), dt_softplus=True, reverse=True, backend="chunked")
-    assert_close({"out": found}, {"out": wanted}, rtol=1e-5, dtype=False)
+    actual = portable_ssd(**heads, dt_softplus=True, reverse=True)
+    expected = ops.ssd_scan_fn(**exact(heads), dt_softplus=True, reverse=True, backend="chunked")
+    assert_close({"out": actual}, {"out": expected}, rtol=1e-5, dtype=False)
 
 
 def test_decays_of_zero_and_one():
@@ -61,7 +61,7 @@ def test_decays_of_zero_and_one():
 
 
 def nodes(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
-    """Of the graph and of the parts that a change of autocast cuts out of it."""
+    """The nodes of the graph and of its submodules, into which torch.export cuts it where autocast changes."""
     graphs = [part for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     return [node for part in graphs for node in part.graph.nodes]
 
@@ -81,7 +81,7 @@ def test_the_graph_grows_with_the_logarithm_of_the_length():
     assert math.isclose((many - few) / 4, (operators(256) - few) / 2)
 
 
-def test_inside_the_context_nothing_of_ours_is_called():
+def test_no_operator_of_ours_is_called_inside_the_context():
     tensors = {name: x.detach() for name, x in mixer_tensors(length=5).items()}
     volume = torch.randn(1, 2, 4, 4, 4)
     ids, hidden, weight, bias = torch.tensor([[1, 0]]), torch.randn(1, 2, 3), torch.randn(16, 3), torch.randn(16)
@@ -98,10 +98,10 @@ def test_inside_the_context_nothing_of_ours_is_called():
 
     with torch.no_grad():
         given = volume, hidden, tensors["xz"]
-        expected = Everything()(*given)
+        outputs = Everything()(*given)
         with ops.portable_operators():
             graph = torch.export.export(Everything(), given)
         assert not [node for node in nodes(graph) if "mamba_mae" in str(node.target)]
-        for found, wanted in zip(graph.module()(*given), expected):
-            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        for actual, expected in zip(graph.module()(*given), outputs):
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
         assert "mamba_mae" in str(torch.export.export(Everything(), given).graph)

@@ -27,7 +27,7 @@ def test_parameters_are_those_of_mamba_ssms_mha_without_biases():
     }  # fmt: skip
 
 
-def test_every_place_sees_every_other():
+def test_every_position_sees_every_other():
     """The convolution is causal, the attention is not."""
     m, tokens = attention(), torch.randn(1, 9, 12, dtype=torch.float64)
     changed = tokens.clone()

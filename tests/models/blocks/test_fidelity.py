@@ -1,4 +1,4 @@
-"""`paper` agrees with the published code to its fixtures; `corrected` puts everything where it belongs."""
+"""`paper` agrees with fixtures of the published code; `corrected` keeps tokens, positions and patches aligned."""
 
 from dataclasses import replace
 
@@ -32,8 +32,8 @@ def load(name):
     return torch.load(FIXTURES / name, weights_only=True)
 
 
-def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
+def relative(actual, expected):
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
 def published_mae(fixture, **fields):
@@ -43,12 +43,12 @@ def published_mae(fixture, **fields):
 
 
 def assert_published_autoencoder(backend):
-    """Outputs to 1e-4 absolute, every gradient to 1e-3 relative."""
+    """Outputs differ by at most 1e-4 (absolute), gradients by at most 1e-3 (relative)."""
     fixture = load("paper_mae_a.pt")
     mae = published_mae(fixture, scan_backend=backend)
     out = mae(fixture["input"].float(), fixture["mask_ratio"], fixture["noise"])
-    for name, found in (("latent", out.latent), ("pred", out.pred), ("loss", out.loss), ("mask", out.removed)):
-        torch.testing.assert_close(found, fixture[name], atol=1e-4, rtol=0, msg=name)
+    for name, actual in (("latent", out.latent), ("pred", out.pred), ("loss", out.loss), ("mask", out.removed)):
+        torch.testing.assert_close(actual, fixture[name], atol=1e-4, rtol=0, msg=name)
     out.loss.backward()
     gradients = {name: parameter.grad for name, parameter in mae.named_parameters()}
     assert gradients.keys() == fixture["grads"].keys()
@@ -120,14 +120,14 @@ def undivided_directions(monkeypatch):
 
 
 def forgotten_rotary(monkeypatch):
-    def unturned(hidden, residual, rotation, *rest, **options):
+    def without_rotation(hidden, residual, rotation, *rest, **options):
         return add_norm_fn(hidden, residual, None, *rest, **options)
 
-    monkeypatch.setattr(models.blocks.trunk, "add_norm_fn", unturned)
+    monkeypatch.setattr(models.blocks.trunk, "add_norm_fn", without_rotation)
 
 
 def other_token_order(monkeypatch):
-    """Kept tokens of `corrected` in the order of their noise, those of `paper` in raster order."""
+    """`corrected` gets kept tokens in the order of their noise, `paper` in raster order."""
 
     def other(*args, shuffle):
         return make_mask(*args, shuffle=not shuffle)
@@ -136,13 +136,13 @@ def other_token_order(monkeypatch):
 
 
 def shifted_decoder(monkeypatch):
-    """Every decoder slot holds what belongs one place earlier."""
+    """Every decoder slot holds the token of the position before it."""
     for fidelity, parts in PARTS.items():
 
-        def late(visible, mask_token, mask, arrange=parts.arrange):
+        def arrange_shifted(visible, mask_token, mask, arrange=parts.arrange):
             return arrange(visible, mask_token, mask).roll(1, dims=1)
 
-        monkeypatch.setitem(PARTS, fidelity, replace(parts, arrange=late))
+        monkeypatch.setitem(PARTS, fidelity, replace(parts, arrange=arrange_shifted))
 
 
 MIXER_PLANTS = (swapped_directions, undivided_directions, forgotten_rotary)
@@ -165,7 +165,7 @@ def test_the_classifiers_fixture_notices(monkeypatch, plant, backend):
 
 
 def assert_corrected_properties():
-    """What `corrected` promises and no published weights can check. Its reconstruction depends on which tokens are
+    """Properties of `corrected` that no published weights can check. Its reconstruction depends on which tokens are
     visible, not on the order of their noise; a visible token's content stands at its own place of the decoder, so that
     another content there, with mixers that do nothing, changes the prediction of that place and of no other."""
     mae = create_model("mae_3d_vim_small_patch8", **MAE_SIZE).eval()
@@ -184,7 +184,7 @@ def assert_corrected_properties():
     assert changed.tolist() == [place]
 
 
-def test_corrected_puts_everything_where_it_belongs():
+def test_corrected_keeps_everything_aligned():
     assert_corrected_properties()
 
 
@@ -195,7 +195,7 @@ def test_the_properties_notice(monkeypatch, plant):
         assert_corrected_properties()
 
 
-def test_visible_tokens_return_to_their_own_places():
+def test_visible_tokens_return_to_their_own_positions():
     noise = torch.rand(2, 10)
     mask = make_mask("random", noise, 0.6, (1, 2, 5))
     tokens = torch.arange(10.0).view(1, 10, 1).expand(2, -1, 3) + 1
@@ -207,7 +207,13 @@ def test_visible_tokens_return_to_their_own_places():
 def test_the_published_layout_shifts_by_one():
     mask = make_mask("random", torch.tensor([[0.3, 0.9, 0.1, 0.8]]), 0.5, (1, 1, 4), shuffle=True)  # keeps 2, then 0
     placed = put_back_shifted(torch.tensor([[[10.0], [20.0]]]), torch.zeros(1, 1, 1), mask)
-    assert placed.flatten().tolist() == [10.0, 0.0, 0.0, 20.0, 0.0]  # the second visible token, 0's, sits at 2's place
+    assert placed.flatten().tolist() == [
+        10.0,
+        0.0,
+        0.0,
+        20.0,
+        0.0,
+    ]  # the second visible token, of position 0, has position 2
 
 
 def test_paper_scans_in_its_own_order_only():

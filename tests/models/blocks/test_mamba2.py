@@ -12,8 +12,8 @@ def mixer(**fields):
     return Mamba2(12, 2, **{**defaults, **fields}).double()
 
 
-def by_the_book(m, tokens):
-    """mamba_ssm's Mamba2 with one group, in its order: in_proj to [z, x, B, C, dt], conv of [x, B, C] together, gate
+def mamba_ssm_mixer(m, tokens):
+    """mamba_ssm's Mamba2 with one group, step by step: in_proj to [z, x, B, C, dt], one convolution of [x, B, C], gate
     before the norm."""
     inner, states, heads = 24, 4, 3
     z, xBC, dt = m.in_proj(tokens).split([inner, inner + 2 * states, heads], dim=-1)
@@ -35,7 +35,7 @@ def test_one_direction_is_mamba_ssms():
     m, tokens = mixer(directions="forward"), torch.randn(2, 9, 12, dtype=torch.float64)
     torch.nn.init.uniform_(m.norm.weight)
     torch.nn.init.uniform_(m.D)
-    torch.testing.assert_close(m(tokens), by_the_book(m, tokens))
+    torch.testing.assert_close(m(tokens), mamba_ssm_mixer(m, tokens))
     shapes = {name: tuple(p.shape) for name, p in m.named_parameters()}
     assert shapes == {
         "in_proj.weight": (24 + 24 + 4 + 4 + 3, 12), "conv1d.weight": (32, 1, 4), "conv1d.bias": (32,),
@@ -74,7 +74,7 @@ def test_output_is_the_mean_of_the_directions():
 
 
 @pytest.mark.parametrize("directions", ["forward", "both"])
-def test_which_places_see_a_changed_token(directions):
+def test_which_positions_see_a_changed_token(directions):
     m, tokens = mixer(directions=directions), torch.randn(1, 9, 12, dtype=torch.float64)
     changed = tokens.clone()
     changed[:, 4] += 1
@@ -83,7 +83,7 @@ def test_which_places_see_a_changed_token(directions):
     assert (difference[:4] > 1e-12).all() if directions == "both" else (difference[:4] == 0).all()
 
 
-def test_start_of_step_sizes_and_decays():
+def test_initial_step_sizes_and_decays():
     model = create_model("mae_3d_bivim2_small_patch8", **SMALL)
     parameters = dict(model.named_parameters())
     biases = [p for name, p in parameters.items() if "dt_bias" in name]

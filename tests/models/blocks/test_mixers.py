@@ -44,10 +44,10 @@ def test_each_direction_reads_its_own_side():
     changed = tokens.clone()
     changed[:, 4] += 1
     difference = (m(changed) - m(tokens)).abs().amax(-1)[0]
-    assert (difference > 1e-9).all()  # place 4 is seen by every place: before it and after it
+    assert (difference > 1e-9).all()  # every position sees position 4, before it and after it
     with torch.no_grad():
         m.D_b.zero_()
-        m.x_proj_b.weight.zero_()  # the backward direction now writes nothing
+        m.x_proj_b.weight.zero_()  # the output of the backward direction is now zero
     difference = (m(changed) - m(tokens)).abs().amax(-1)[0]
     assert (difference[:4] == 0).all()
     assert (difference[4:] > 1e-12).all()

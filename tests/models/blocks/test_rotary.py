@@ -20,7 +20,7 @@ def test_rotation_varies_along_every_axis_and_only_its_own_pairs():
 
 
 def test_rotation_keeps_length_and_is_linear():
-    hidden, residual = torch.randn(2, 24, 26), torch.randn(2, 24, 26)  # 26: one pair beyond the thirds
+    hidden, residual = torch.randn(2, 24, 26), torch.randn(2, 24, 26)  # 26 channels: one pair beyond the thirds
     rotation = axial(26)
     torch.testing.assert_close(rotate(hidden, rotation).norm(dim=-1), hidden.norm(dim=-1))
     torch.testing.assert_close(
@@ -38,7 +38,7 @@ def test_products_depend_on_relative_position():
     torch.testing.assert_close(a, b)
 
 
-def test_pairs_turn_by_the_stated_angle():
+def test_pairs_rotate_by_the_stated_angle():
     x = torch.zeros(1, 24, 24)
     x[..., 0] = 1  # first pair, highest frequency, follows z
     turned = rotate(x, axial())[0].view(*GRID, 24)
@@ -48,11 +48,11 @@ def test_pairs_turn_by_the_stated_angle():
     )
 
 
-def test_the_papers_rotations_leave_out_what_the_paper_leaves_out():
+def test_the_papers_rotations_omit_channels_and_the_z_axis():
     sequence = sequence_rotation(5, 16, torch.device("cpu"))
     assert (sequence[..., 4:] == 1).all()
     assert (sequence[0, 1:, 0] != 1).all()
     plane = plane_rotation(grid_positions(GRID), GRID, 16).view(*GRID, 8)
-    assert (plane[0] == plane[1]).all()  # blind along z
+    assert (plane[0] == plane[1]).all()  # independent of z
     assert (plane[:, 0] != plane[:, 1]).any()
     assert (plane[:, :, 0] != plane[:, :, 1]).any()

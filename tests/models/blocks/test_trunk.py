@@ -38,7 +38,7 @@ def test_drop_path_rates_start_with_two_zeros_and_end_with_the_full_rate():
     assert model.blocks.final_drop_path == 0.3
 
 
-def test_drop_path_removes_what_arrives_in_training_only():
+def test_drop_path_removes_the_incoming_hidden_in_training_only():
     trunk = Trunk([Block(4, Double(), 0.0)], final_drop_path=0.999999, grad_checkpointing=False)
     tokens = torch.randn(2, 3, 4)
     trunk.train()

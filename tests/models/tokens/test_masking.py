@@ -27,7 +27,7 @@ def test_the_papers_order_follows_the_noise():
     assert mask.ids_keep.tolist() == [[3, 1]]
 
 
-def test_the_float_product_decides_the_count():
+def test_the_count_is_the_truncated_float_product():
     assert count_kept(1000, 0.9) == 99
 
 
@@ -39,7 +39,7 @@ def test_a_ratio_that_leaves_nothing_is_refused(ratio):
 
 @pytest.mark.parametrize("masking", MASKINGS)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_counts_are_exact_and_both_parts_make_the_whole(masking, grid):
+def test_counts_are_exact_and_every_token_is_kept_or_removed(masking, grid):
     tokens = grid[0] * grid[1] * grid[2]
     for ratio in (0.1, 0.25, 0.5, 0.6, 0.75, 0.9):
         mask = make_mask(masking, noise(grid), ratio, grid)
@@ -51,13 +51,15 @@ def test_counts_are_exact_and_both_parts_make_the_whole(masking, grid):
 
 
 @pytest.mark.parametrize("masking", MASKINGS)
-def test_noise_alone_decides_and_samples_differ(masking):
+def test_only_noise_decides_and_samples_differ(masking):
     first, again = (removed(masking, (8, 8, 8), batch=4) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(removed(masking, (8, 8, 8), batch=4, seed=1), first)
     assert len({tuple(sample.flatten().tolist()) for sample in first}) == 4
     alone = make_mask(masking, noise((8, 8, 8), batch=4)[2:3], 0.75, (8, 8, 8)).removed()
-    assert torch.equal(alone.unflatten(1, (8, 8, 8)).bool()[0], first[2])  # whoever else is in the batch
+    assert torch.equal(
+        alone.unflatten(1, (8, 8, 8)).bool()[0], first[2]
+    )  # independent of the other samples of the batch
 
 
 @pytest.mark.parametrize(("grid", "sides"), [((12, 12, 12), (3, 3, 3)), ((5, 5, 5), (2, 2, 2)), ((1, 9, 8), (1, 2, 2))])
@@ -77,15 +79,15 @@ def test_blocks_are_whole_cubes_but_the_last(grid, sides):
             assert all(int(length) < side for length, side in zip(extent, sides, strict=True))
 
 
-def test_blocks_hold_together_more_than_random_tokens():
-    def kept_company(masking):  # share of removed neighbours of removed tokens
+def test_blocks_are_more_connected_than_random_tokens():
+    def removed_neighbours(masking):  # share of removed neighbours of removed tokens
         gone = removed(masking, (12, 12, 12), batch=8)
         pairs = [(gone.narrow(d, 0, 11), gone.narrow(d, 1, 11)) for d in (1, 2, 3)]
         return sum((a & b).sum() for a, b in pairs) / sum(a.sum() for a, _ in pairs)
 
-    assert kept_company("random") == pytest.approx(0.75, abs=0.02)
-    assert kept_company("block") > 0.83
-    assert kept_company("grid") < 0.71
+    assert removed_neighbours("random") == pytest.approx(0.75, abs=0.02)
+    assert removed_neighbours("block") > 0.83
+    assert removed_neighbours("grid") < 0.71
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_blocks_hold_together_more_than_random_tokens():
      (1 - 1 / 64, [(0, 0, 4), (4, 0, 0)])],
 )  # fmt: skip
 def test_grid_keeps_a_regular_lattice(ratio, steps):
-    """A lattice maps onto itself when it is shifted by its own steps, on a grid that its period divides."""
+    """A lattice is invariant under shifts by its own steps, on a grid that its period divides."""
     gone = removed("grid", (8, 8, 8), ratio)
     for step in steps:
         assert torch.equal(gone.roll(step, dims=(1, 2, 3)), gone)

@@ -31,14 +31,14 @@ def test_embedding_of_kept_patches_equals_the_rows_of_all(volume):
     torch.testing.assert_close(embed(volume, ids), torch.stack([everything[b, ids[b]] for b in range(2)]))
 
 
-def test_named_patches_are_those_of_the_whole_volume(volume):
+def test_chosen_patches_are_those_of_the_whole_volume(volume):
     ids = torch.stack([torch.randperm(24)[:7] for _ in volume])
     torch.testing.assert_close(gather_patches_fn(volume, ids, 8), take_tokens(patchify(volume, 8), ids))
     embed = PatchEmbed3D(4, 12, 8)
     torch.testing.assert_close(embed(volume, ids), take_tokens(embed(volume), ids))
 
 
-def test_a_missing_contrast_is_a_learned_vector_and_nothing_of_it_is_read(volume):
+def test_a_learned_vector_replaces_a_missing_contrast(volume):
     embed = PatchEmbed3D(4, 12, 8, contrast_dropout=0.5).eval()
     whole = PatchEmbed3D(4, 12, 8)
     whole.load_state_dict({k: v for k, v in embed.state_dict().items() if k != "missing_contrast"})
@@ -58,19 +58,19 @@ def test_background_patches_of_a_present_contrast_are_not_missing(volume):
     assert not embed._missing(volume).any()
 
 
-def test_training_leaves_out_each_contrast_as_often_as_asked_and_never_all():
+def test_training_leaves_out_each_contrast_with_the_given_probability_and_never_all():
     embed = PatchEmbed3D(4, 12, 8, contrast_dropout=0.8).train()
     volume = torch.randn(4000, 4, 1, 1, 1)
-    volume[:1000, 0] = 0  # missing anyway, so it cannot be the one that stays
+    volume[:1000, 0] = 0  # missing already, so it cannot be the contrast that stays
     missing_BC = embed._missing(volume)
     assert missing_BC[:1000, 0].all()
     assert not missing_BC.all(1).any()
-    alone = 0.8 - 0.8**4 / 4  # dropped, and not the one that is kept where all would go
+    alone = 0.8 - 0.8**4 / 4  # dropped, minus the case that all are dropped and this one stays
     torch.testing.assert_close(missing_BC[1000:].float().mean(0), torch.full((4,), alone), atol=0.03, rtol=0)
     assert not embed.eval()._missing(volume[1000:]).any()
 
 
-def test_a_dropped_contrast_leaves_no_trace_of_its_voxels(volume):
+def test_voxels_of_a_dropped_contrast_have_no_effect(volume):
     embed = PatchEmbed3D(4, 12, 8, contrast_dropout=0.9).train()
     torch.manual_seed(3)
     missing_BC = embed._missing(volume)

@@ -9,7 +9,7 @@ def test_raster_order_has_z_slowest():
 
 
 @pytest.mark.parametrize("dim", [24, 26])
-def test_every_place_differs_and_each_third_follows_one_axis(dim):
+def test_every_position_differs_and_each_third_follows_one_axis(dim):
     grid = (3, 4, 5)
     embedding = sincos_position_embedding(grid, dim)
     assert embedding.shape == (1, 60, dim)
@@ -21,7 +21,7 @@ def test_every_place_differs_and_each_third_follows_one_axis(dim):
         assert changes[[c for c in range(dim) if not 8 * axis <= c < 8 * axis + 8]].max() == 0
 
 
-def test_resampling_is_exact_for_linear_ramps_on_grids_that_are_no_cubes():
+def test_resampling_is_exact_for_linear_ramps_on_any_grid():
     source, target = (2, 4, 6), (4, 8, 12)
     ramp = grid_positions(source).float().unsqueeze(0)
     resampled = resample_position_embedding(ramp, source, target).view(*target, 3)

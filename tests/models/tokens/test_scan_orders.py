@@ -13,7 +13,7 @@ ORDERS = ("raster", *PERMUTATIONS, "snake", "hilbert")
 
 
 def jumps(order, grid, apart=1):
-    """Distance in tokens between tokens that are read `apart` after each other."""
+    """Distances, in tokens, between tokens whose scan steps differ by `apart`."""
     places = grid_positions(grid)[scan_places(order, grid)].float()
     return (places[apart:] - places[:-apart]).norm(dim=1)
 
@@ -52,9 +52,9 @@ def test_hilbert_steps_to_neighbours_or_diagonally(grid):
 
 
 @pytest.mark.parametrize("grid", [(10, 10, 10), (8, 8, 8), (3, 11, 6), (20, 20, 20)], ids=str)
-def test_hilbert_stays_near_for_longer_than_snake_and_raster(grid):
+def test_hilbert_is_more_local_than_snake_and_raster(grid):
     means = {order: float(jumps(order, grid, apart=32).mean()) for order in ("hilbert", "snake", "raster")}
-    if grid != (8, 8, 8):  # a multiple of 32 tokens back there is the same column for snake
+    if grid != (8, 8, 8):  # there, 32 steps lead snake to the same column
         assert means["hilbert"] < 0.85 * min(means["snake"], means["raster"])
     assert means["hilbert"] < 4
 
@@ -67,13 +67,13 @@ def test_hilbert_starts_in_a_corner_and_ends_along_the_longest_side():
         assert path[-1] == tuple(side - 1 if axis == longest else 0 for axis, side in enumerate(grid))
 
 
-def test_shuffle_is_no_order_of_a_grid():
+def test_shuffle_is_not_an_order_of_a_grid():
     with pytest.raises(ValueError, match="shuffle"):
         scan_places("shuffle", (2, 2, 2))
 
 
 def test_orders_do_not_follow_the_default_device():
-    """A model built on the meta device must not leave places without values in the cache."""
+    """A model built on the meta device must not put tensors without values into the cache."""
     with torch.device("meta"):
         places = scan_places("xyz", (3, 4, 5))
         spiral = scan_places("hilbert", (3, 4, 5))

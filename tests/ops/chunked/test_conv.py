@@ -63,7 +63,7 @@ def test_states_join_two_halves(run, reverse: bool):
 
 
 @pytest.mark.parametrize("run", [chunked_conv, reference_conv])
-def test_final_states_are_written_where_asked(run):
+def test_final_states_are_written_to_the_given_tensor(run):
     tensors = {k: x.detach() for k, x in leaves().items()}
     target = torch.full((2, 5, 3), torch.nan, dtype=torch.float64)
     _, states = run(**tensors, return_final_states=True, final_states_out=target)
@@ -116,7 +116,7 @@ def test_batch_zero_no_bias_and_any_strides():
     assert_same(tensors)
 
 
-def test_channel_last_memory_stays_so():
+def test_results_are_channel_last():
     results = forward_backward(chunked_conv, leaves(), activation="silu")
     assert results["out"].transpose(1, 2).is_contiguous()
     assert results["dx"].transpose(1, 2).is_contiguous()

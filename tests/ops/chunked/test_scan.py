@@ -98,7 +98,7 @@ def test_strides_of_the_inputs_do_not_matter():
 
 
 class LargestAllocation(TorchDispatchMode):
-    """Records the most elements that one freshly made tensor had."""
+    """Records the largest number of elements of a new tensor."""
 
     elements = 0
 
@@ -114,7 +114,10 @@ class LargestAllocation(TorchDispatchMode):
                                   ScanCase(batch=2, dim=64, length=3000, states=16, constant_B=True)])  # fmt: skip
 def test_the_state_of_the_sequence_is_never_stored(case: ScanCase):
     inputs = case.tensors(torch.float32).values()
-    with torch.no_grad(), LargestAllocation() as largest:  # kernels called directly: of an operator it sees results
+    with (
+        torch.no_grad(),
+        LargestAllocation() as largest,
+    ):  # kernels are called directly: inside an operator, this mode does not see allocations
         out, _, starts = chunked._forward(*inputs, True, False, True)
         chunked._backward(torch.ones_like(out), *inputs, starts, True, False)
     whole_state = case.batch * case.dim * case.length * case.states
@@ -147,7 +150,7 @@ def test_a_large_batch_and_a_large_state_are_worked_on_in_parts(case: ScanCase, 
     assert largest.elements <= 2 * 1000  # decays and states
 
 
-def test_delta_is_taken_as_it_is_by_default():
+def test_delta_has_no_softplus_by_default():
     tensors = ScanCase(softplus=False).tensors()
     torch.testing.assert_close(chunked_scan(**tensors), reference_scan(**tensors))
 

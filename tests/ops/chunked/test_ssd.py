@@ -33,7 +33,7 @@ def test_values_and_gradients_in_double(case: SSDCase):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-5), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
 def test_lower_precision(dtype: torch.dtype, rtol: float, reverse: bool):
-    """What is left in bfloat16 is the rounding of inputs and outputs: the state is float32."""
+    """Only inputs and outputs are rounded in bfloat16: the state is float32."""
     actual, expected = both(SSDCase(length=200, heads=4, groups=2, headdim=8, states=16, reverse=reverse), dtype)
     assert all(x.dtype == dtype for x in actual.values())
     assert_close(actual, expected, rtol=rtol, dtype=False)
@@ -95,7 +95,7 @@ def test_segment_sums():
 
 
 def test_a_small_step_behind_a_huge_one_is_not_lost():
-    """A difference of running sums in float32 would round the later steps' 0.1 away behind 1e8."""
+    """A difference of running sums in float32 would lose the later steps of 0.1 after one of 1e8."""
     case = SSDCase(batch=1, length=8, heads=1, D=False, bias=False, softplus=False)
     tensors = case.tensors(torch.float32)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_large_steps_stay_finite(reverse: bool):
 
 
 def test_64000_tokens():
-    """The longest sequence of the paper; other kernels' 32-bit offsets have wrapped (state-spaces/mamba issue 1015)."""
+    """The longest sequence of the paper. 32-bit offsets of other kernels overflow (state-spaces/mamba issue 1015)."""
     case = SSDCase(batch=1, length=64_000, heads=2, headdim=2, states=2, dt_scale=0.1)
     tensors = {name: t.detach() for name, t in case.tensors(torch.float32).items()}
     expected = reference_ssd(**{name: t.double() for name, t in tensors.items()}, dt_softplus=True)
@@ -122,7 +122,7 @@ def test_64000_tokens():
 
 
 def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch):
-    """What the forward pass keeps for the backward pass is its input and one state per block."""
+    """The forward pass keeps only its input and one state per block."""
     monkeypatch.setattr(ssd, "BLOCK_ELEMENTS", 4 * 64 * 64)
     kept = []
     tensors = SSDCase(batch=1, length=640, states=5).tensors(torch.float32)

@@ -4,7 +4,7 @@ import torch
 from ops.chunked import views
 
 
-def test_positions_are_views_and_come_back():
+def test_positions_are_views_and_are_restored():
     x = torch.randn(2, 5, 6).transpose(1, 2)  # (B, I, L) on channel-last memory
     seen = views.per_position(x, groups=3)
     assert seen.shape == (5, 2, 3, 1, 2)
@@ -13,7 +13,7 @@ def test_positions_are_views_and_come_back():
     assert torch.equal(views.from_per_position(seen), x)
 
 
-def test_channels_come_back():
+def test_channels_are_restored():
     x = torch.randn(6, 4)
     seen = views.per_channel(x, groups=2)
     assert seen.shape == (1, 1, 2, 4, 3)
@@ -42,7 +42,7 @@ def test_state_matrix_reads_and_collects_like_einsum(shape: tuple[int, ...]):
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_a_matrix_of_another_number_of_groups_is_our_own_mistake():
+def test_a_matrix_with_another_number_of_groups_is_an_assertion_error():
     for groups in (1, 3):
         with pytest.raises(AssertionError, match=f"2 groups where {groups} were expected"):
             views.StateMatrix.of(torch.zeros(4, 2, 3, 5), groups)

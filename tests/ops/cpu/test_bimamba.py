@@ -19,7 +19,7 @@ from tests.helpers.ops_cases import (
 
 fused = functools.partial(on_directions(bimamba_fn), backend="cpu")
 plain = functools.partial(on_directions(bimamba_fn), backend="reference")
-TOGETHER_OR_NOT = (cpu_bimamba.JOINT_BYTES, 0)
+JOINT_BYTES = (cpu_bimamba.JOINT_BYTES, 0)
 Patch = pytest.MonkeyPatch
 
 
@@ -28,7 +28,7 @@ def _kernels():
     require_kernels()
 
 
-@pytest.mark.parametrize("together", TOGETHER_OR_NOT)
+@pytest.mark.parametrize("joint_bytes", JOINT_BYTES)
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize(
     "sizes",
@@ -36,17 +36,17 @@ def _kernels():
      {"width": 16, "states": 1}],
     ids=str,
 )  # fmt: skip
-def test_values_and_gradients_in_float32(sizes: dict[str, int], count: int, together: int, monkeypatch: Patch):
-    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", together)
+def test_values_and_gradients_in_float32(sizes: dict[str, int], count: int, joint_bytes: int, monkeypatch: Patch):
+    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", joint_bytes)
     tensors = mixer_tensors(**sizes)
     with threads(count):
         actual = forward_backward(fused, tensors)
     assert_close(actual, forward_backward(plain, exact(tensors)), rtol=1e-5, dtype=False)
 
 
-@pytest.mark.parametrize("together", TOGETHER_OR_NOT)
-def test_bfloat16_input_with_float32_parameters(together: int, monkeypatch: Patch):
-    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", together)
+@pytest.mark.parametrize("joint_bytes", JOINT_BYTES)
+def test_bfloat16_input_with_float32_parameters(joint_bytes: int, monkeypatch: Patch):
+    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", joint_bytes)
     tensors = mixer_tensors(length=70, inner=64, states=16)
     tensors["xz"] = tensors["xz"].detach().bfloat16().requires_grad_()
     actual = forward_backward(fused, tensors)
@@ -54,10 +54,10 @@ def test_bfloat16_input_with_float32_parameters(together: int, monkeypatch: Patc
     assert all(actual[f"d{name}"].dtype == x.dtype for name, x in tensors.items())
     assert_close(
         actual, forward_backward(plain, exact(tensors)), rtol=3e-2, dtype=False
-    )  # two roundings of 2^-8 in a row
+    )  # two successive roundings of 2^-8
 
 
-def test_nothing_of_inner_width_is_saved_but_input_and_states():
+def test_only_input_projections_and_states_are_saved():
     tensors, saved = mixer_tensors(batch=1, length=160, inner=64, states=16), []
 
     def pack(x: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ from ops.cpu import block as cpu_block
 from ops.reference import add_norm
 from tests.helpers.ops_cases import (
     assert_close,
-    assert_outlives,
     assert_repeats,
+    assert_unchanged_by_others,
     exact,
     forward_backward,
     mixer_tensors,
@@ -32,7 +32,7 @@ def _kernels():
     require_kernels()
 
 
-def case(length: int = 21, inner: int = 20, residual: bool = True, turned: bool = True, dropped: bool = False,
+def case(length: int = 21, inner: int = 20, residual: bool = True, rotated: bool = True, dropped: bool = False,
          states: int = 5) -> dict[str, Any]:  # fmt: skip
     """Leaf tensors of a block of width 12, in the order of the function's arguments."""
     mixer = mixer_tensors(length=length, inner=inner, states=states)
@@ -40,7 +40,7 @@ def case(length: int = 21, inner: int = 20, residual: bool = True, turned: bool 
     return {
         "hidden": torch.randn(2, length, WIDTH).requires_grad_(),
         "residual": torch.randn(2, length, WIDTH).requires_grad_() if residual else None,
-        "rotation": torch.polar(*torch.rand(2, 1, length, WIDTH // 2)) if turned else None,
+        "rotation": torch.polar(*torch.rand(2, 1, length, WIDTH // 2)) if rotated else None,
         "norm_weight": torch.randn(WIDTH).requires_grad_(),
         "scale": torch.tensor([0.0, 1.25]) if dropped else None,
         "in_weight": (torch.randn(2 * inner, WIDTH) / WIDTH**0.5).requires_grad_(),
@@ -66,18 +66,18 @@ def directions(weights: dict[str, Tensor]) -> tuple[Direction, Direction]:
     return Direction(*parameters[:7]), Direction(*parameters[7:])
 
 
-@pytest.mark.parametrize("together", [cpu_bimamba.JOINT_BYTES, 0])
+@pytest.mark.parametrize("joint_bytes", [cpu_bimamba.JOINT_BYTES, 0])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"length": 1}, {"length": 70, "inner": 64, "states": 16}, {"residual": False, "turned": False},
+    [{}, {"length": 1}, {"length": 70, "inner": 64, "states": 16}, {"residual": False, "rotated": False},
      {"dropped": True}],
     ids=str,
 )  # fmt: skip
 def test_values_and_gradients_in_float32(
-    options: dict[str, Any], count: int, together: int, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], count: int, joint_bytes: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", together)
+    monkeypatch.setattr(cpu_bimamba, "JOINT_BYTES", joint_bytes)
     tensors = case(**options)
     assert cpu_block.takes(*(tensors[name] for name in ("hidden", "residual", "rotation", "in_weight")))
     with threads(count):
@@ -98,7 +98,7 @@ def test_bfloat16_under_autocast(dropped: bool):
 
 
 def saved_sequences(tensors: dict[str, Any]) -> list[Tensor]:
-    """What a block keeps for the backward pass that is as long as the sequence."""
+    """The tensors as long as the sequence that a block keeps for the backward pass."""
     saved = []
 
     def pack(x: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def saved_sequences(tensors: dict[str, Any]) -> list[Tensor]:
     return [x for x in saved if tensors["hidden"].shape[1] in x.shape]
 
 
-def test_the_sum_is_all_that_is_kept_of_the_sequences():
+def test_only_the_sum_and_the_rotation_are_kept():
     tensors = case(length=160, inner=64, states=16)
     rotation, total = torch.Size((1, 160, WIDTH)), torch.Size((2, 160, WIDTH))  # one rotation for all blocks
     assert {x.shape for x in saved_sequences(tensors)} == {rotation, total}
@@ -125,7 +125,7 @@ def test_without_the_operator_the_parts_are_checkpointed(monkeypatch: pytest.Mon
     assert not saved_sequences(tensors)
 
 
-def test_a_block_with_a_feed_forward_part_keeps_it():
+def test_a_block_with_a_feed_forward_part_computes_it_when_recomputing():
     torch.manual_seed(0)
     mixer = BiMamba(WIDTH, 1, d_state=4, d_conv=4, expand=2)
     block, tokens = Block(WIDTH, mixer, 0.0, mlp_ratio=2.0), torch.randn(2, 9, WIDTH)
@@ -134,7 +134,7 @@ def test_a_block_with_a_feed_forward_part_keeps_it():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of opcheck itself
-@pytest.mark.parametrize("options", [{}, {"residual": False, "turned": False, "dropped": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"residual": False, "rotated": False, "dropped": True}], ids=str)
 def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     hidden, residual, rotation, norm_weight, scale, in_weight, *mixer, out_weight = case(length=18, **options).values()
     weights = cpu_bimamba.stack_weights(Direction(*mixer[:7]), Direction(*mixer[7:]), out_weight, torch.float32)
@@ -142,7 +142,7 @@ def test_operator_keeps_pytorchs_contract(options: dict[str, Any]):
     torch.library.opcheck(torch.ops.mamba_mae.block.default, (hidden, residual, *constants, *weights, 1e-5))
 
 
-def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
+def test_the_backend_is_logged_once(caplog: pytest.LogCaptureFixture):
     backends._log.cache_clear()
     caplog.set_level(logging.INFO, logger="ops.backends")
     for _ in range(2):
@@ -150,8 +150,8 @@ def test_the_backend_is_said_once(caplog: pytest.LogCaptureFixture):
     assert [record.message for record in caplog.records] == ["bidirectional mixer on cpu: backend cpu"]
 
 
-def test_results_outlive_the_next_call():
-    assert_outlives(fused, case(length=30), case(length=30, turned=False))
+def test_the_next_call_does_not_change_results():
+    assert_unchanged_by_others(fused, case(length=30), case(length=30, rotated=False))
 
 
 def test_results_are_bit_identical():

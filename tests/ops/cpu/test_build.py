@@ -116,7 +116,7 @@ def test_an_instruction_set_that_cannot_be_is_refused(compiler, machine, name: s
     assert not compiler.calls()
 
 
-def test_a_failing_compiler_is_quoted(compiler):
+def test_the_output_of_a_failing_compiler_is_quoted(compiler):
     compiler("echo no such header >&2; exit 1")
     with pytest.raises(cpu_build.BuildError, match="no such header"):
         cpu_build.library_path()

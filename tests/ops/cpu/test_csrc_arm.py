@@ -1,4 +1,4 @@
-"""The kernels' sources on ARM: cross-compiled, and run by an emulator, where the machine has both.
+"""The kernels' sources on ARM: cross-compiled, and run by an emulator, if this machine has both.
 
 Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user
 """
@@ -72,13 +72,13 @@ def test_every_unit_compiles_without_a_warning(cross_compiler, unit: str):
 
 
 def test_values_and_gradients_are_those_of_this_machine(cross_compiler, tmp_path: Path):
-    """The scan, which needs the most of the instruction set, in one program for either processor."""
+    """The scan, which uses the most instructions, compiled for both processors."""
     here = shutil.which("g++")
     if shutil.which(EMULATOR) is None or here is None:
         pytest.skip(f"{EMULATOR} or g++ is not installed")
     driver = tmp_path / "driver.cpp"
     driver.write_text(DRIVER)
-    found = []
+    outputs = []
     for compiler, options, runner in (
         (here, ["-march=native"], []),
         (cross_compiler, ["-static"], [EMULATOR, "-L", ROOT_OF_ARM]),
@@ -89,8 +89,8 @@ def test_values_and_gradients_are_those_of_this_machine(cross_compiler, tmp_path
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         printed = subprocess.run([*runner, str(program)], capture_output=True, text=True, check=True).stdout
-        found.append(np.array(printed.split(), dtype=float))
-    native, arm = found
+        outputs.append(np.array(printed.split(), dtype=float))
+    native, arm = outputs
     assert len(native) > 1000
     assert np.abs(native).max() > 0.1
     np.testing.assert_allclose(arm, native, rtol=2e-5, atol=2e-6)

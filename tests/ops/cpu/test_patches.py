@@ -50,7 +50,7 @@ def layer(shape: tuple[int, tuple[int, ...], int], ids: torch.Tensor) -> list[to
 @pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-5), (True, 1e-2)], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("count", "chunk"), [(1, 2048), (3, 1), (2, 300)])
 def test_error_of_a_layer_and_all_its_gradients(monkeypatch, shape, normalise, half, tolerance, count, chunk):
-    """Whatever part of the predictions exists at a time: one plane of every patch, some, the last ones fewer, all."""
+    """With any number of predicted planes at a time: one, some with a smaller last part, or all."""
     monkeypatch.setattr(cpu_patches, "CHUNK", chunk)
     volume, ids = case(*shape)
     leaves = layer(shape, ids)
@@ -67,7 +67,7 @@ def test_error_of_a_layer_and_all_its_gradients(monkeypatch, shape, normalise, h
 
 
 def test_patches_of_one_value_and_far_from_zero():
-    """Where the variance is 0 its floor divides; a large mean costs no digits of the variance."""
+    """A variance of 0 is replaced by its floor. A large mean does not reduce the precision of the variance."""
     volume = torch.cat([torch.full((1, 2, 4, 4, 4), 7.0), torch.randn(1, 2, 4, 4, 4) + 1000], dim=-1)
     ids = torch.tensor([[0, 1]])
     leaves = layer((2, (4, 4, 8), 4), ids)
@@ -79,7 +79,7 @@ def test_patches_of_one_value_and_far_from_zero():
 
 
 def test_predictions_are_never_held_all_at_once():
-    """Of a volume of 32 MiB there is 1 MiB of predictions at a time; the weight's gradient, 4 MiB, is larger."""
+    """The volume has 32 MiB. Predictions take 1 MiB at a time, the largest allocation (the weight's gradient) 4."""
     volume, ids = torch.randn(1, 4, 128, 128, 128), torch.arange(64).view(1, 64)
     leaves = [torch.randn(1, 64, 8), torch.randn(4 * 32**3, 8), torch.randn(4 * 32**3)]
     for leaf in leaves:

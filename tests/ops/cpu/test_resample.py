@@ -1,4 +1,4 @@
-"""The resampling kernel and the specification against each other and against what moves exactly."""
+"""The resampling kernel against the specification, and both against exact translations."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def _kernels():
 
 
 def maps(count: int, seed: int = 0, reach: float = 0.3) -> Tensor:
-    """(count, 3, 4) maps that turn, stretch and move, some of the volume out of sight."""
+    """(count, 3, 4) maps that rotate, scale, shear and shift; parts of the volume leave the field of view."""
     generator = torch.Generator().manual_seed(seed)
     return IDENTITY + reach * torch.randn(count, 3, 4, generator=generator, dtype=torch.float64)
 
@@ -30,9 +30,9 @@ def test_kernel_against_the_specification(shape: tuple[int, ...], count: int):
     volume, back = torch.rand(shape), maps(shape[0])
     assert cpu_resample.takes(volume)
     with threads(count):
-        found = resample_affine_fn(volume, back)
-    torch.testing.assert_close(found, resample.resample_affine(volume, back), rtol=0, atol=2e-5)
-    assert found.any()
+        actual = resample_affine_fn(volume, back)
+    torch.testing.assert_close(actual, resample.resample_affine(volume, back), rtol=0, atol=2e-5)
+    assert actual.any()
 
 
 @WAYS
@@ -48,25 +48,25 @@ def test_whole_voxels_move_exactly(run):
 def test_the_border_fades_to_zero(run):
     back = IDENTITY.clone()[None]
     back[0, 2, 3] = 0.25
-    found = run(torch.ones(1, 1, 4, 4, 4), back)
-    torch.testing.assert_close(found[0, 0, 1, 1], torch.tensor([1.0, 1.0, 1.0, 0.75]))
+    actual = run(torch.ones(1, 1, 4, 4, 4), back)
+    torch.testing.assert_close(actual[0, 0, 1, 1], torch.tensor([1.0, 1.0, 1.0, 0.75]))
 
 
 @WAYS
 @pytest.mark.parametrize("far", [1e4, -1e4, 1e12, -1e12])
-def test_out_of_sight_is_zero(run, far: float):
+def test_positions_outside_the_volume_are_zero(run, far: float):
     back = IDENTITY.clone()[None]
     back[0, 1, 3] = far
     assert not run(torch.ones(1, 1, 3, 4, 5), back).any()
 
 
-def test_any_memory_layout_and_the_same_again():
+def test_results_do_not_depend_on_memory_layout_or_threads():
     volume, back = torch.rand(1, 3, 8, 9, 10), maps(1)
-    found = resample_affine_fn(volume, back)
+    actual = resample_affine_fn(volume, back)
     strided = volume.permute(0, 4, 3, 2, 1).contiguous().permute(0, 4, 3, 2, 1)
-    assert torch.equal(resample_affine_fn(strided, back), found)
+    assert torch.equal(resample_affine_fn(strided, back), actual)
     with threads(2):
-        assert torch.equal(resample_affine_fn(volume, back), found)
+        assert torch.equal(resample_affine_fn(volume, back), actual)
 
 
 def test_what_the_kernel_leaves_to_pytorch():
@@ -76,5 +76,5 @@ def test_what_the_kernel_leaves_to_pytorch():
         torch.testing.assert_close(resample_affine_fn(other, IDENTITY[None]), other)
 
 
-def test_no_volume():
+def test_an_empty_batch():
     assert resample_affine_fn(torch.rand(0, 2, 4, 4, 4), torch.zeros(0, 3, 4)).shape == (0, 2, 4, 4, 4)

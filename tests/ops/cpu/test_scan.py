@@ -108,7 +108,7 @@ def test_the_portable_code_without_wide_registers(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cpu_build, "_instruction_sets", lambda: [[]])
     narrow = cpu_library._load()
     monkeypatch.setattr(cpu_library, "library", lambda: narrow)
-    assert narrow.scan_register_width() == 4  # what every x86-64 and ARM64 has
+    assert narrow.scan_register_width() == 4  # the width that every x86-64 and ARM64 processor has
     assert_scan(ScanCase(dim=10, length=40, states=18, groups=2, reverse=True), torch.float32, rtol=1e-5)
     assert_scan(ScanCase(dim=10, length=40, delta_scale=30.0, A_scale=20.0), torch.bfloat16, rtol=1e-2)
 
@@ -175,8 +175,10 @@ def test_autocast_and_checkpointing():
 
 
 def test_a_long_slow_decay_is_as_fast_as_in_float64():
-    """1,000 steps of exp(-0.01 or so). Rounding makes a channel's rate too large or too small; an exponential whose
-    error has one sign makes all too large, which no comparison of single steps shows."""
+    """1,000 steps of about exp(-0.01). Rounding makes some channels' rates too large and others too small.
+
+    An exponential whose error has one sign would make all of them too large. Comparing single steps does not show that.
+    """
     torch.manual_seed(0)
     channels, steps = 64, 1000
     u = torch.zeros(1, channels, steps)
@@ -185,5 +187,5 @@ def test_a_long_slow_decay_is_as_fast_as_in_float64():
     ones = torch.ones(1, 16, steps)
     _, state = cpu_scan(u, delta, A, ones, ones, return_last_state=True)
     _, true = reference_scan(*(x.double() for x in (u, delta, A, ones, ones)), return_last_state=True)
-    too_fast = 1 - (state / delta[..., :1].double()).log() / (true / delta[..., :1].double()).log()
-    assert abs(too_fast.mean()) < 2e-6
+    excess = 1 - (state / delta[..., :1].double()).log() / (true / delta[..., :1].double()).log()
+    assert abs(excess.mean()) < 2e-6

@@ -1,4 +1,4 @@
-"""Memory that operators use again: the same for the same name, its own for each thread, and never an output."""
+"""Temporary memory: one buffer per name and thread, and never part of an output."""
 
 import threading
 
@@ -7,13 +7,19 @@ import torch
 
 from ops import bimamba_fn
 from ops.cpu import scratch
-from tests.helpers.ops_cases import assert_outlives, forward_backward, mixer_tensors, on_directions, require_kernels
+from tests.helpers.ops_cases import (
+    assert_unchanged_by_others,
+    forward_backward,
+    mixer_tensors,
+    on_directions,
+    require_kernels,
+)
 
 mixer = on_directions(bimamba_fn)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_held():
+def _no_buffers():
     scratch.release()
     yield
     scratch.release()
@@ -36,7 +42,7 @@ def test_names_and_threads_do_not_share():
     assert len(set(places)) == 3
 
 
-def test_what_inference_made_serves_training():
+def test_buffers_made_in_inference_mode_serve_training():
     require_kernels()
     tensors = mixer_tensors(length=9, inner=20, states=5)
     with torch.inference_mode():
@@ -45,8 +51,8 @@ def test_what_inference_made_serves_training():
     torch.testing.assert_close(value, trained["out"], rtol=0, atol=0)
 
 
-def test_results_outlive_the_next_call():
+def test_the_next_call_does_not_change_results():
     require_kernels()
     tensors = mixer_tensors(length=9, inner=20, states=5)
     others = {name: x.detach().mul(0.5).requires_grad_() for name, x in tensors.items()}
-    assert_outlives(mixer, tensors, others)
+    assert_unchanged_by_others(mixer, tensors, others)

@@ -137,13 +137,13 @@ def test_a_mixer_keeps_the_types_the_kernels_take(calls: list):
     assert out.dtype == torch.bfloat16
     conv, scan = calls
     assert conv["x"].dtype == torch.bfloat16
-    assert conv["weight"].dtype == conv["bias"].dtype  # whichever: the kernel asks only that they are alike
+    assert conv["weight"].dtype == conv["bias"].dtype  # any precision: the kernel only requires that they are the same
     assert {scan[name].dtype for name in ("u", "delta", "B", "C", "z")} == {torch.bfloat16}
     assert {scan[name].dtype for name in ("A", "D", "delta_bias")} == {torch.float32}
 
 
 @pytest.mark.usefixtures("any_device")
-def test_a_missing_package_names_the_install_line(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_package_names_the_install_command(monkeypatch: pytest.MonkeyPatch):
     cuda.import_problem.cache_clear()
     monkeypatch.setitem(sys.modules, cuda.SCAN_MODULE, None)
     monkeypatch.setitem(sys.modules, cuda.CONV_MODULE, None)

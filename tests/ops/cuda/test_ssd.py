@@ -68,7 +68,7 @@ def test_arguments_have_the_types_the_kernel_takes(calls: list):
 
 
 @pytest.mark.usefixtures("any_device")
-def test_a_missing_package_names_the_install_line(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_package_names_the_install_command(monkeypatch: pytest.MonkeyPatch):
     cuda.import_problem.cache_clear()
     monkeypatch.setitem(sys.modules, cuda_ssd.MODULE, None)
     with pytest.raises(ValueError, match=r"mamba_ssm.*pip install --no-build-isolation -r requirements-cuda\.txt"):
@@ -76,7 +76,7 @@ def test_a_missing_package_names_the_install_line(monkeypatch: pytest.MonkeyPatc
     cuda.import_problem.cache_clear()
 
 
-def test_what_32_bit_offsets_cannot_reach_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_tensors_beyond_32_bit_offsets_are_refused(monkeypatch: pytest.MonkeyPatch):
     def obstacle(batch: int, length: int, columns: int = 1024) -> str | None:
         wide = torch.empty(batch, length, columns, device="meta")
         x, B = wide[..., :1024].unflatten(-1, (16, 64)), torch.empty(batch, length, 1, 128, device="meta")

@@ -6,7 +6,7 @@ from ops.reference.add_norm import rotate
 
 
 def test_rotation_by_hand():
-    """Pairs (1, 2) and (3, 4): a quarter turn, and half a turn that doubles."""
+    """Pairs (1, 2) and (3, 4): rotated by 90 degrees, and by 180 degrees and doubled."""
     turns = torch.tensor([[[1j, -2.0]]])
     assert rotate(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), turns).tolist() == [[[-2.0, 1.0, -6.0, -8.0]]]
 

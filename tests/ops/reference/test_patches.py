@@ -1,5 +1,4 @@
-"""ops/reference/patches.py, the specification: rows of patches by hand, and mse_loss on whole tensors, whatever the
-blocks."""
+"""ops/reference/patches.py against patches cut out by hand and mse_loss on whole tensors, for any block size."""
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ def case(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def whole(pred: torch.Tensor, volume: torch.Tensor, ids: torch.Tensor, normalise: bool) -> torch.Tensor:
-    """The loss by one call of mse_loss, patches cut out one by one."""
+    """The loss by one call of mse_loss; the patches are cut out one by one."""
     rows = []
     for b in range(volume.shape[0]):
         for i in ids[b].tolist():

@@ -14,10 +14,11 @@ def test_affine_is_scipys(batch: int, size: tuple[int, int, int], dtype: torch.d
     generator = torch.Generator().manual_seed(0)
     volume = torch.rand(batch, 2, *size, generator=generator, dtype=dtype)
     back = torch.eye(3, 4, dtype=torch.float64) + 0.2 * torch.randn(batch, 3, 4, generator=generator).double()
-    found = resample.resample_affine(volume, back)
-    assert found.dtype == dtype
-    for sample, place, original in zip(found, back.numpy(), volume, strict=True):
+    actual = resample.resample_affine(volume, back)
+    assert actual.dtype == dtype
+    for sample, matrix, original in zip(actual, back.numpy(), volume, strict=True):
         for channel, source in zip(sample, original, strict=True):
-            turn, shift = place[:, :3], place[:, 3] + 1 - place[:, :3] @ np.ones(3)  # of the volume in a frame of air
-            expected = affine_transform(np.pad(source.numpy(), 1), turn, shift, order=1)[1:-1, 1:-1, 1:-1]
+            linear = matrix[:, :3]
+            shift = matrix[:, 3] + 1 - linear @ np.ones(3)  # of the volume padded by one voxel of zeros
+            expected = affine_transform(np.pad(source.numpy(), 1), linear, shift, order=1)[1:-1, 1:-1, 1:-1]
             torch.testing.assert_close(channel, torch.from_numpy(expected).to(dtype), rtol=0, atol=2e-5)

@@ -17,7 +17,7 @@ def test_gradcheck(case: SSDCase):
 
 @pytest.mark.parametrize("case", [SSDCase(length=20, groups=2), SSDCase(length=20, reverse=True, D=False)], ids=str)
 def test_it_is_the_selective_scan_with_one_decay_per_head(case: SSDCase):
-    """Mamba's scan, whose channels are the heads' channels, each with its head's step size, A and D."""
+    """Mamba's scan over the channels of all heads, each with the step size, A and D of its head."""
 
     def by_selective_scan(x, dt, A, B, C, D, dt_bias, dt_softplus, reverse):
         def per_channel(t):

@@ -1,4 +1,4 @@
-"""Kernels of ops/triton without a GPU: computed by Triton's interpreter, and compiled for GPUs that are not there."""
+"""Kernels of ops/triton without a GPU: run by Triton's interpreter, and compiled for several GPUs."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def scan_launches(target: GPUTarget, with_backward: bool) -> list[Compiled]:
     ids=["sm_90", "sm_80", "gfx942"],
 )
 def test_the_scan_compiles_with_few_spills(target: tuple[str, int | str, int], with_backward: bool, most_spilled: int):
-    """most_spilled: bytes of stores of one thread, of registers that a kernel has too few of; unknown on AMD."""
+    """most_spilled: bytes that one thread stores because a kernel has too few registers; unknown on AMD."""
     made = scan_launches(GPUTarget(*target), with_backward)
     backward = {"adjoint_local", "scan_main"} if with_backward else set()
     assert {kernel.name for kernel in made} == {"scan_local", "scan_carry", "scan_final"} | backward
@@ -62,7 +62,7 @@ def test_the_scan_compiles_with_few_spills(target: tuple[str, int | str, int], w
 
 
 def test_the_other_kernels_compile():
-    """Those of a block beside its scans, and of patches; small, so that one GPU stands for others."""
+    """The kernels of patches, and those of a block except the scan. They are small, so one GPU represents all."""
     made = compiled(GPUTarget("cuda", 90, 32), other_launches)
     assert {kernel.name for kernel in made} == {
         "add_norm_forward", "add_norm_backward", "conv_forward", "conv_backward", "gather_rows", "compare_rows",
