@@ -20,7 +20,7 @@ from tests.helpers.raw_studies import brain_volume, write_nifti, write_study
 from util import cli
 from util.data.folder import CONTRASTS, LABEL_SHEET
 
-SUBJECTS = 24
+SUBJECTS = 16
 EPOCHS = "1"
 OTHERS = {  # begins with: why it is not run
     "make ": "targets and variables of the Makefile are checked below; each runs for minutes",
@@ -61,7 +61,7 @@ ADDED = {
     "util.checkpoint": [],
 }
 AS_PRINTED = "data/"  # a command that names data of its own runs as it is printed, on fewer subjects
-FEWER = {"12": "7"}
+FEWER = {"12": "5"}
 ALL = [(page, command) for page in PAGES for command in commands(page)]
 IDS = [f"{name_of(page)}: {command[:60]}" for page, command in ALL]
 
@@ -201,3 +201,26 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_run(page, place):
     place.run(page)
+
+
+PYTHON_ELSEWHERE = {  # pages whose Python blocks other tests run
+    "docs/hub.md": "tests/docs/test_hub.py",
+    "docs/export.md": "tests/util/export and tests/ops/test_portable.py; they need exported files",
+    "docs/extending.md": "tests/docs/test_extending.py",
+}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
+def test_python_runs(page):
+    for body in blocks(page, "python"):
+        code = compile(body, name_of(page), "exec")
+        if name_of(page) not in PYTHON_ELSEWHERE:
+            exec(code, {"print": lambda *_: None})
+
+
+def test_python_that_runs_elsewhere_is_there():
+    assert all(blocks(ROOT / page, "python") for page in PYTHON_ELSEWHERE)
+
+
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150
