@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from util import cli
+from util import cli, ranges
 from util.evaluation.predictions import arrange, read_predictions
 from util.evaluation.results_file import statistics_of
 from util.evaluation.tables import aligned, format_cell, format_p, without_nan, write_workbook
@@ -33,7 +33,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or their predictions.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/comparison"), metavar="FOLDER", help="where files go")
     parser.add_argument("--common", action="store_true", help="use the subjects that all runs share, not an error")
-    parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations")
+    parser.add_argument("--seed", type=ranges.seed, default=0, help="of bootstrap and permutations")
     return parser.parse_args(argv)
 
 

@@ -19,7 +19,8 @@ from typing import Any, get_args
 
 import torch
 
-from util.cli import RUN_FROM, Parser, positive, run, setup_logging
+from util import ranges
+from util.cli import RUN_FROM, Parser, run, setup_logging
 from util.data.folder import CONTRASTS
 from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.raw.layouts import RawStudy
@@ -62,14 +63,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--reference",
-        type=int,
+        type=ranges.count,
         default=40,
         metavar="N",
         help="number of held-out subjects of each fold that the scan is compared with; their features are computed "
         "once per run; 0 for no comparison; default: %(default)s",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: auto")
-    parser.add_argument("--threads", type=positive, help="CPU threads of torch; default: the choice of torch")
+    parser.add_argument("--threads", type=ranges.threads, help="CPU threads of torch; default: the choice of torch")
     return parser.parse_args(argv)
 
 

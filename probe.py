@@ -19,7 +19,7 @@ import torch
 from models import create_model
 from models.adapt import describe
 from models.encoder import VolumeEncoder
-from util import cli
+from util import cli, ranges
 from util.checkpoint.facts import fidelity_of, recorded
 from util.checkpoint.files import checkpoint_file
 from util.checkpoint.loading import load_pretrained, read_checkpoint
@@ -72,9 +72,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--label_type", choices=("IDH", "1p19q"), default="IDH", help="column of the label sheet")
     parser.add_argument("--labels", type=Path, help=f"label sheet; default {LABEL_SHEET} in the data folder")
     folds = parser.add_mutually_exclusive_group()
-    folds.add_argument("--k_fold", type=cli.positive, help=f"folds to make from --seed; default {K_FOLD}")
+    folds.add_argument("--k_fold", type=ranges.Whole(2, 1000), help=f"folds to make from --seed; default {K_FOLD}")
     folds.add_argument("--folds_from", type=Path, help="folds.json of a fine-tuning run, or its folder")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds, inner folds and random weights")
+    parser.add_argument("--seed", type=ranges.seed, default=0, help="of the folds, inner folds and random weights")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/probe"), help="results and cached features")
     return parser.parse_args(argv)

@@ -19,7 +19,7 @@ from benchmarks.measuring.commandline import begin, parse
 from benchmarks.measuring.machine_limits import add_ceilings
 from benchmarks.measuring.timing import measure
 from benchmarks.measuring.training_step import CPU, Case, make_step
-from util import cli
+from util import cli, ranges
 from util.data.dataset import PreparedVolumes
 from util.data.device_input import AugmentWhere, training_input
 from util.data.folder import CONTRASTS, volume_path
@@ -82,7 +82,7 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="mae_3d_vim_small_patch16", help="whose step is fed")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--num_workers", type=int, default=2, help="data-loading processes")
-    parser.add_argument("--volumes", type=cli.positive, default=12, help="of one epoch")
+    parser.add_argument("--volumes", type=ranges.positive, default=12, help="of one epoch")
 
 
 def main(argv: list[str] | None = None) -> None:

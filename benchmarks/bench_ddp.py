@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.measuring.commandline import begin, parse
 from models import create_model
-from util.cli import positive
 from util.distributed.world import World
+from util.ranges import positive
 
 TITLE = "Two gloo ranks on one CPU: the step and what it broadcasts"
 CPU = torch.device("cpu")

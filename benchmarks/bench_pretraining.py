@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.measuring.commandline import begin, parse
 from models import MaskedAutoencoder3D, create_model
-from util import cli
+from util import cli, ranges
 from util.checkpoint.loading import load_weights
 from util.data.dataset import PreparedVolumes
 from util.run_folder import RESULTS, checkpoint_path
@@ -75,13 +75,13 @@ class Scores:
 def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/bench_pretraining"), help="data and runs are kept here")
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="which; default all")
-    parser.add_argument("--seeds", type=cli.positive, default=3)
-    parser.add_argument("--patch", type=cli.positive, default=8, help="voxels")
-    parser.add_argument("--unlabelled", type=cli.positive, default=40, help="studies to pre-train on")
-    parser.add_argument("--labelled", type=cli.positive, default=80, help="studies with labels")
-    parser.add_argument("--pretrain_epochs", type=cli.positive, default=20)
-    parser.add_argument("--finetune_epochs", type=cli.positive, default=6)
-    parser.add_argument("--k_fold", type=cli.positive, default=3)
+    parser.add_argument("--seeds", type=ranges.positive, default=3)
+    parser.add_argument("--patch", type=ranges.positive, default=8, help="voxels")
+    parser.add_argument("--unlabelled", type=ranges.positive, default=40, help="studies to pre-train on")
+    parser.add_argument("--labelled", type=ranges.positive, default=80, help="studies with labels")
+    parser.add_argument("--pretrain_epochs", type=ranges.positive, default=20)
+    parser.add_argument("--finetune_epochs", type=ranges.positive, default=6)
+    parser.add_argument("--k_fold", type=ranges.positive, default=3)
     parser.add_argument("--marker_strength", type=float, default=0.85, help="of the phantoms: how plain the labels are")
 
 

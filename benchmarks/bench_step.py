@@ -18,7 +18,7 @@ from benchmarks.measuring.own_process import Failed, available_gib, call_isolate
 from benchmarks.measuring.peers import mambapy_problem
 from benchmarks.measuring.training_step import CPU, Case, measure_step, step_arguments, timing_of
 from models import list_models
-from util import cli
+from util import cli, ranges
 from util.options.groups import parse_model_kwargs
 from util.training import precision as half
 from util.training.precision import Precision
@@ -78,7 +78,7 @@ def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", nargs="+", choices=("fp32", "bf16"), default=["fp32"], help="with --models")
     parser.add_argument("--mixer", choices=("ours", "mambapy", "reference"), default="ours", help="with --models")
     parser.add_argument("--fields", nargs="*", default=[], metavar="FIELD=VALUE", help="ModelConfig fields to change")
-    parser.add_argument("--batch", type=cli.positive, default=1, help="with --models")
+    parser.add_argument("--batch", type=ranges.positive, default=1, help="with --models")
 
 
 def cases_of(args: argparse.Namespace) -> list[Case]:

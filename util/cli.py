@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -52,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         unknown = [word.split("=")[0] for word in message.split() if word.startswith("-")]
         if message.startswith("unrecognized arguments") and unknown:
             message += nearest(unknown[0], self._known_options())
-        super().error(message)
+        self.exit(2, f"error: {message}. {self.prog} --help lists the options\n")
 
     def _known_options(self) -> set[str]:
         """Options of this parser and of its sub-commands."""
@@ -61,38 +60,6 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 known.update(*(set(parser._option_string_actions) for parser in action.choices.values()))
         return known
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number of at least 0, for argparse."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """A number of at least 0, for argparse."""
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
-    return value
-
-
-def minutes(text: str) -> float:
-    """A time above 0, for argparse."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0 minutes")
-    return value
 
 
 def setup_logging(level: int = logging.INFO) -> None:

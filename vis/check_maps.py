@@ -22,8 +22,7 @@ if __package__ in (None, ""):  # started as a script, from any folder
 
 from tqdm import tqdm
 
-from util import cli
-from util.cli import positive
+from util import cli, ranges
 from util.evaluation.predictions import recorded
 from util.inference.fold_models import FoldModels, repeated_run, shuffled_run
 from util.inference.open_run import OpenRun, open_run
@@ -49,18 +48,26 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(description="Check the maps of a fine-tuned run on held-out subjects.")
     parser.add_argument("--run", type=Path, help="run folder; default: the newest fine-tuning run")
     parser.add_argument("--data", type=Path, help="prepared folder; default: the training data of the run")
-    parser.add_argument("--folds", type=int, nargs="+", metavar="K", help="default: every fold with a checkpoint")
-    parser.add_argument("--subjects", type=positive, metavar="N", help="held-out subjects per fold; default: all")
+    parser.add_argument(
+        "--folds", type=ranges.count, nargs="+", metavar="K", help="default: every fold with a checkpoint"
+    )
+    parser.add_argument(
+        "--subjects", type=ranges.positive, metavar="N", help="held-out subjects per fold; default: all"
+    )
     parser.add_argument("--map", nargs="+", type=map_name, default=list(DEFAULT), metavar="NAME", help="maps to check")
     parser.add_argument("--shuffled", type=Path, metavar="RUN", help="a run of --control shuffled_labels")
     parser.add_argument(
         "--seeds", type=Path, nargs="+", default=[], metavar="RUN", help="repeats of the run with another --seed"
     )
     parser.add_argument(
-        "--stability", type=int, default=2, metavar="N", help="subjects per fold to compare between folds and --seeds"
+        "--stability",
+        type=ranges.count,
+        default=2,
+        metavar="N",
+        help="subjects per fold to compare between folds and --seeds",
     )
     parser.add_argument(
-        "--sanity", type=int, default=2, metavar="N", help="subjects per fold to compare with random weights"
+        "--sanity", type=ranges.count, default=2, metavar="N", help="subjects per fold to compare with random weights"
     )
     add_block(parser)
     add_class_specific_options(parser, window=2)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import get_args
 
 from models.config import Fidelity
-from util.cli import RUN_FROM, Parser, positive
+from util import ranges
+from util.cli import RUN_FROM, Parser
 from vis.maps.latent import MAPS
 from vis.maps.registry import CLASS_SPECIFIC, map_name
 from vis.maps.token_grid import Upsampling
@@ -15,14 +16,21 @@ def add_device(parser: Parser) -> None:
 
 
 def add_block(parser: Parser) -> None:
-    parser.add_argument("--block", type=int, default=-1, help="block after which maps are computed, from 0; -1: last")
+    parser.add_argument(
+        "--block",
+        type=ranges.Whole(-10_000, 10_000),
+        default=-1,
+        help="block after which maps are computed, from 0; -1: last",
+    )
 
 
 def add_class_specific_options(parser: Parser, *, window: int) -> None:
     """Settings of the maps that explain a class. window: the default of --window."""
-    parser.add_argument("--steps", type=positive, default=16, help="steps of integrated gradients")
-    parser.add_argument("--window", type=positive, default=window, help="side of an occlusion window, in patches")
-    parser.add_argument("--batch_size", type=positive, default=8, help="volumes per forward pass")
+    parser.add_argument("--steps", type=ranges.Whole(1, 100_000), default=16, help="steps of integrated gradients")
+    parser.add_argument(
+        "--window", type=ranges.Whole(1, 4096), default=window, help="side of an occlusion window, in patches"
+    )
+    parser.add_argument("--batch_size", type=ranges.Whole(1, 10_000), default=8, help="volumes per forward pass")
 
 
 def add_map_options(parser: Parser, *, classes: bool = False) -> None:
@@ -48,7 +56,9 @@ def add_map_options(parser: Parser, *, classes: bool = False) -> None:
     parser.add_argument("--mosaic", action="store_true", help="also draw slices through the whole brain for each map")
     parser.add_argument("--viewer", action="store_true", help="also write an offline HTML viewer for each subject")
     if classes:
-        parser.add_argument("--target", type=int, help="class that maps explain, from 0; default: the predicted class")
+        parser.add_argument(
+            "--target", type=ranges.Whole(0, 1000), help="class that maps explain, from 0; default: the predicted class"
+        )
         add_class_specific_options(parser, window=1)
     parser.add_argument("--out", type=Path, help="output folder; default: RUN/vis")
     add_device(parser)

@@ -18,7 +18,7 @@ from typing import Any
 if __package__ in (None, ""):  # started as a script, from any folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from util import cli
+from util import cli, ranges
 from vis.export.html_file import write_html
 from vis.options import add_device
 from vis.reporting.examples import Example, map_examples, reconstruction_examples
@@ -35,7 +35,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pretrain", type=Path, metavar="RUN", help="default: the start of the fine-tuning run")
     parser.add_argument("--finetune", type=Path, metavar="RUN", help="default: the newest, unless --pretrain is given")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run folder")
-    parser.add_argument("--examples", type=int, default=2, metavar="N", help="example subjects per section, 0 for none")
+    parser.add_argument(
+        "--examples", type=ranges.count, default=2, metavar="N", help="example subjects per section, 0 for none"
+    )
     add_device(parser)
     return parser.parse_args(argv)
 

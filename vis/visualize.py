@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models import MaskedAutoencoder3D, PatchPredictor
-from util import cli
+from util import cli, ranges
 from util.inference.open_run import OpenRun, choose_subjects, open_run
 from util.inference.study import Study
 from util.run_folder import MAPS
@@ -45,19 +45,25 @@ RATIOS = (0.25, 0.5, 0.75, 0.9)
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(description="Reconstructions and latent maps of a pre-trained model.")
     add_map_options(parser)
-    parser.add_argument("--mask_ratio", type=float, help="share of patches to remove; default: as in training")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the mask")
+    parser.add_argument(
+        "--mask_ratio", type=ranges.Real(0, 1), help="share of patches to remove; default: as in training"
+    )
+    parser.add_argument("--seed", type=ranges.seed, default=0, help="seed of the mask")
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=ranges.Whole(0, 10_000),
         default=0,
         help="0: maps of the encoder with all patches visible; N: mean over random masks that show each patch at least "
         "N times",
     )
+    ratios = " ".join(map(str, RATIOS))
     parser.add_argument(
-        "--ratios", type=float, nargs="*", metavar="R", help="draw reconstructions at these mask ratios; no value: no "
-        f"figure; default: {' '.join(map(str, RATIOS))} for a masked autoencoder",
-    )  # fmt: skip
+        "--ratios",
+        type=ranges.Real(0, 1),
+        nargs="*",
+        metavar="R",
+        help=f"mask ratios of a figure of reconstructions; no value: no figure; default for an autoencoder: {ratios}",
+    )
     return parser.parse_args(argv)
 
 

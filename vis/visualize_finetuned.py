@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # started as a script, from any folder
 from tqdm import tqdm
 
 from models import VolumeClassifier
-from util import cli
+from util import cli, ranges
 from util.evaluation.predictions import recorded
 from util.inference.open_run import choose_subjects, open_run
 from util.protocol.held_out import check_held_out, held_out, read_folds
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(description="Latent and class-specific maps of a fine-tuned classifier, for held-out subjects.")
     add_map_options(parser, classes=True)
-    parser.add_argument("--fold", type=int, default=0, help="fold of the model and of the held-out subjects")
+    parser.add_argument("--fold", type=ranges.count, default=0, help="fold of the model and of the held-out subjects")
     return parser.parse_args(argv)
 
 

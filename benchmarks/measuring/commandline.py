@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measuring.report import RESULTS, Report
 from util import cli
-from util.cli import positive
+from util.ranges import positive
 
 logger = logging.getLogger(__name__)
 

@@ -90,7 +90,7 @@ def test_checkpoints_are_as_many_and_as_often_as_asked(data, tmp_path):
 
 def test_numbers_that_are_not_finite_are_borne_as_long_as_asked(data, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"3 updates in a row.*--max_bad_steps 2"):
-        pretrain(data, tmp_path, "--lr", "1e20", "--warmup_epochs", "0", "--max_bad_steps", "2", epochs=4)
+        pretrain(data, tmp_path, "--lr", "100", "--warmup_epochs", "0", "--max_bad_steps", "2", epochs=4)
     assert "subjects: sub-" in capsys.readouterr().err
 
 
@@ -180,8 +180,6 @@ def test_blr_scales_with_the_batch(data, tmp_path):
      (["--model_kwargs", "patch_size=5"], "Z=16 is not divisible by patch_size=5"),
      (["--data", "nowhere"], "--data nowhere"),
      (["--config", "nowhere.ini"], "nowhere.ini"),
-     (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
-     (["--contrast_dropout", "-1"], "contrast_dropout=-1.0 must lie"),
      (["--scan_order", "hilbrt"], "did you mean 'hilbert'"),
      (["--masking", "blok"], "did you mean 'block'"),
      (["--fidelity", "paper", "--scan_order", "snake"], 'scan_order="snake" does not go with fidelity="paper"'),
@@ -192,7 +190,6 @@ def test_blr_scales_with_the_batch(data, tmp_path):
      (["--objective", "ar", "--masking", "grid"], "--masking grid: --objective ar removes no patches"),
      (["--objective", "ar", "--model", "vim_3d_tiny_patch8"], "is a classifier"),
      (["--model", "ar_3d_vim_tiny_patch8"], "pass --objective ar"),
-     (["--ema", "2"], "--ema 2"),
      (["--resume", "nowhere.pth"], "nowhere.pth does not exist")],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -260,7 +257,7 @@ def test_a_volume_that_vanishes_stops_the_run_or_is_stood_in_for(tmp_path, monke
 
 
 def test_a_killed_data_loading_process_costs_no_run(data, tmp_path, monkeypatch, capsys):
-    read, mark, main_process = PreparedVolumes.raw, tmp_path / "killed", os.getpid()
+    read, mark, main_process = PreparedVolumes.stored_volume, tmp_path / "killed", os.getpid()
 
     def deadly(volumes, subject):
         if os.getpid() != main_process and subject == "sub-05" and not mark.exists():
@@ -268,7 +265,7 @@ def test_a_killed_data_loading_process_costs_no_run(data, tmp_path, monkeypatch,
             os.kill(os.getpid(), signal.SIGKILL)
         return read(volumes, subject)
 
-    monkeypatch.setattr(PreparedVolumes, "raw", deadly)
+    monkeypatch.setattr(PreparedVolumes, "stored_volume", deadly)
     pretrain(data, tmp_path / "run", "--save_freq", "1", "--num_workers", "1")
     assert mark.exists()
     said = capsys.readouterr().err

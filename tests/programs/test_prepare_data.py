@@ -120,9 +120,7 @@ def test_egd_sheet_is_checked_before_anything_is_written(phantoms, tmp_path):
     [
         (["--size", 16, 16], "--size has 2 numbers"),
         (["--size", 4], "--size"),
-        (["--workers", 0], "--workers"),
         (["--percentiles", 90, 10], "--percentiles"),
-        (["--margin", -1], "--margin"),
     ],
 )
 def test_flags_are_checked_and_nothing_is_written(tmp_path, flags, message):

@@ -1,5 +1,3 @@
-import argparse
-
 import pytest
 
 from util import cli
@@ -42,18 +40,6 @@ def test_our_own_mistakes_keep_their_traceback():
 def test_nearest():
     assert cli.nearest("flairr", ["t1", "flair"]) == '; did you mean "flair"?'
     assert cli.nearest("xyz", ["t1"]) == ""
-
-
-@pytest.mark.parametrize(
-    ("check", "good", "bad"),
-    [(cli.positive, {"1": 1}, ["0", "-1"]), (cli.count, {"0": 0, "2": 2}, ["-1"]),
-     (cli.not_negative, {"0": 0.0, "0.5": 0.5}, ["-0.1", "inf", "nan"]), (cli.minutes, {"0.5": 0.5}, ["0", "inf"])],
-)  # fmt: skip
-def test_checks_of_numbers(check, good, bad):
-    assert {text: check(text) for text in good} == good
-    for text in bad:
-        with pytest.raises(argparse.ArgumentTypeError):
-            check(text)
 
 
 def test_help_shows_a_default_once_and_no_empty_one():

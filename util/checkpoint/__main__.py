@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from util import cli
+from util import cli, ranges
 from util.checkpoint.files import PICKLES, SAFETENSORS, read_checkpoint, save_checkpoint, save_safetensors
 from util.hub.download import push
 
@@ -30,7 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="OUT",
         help="the suffix selects the format: .onnx, .pt2 (torch.export), or none for a folder for timm and the hub",
     )
-    export.add_argument("--fold", type=int, help="fold of a fine-tuning run to export")
+    export.add_argument("--fold", type=ranges.count, help="fold of a fine-tuning run to export")
     export.add_argument("--license", help='licence of the weights, as the hub writes it; default "unknown"')
     export.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     push = commands.add_parser("push", help="upload an exported folder to the Hugging Face hub; needs `hf auth login`")

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from util.cli import WEIGHTS_FROM, not_negative, positive
+from util import ranges
+from util.cli import WEIGHTS_FROM
 from util.data.folder import LABEL_SHEET
 from util.options.build import option
 from util.options.groups import DataOptions, ModelOptions, RunOptions, TrainingOptions, check_options
@@ -14,7 +15,7 @@ from util.options.protocol import ProtocolOptions
 @dataclass(frozen=True)
 class FinetuneModelOptions(ModelOptions):
     finetune: Path | None = option(None, f"pre-trained {WEIGHTS_FROM}; default: none")
-    nb_classes: int = option(2, "classes of the task; both tasks have 2")
+    nb_classes: int = option(2, "classes of the task; both tasks have 2", check=ranges.Whole(2, 1000))
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class FinetuneDataOptions(DataOptions):
 @dataclass(frozen=True)
 class FinetuneTrainingOptions(TrainingOptions):
     use_scheduler: bool = option(False, "warm-up and cosine; otherwise the learning rate stays at --lr")
-    layer_decay: float = option(1.0, "factor on the learning rate per layer below the head")
-    smoothing: float = option(0.0, "label smoothing")
-    mixup: float = option(0.0, "alpha of mixup, 0 for none", check=not_negative)
+    layer_decay: float = option(1.0, "factor on the learning rate per layer below the head", check=ranges.factor)
+    smoothing: float = option(0.0, "label smoothing", check=ranges.part_or_none)
+    mixup: float = option(0.0, "alpha of mixup, 0 for none", check=ranges.not_negative)
     cutmix: float = option(
         0.0,
         "alpha of CutMix, which copies a box from another volume, 0 for none; with --mixup each batch takes one of the "
         "two",
-        check=not_negative,
+        check=ranges.not_negative,
         metavar="ALPHA",
     )
     freeze_trunk: bool = option(False, "train the head only; the trunk stays as --finetune gives it")
@@ -42,7 +43,7 @@ class FinetuneTrainingOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class FinetuneRunOptions(RunOptions):
-    eval_freq: int = option(1, "epochs between evaluations on the held-out part, for its curve", check=positive)
+    eval_freq: int = option(1, "epochs between evaluations on the held-out part, for its curve", check=ranges.positive)
     eval: bool = option(False, "train nothing; score the folds that have checkpoints")
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from util import project
-from util.cli import count, minutes, positive
+from util import project, ranges
 from util.config import read_base_path
 from util.data.device_input import AugmentWhere
 from util.data.normalize import Normalize
@@ -33,13 +32,17 @@ def frequency(text: str) -> str:
 class ModelOptions:
     model: str = option("vim_3d_small_patch16", "a name from models.list_models(), or the paper's long name")
     input_size: tuple[int, ...] = option(
-        (160,), "size of the volumes in voxels: one side of a cube, or Z Y X", check=positive, metavar="SIDE"
+        (160,),
+        "size of the volumes in voxels: one side of a cube, or Z Y X",
+        check=ranges.Whole(1, 4096),
+        metavar="SIDE",
     )
-    drop_path: float = option(0.1, "drop-path rate")
+    drop_path: float = option(0.1, "drop-path rate", check=ranges.part_or_none)
     contrast_dropout: float = option(
         0.0,
         "probability with which training leaves out each contrast of a sample (one always stays); above 0 the model "
         "also takes patients who lack some, with 0 it needs all",
+        check=ranges.part_or_none,
         metavar="P",
     )
     fidelity: Literal["corrected", "paper"] = option(
@@ -103,7 +106,7 @@ class DataOptions:
         "another subject (of the same class and part of the data) stands in for it, a list of them is logged at the "
         "end, and held-out subjects are left out",
     )
-    num_workers: int = option(2, "data-loading processes per rank")
+    num_workers: int = option(2, "data-loading processes per rank", check=ranges.processes)
     pin_mem: bool = option(True, "page-locked host memory for CUDA", off=("--no_pin_mem", "--no_pin_men"))
 
     def root(self, key: str) -> Path:
@@ -121,26 +124,30 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    batch_size: int = option(4, "subjects per rank and step", check=positive)
-    accum_iter: int = option(1, "steps whose gradients make one update", check=positive)
-    epochs: int = option(100, "passes over the training data", check=positive)
-    lr: float | None = option(None, "learning rate; default blr * subjects per update / 256")
-    blr: float = option(5e-4, "base learning rate")
-    min_lr: float = option(0.0, "learning rate at the end of the cosine")
-    warmup_epochs: float = option(5.0, "epochs in which the learning rate rises linearly from 0")
-    weight_decay: float = option(0.05, "weight decay of AdamW")
-    clip_grad: float | None = option(None, "largest gradient norm")
+    batch_size: int = option(4, "subjects per rank and step", check=ranges.positive)
+    accum_iter: int = option(1, "steps whose gradients make one update", check=ranges.positive)
+    epochs: int = option(100, "passes over the training data", check=ranges.positive)
+    lr: float | None = option(None, "learning rate; default blr * subjects per update / 256", check=ranges.rate)
+    blr: float = option(5e-4, "base learning rate", check=ranges.rate)
+    min_lr: float = option(0.0, "learning rate at the end of the cosine", check=ranges.rate)
+    warmup_epochs: float = option(
+        5.0, "epochs in which the learning rate rises linearly from 0", check=ranges.not_negative
+    )
+    weight_decay: float = option(0.05, "weight decay of AdamW", check=ranges.rate)
+    clip_grad: float | None = option(None, "largest gradient norm", check=ranges.Real(0, 1e9, above=True))
     max_bad_steps: int = option(
         10,
         "updates in a row that may be skipped because loss or gradient is not finite; one more ends the run",
-        check=count,
+        check=ranges.count,
     )
     precision: PrecisionName = option(
         "fp32",
         "autocast type; the state of scans stays float32. On a CPU whose half-precision products are slower than those "
         "in float32, the run uses float32 throughout",
     )
-    ema: float | None = option(None, "keep (and use) an exponential average of the weights", metavar="DECAY")
+    ema: float | None = option(
+        None, "keep (and use) an exponential average of the weights", check=ranges.part, metavar="DECAY"
+    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class RunOptions:
     keep_last: int | None = option(
         None,
         "delete all but the N newest checkpoints; default keeps those of finished epochs",
-        check=positive,
+        check=ranges.positive,
         metavar="N",
     )
     on_save_error: OnSaveError = option(
@@ -167,16 +174,16 @@ class RunOptions:
     max_minutes: float | None = option(
         None,
         f"save and stop after this time, with exit code {STOPPED}, as after SIGTERM, SIGINT or SIGUSR1; default: never",
-        check=minutes,
+        check=ranges.minutes,
     )
     rank_timeout: float = option(
         30.0,
         "minutes that a rank waits for the others before it gives up; set it above the time of the longest step",
-        check=minutes,
+        check=ranges.minutes,
     )
-    seed: int = option(0, "seed of weights, order, augmentation, masks and folds")
+    seed: int = option(0, "seed of weights, order, augmentation, masks and folds", check=ranges.seed)
     device: str = option("auto", "auto, cpu or cuda")
-    threads: int | None = option(None, "CPU threads of torch; default as torch chooses", check=positive)
+    threads: int | None = option(None, "CPU threads of torch; default as torch chooses", check=ranges.threads)
 
 
 class TrainingProgram(Protocol):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from util import ranges
 from util.options.build import option
 from util.options.groups import DataOptions, ModelOptions, RunOptions, TrainingOptions, check_options
 
@@ -15,7 +16,9 @@ class PretrainModelOptions(ModelOptions):
     objective: Literal["mae", "ar"] = option(
         "mae", "mae: predict removed patches; ar: predict every patch from those before it in scan order"
     )
-    mask_ratio: float | None = option(None, f"part of the patches that --objective mae removes; default {MASK_RATIO}")
+    mask_ratio: float | None = option(
+        None, f"part of the patches that --objective mae removes; default {MASK_RATIO}", check=ranges.part
+    )
     masking: str | None = option(
         None,
         "which patches --objective mae removes: random (default), block (cubes of neighbours) or grid (all but a "
@@ -39,7 +42,7 @@ class PretrainModelOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class PretrainRunOptions(RunOptions):
-    picture_freq: int = option(20, "epochs between pictures in TensorBoard, 0 for none")
+    picture_freq: int = option(20, "epochs between pictures in TensorBoard, 0 for none", check=ranges.count)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from util.cli import positive
+from util import ranges
 from util.data.controls import Control
 from util.options.build import option
 
@@ -15,9 +15,11 @@ Baselines = Literal["all", "sheet", "none"]
 
 @dataclass(frozen=True)
 class ProtocolOptions:
-    k_fold: int = option(5, "number of parts; each is held out in turn")
+    k_fold: int = option(5, "number of parts; each is held out in turn", check=ranges.Whole(2, 1000))
     repeats: int = option(
-        1, "how often the subjects are divided anew; folds are numbered through all repeats", check=positive
+        1,
+        "how often the subjects are divided anew; folds are numbered through all repeats",
+        check=ranges.Whole(1, 1000),
     )
     stratify_by: str | None = option(
         None, "column of the label sheet that folds balance beside the label, e.g. Grade", metavar="COLUMN"
@@ -30,10 +32,14 @@ class ProtocolOptions:
     folds_csv: Path | None = option(
         None, "file with columns subject, fold[, repeat] that gives the folds, instead of new ones", metavar="FILE"
     )
-    val_fraction: float = option(0.0, "fraction of each training part that is set aside as validation part; 0 for none")
+    val_fraction: float = option(
+        0.0,
+        "fraction of each training part that is set aside as validation part; 0 for none",
+        check=ranges.part_or_none,
+    )
     select: Select = option("last", "epoch to test: the last one, or the best on the validation part")
     patience: int | None = option(
-        None, "stop a fold after this many epochs without a better one", check=positive, metavar="EPOCHS"
+        None, "stop a fold after this many epochs without a better one", check=ranges.positive, metavar="EPOCHS"
     )
     calibrate: Literal["none", "temperature"] = option(
         "none", "temperature: scale the log-odds by a temperature fitted on the validation part"

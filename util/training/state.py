@@ -48,7 +48,8 @@ class TrainingState(Generic[ModelT]):
 
         "model" holds the weights to use (averaged ones where there are any), "epoch" the last finished epoch, and
         "tallies" the sums of every rank within the next epoch. Raises OSError, on every rank, where it cannot be
-        written and --on_save_error is stop. Earlier checkpoints stay until it is written and read back.
+        written and --on_save_error is stop. Earlier checkpoints stay until it is written and read back. Raises
+        ValueError where a weight is not finite: such a state is worth no checkpoint, and none of a run that goes on.
         """
         epoch, sums = self.next_epoch - 1, self.sums
         content = {
@@ -61,16 +62,29 @@ class TrainingState(Generic[ModelT]):
         }
         if self.ema is not None:
             content["raw_model"] = self.model.state_dict()
+        self._check_finite()
         path = checkpoint_path(self.folder, *((epoch,) if sums is None else (epoch + 1, sums.step)))
         self.world.together(lambda: self._write(path, content))
+
+    def _check_finite(self) -> None:
+        tensors = {**self.model.state_dict(), **({} if self.ema is None else self.ema.module.state_dict(prefix="ema."))}
+        bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if bad:
+            raise ValueError(
+                f"{len(bad)} of {len(tensors)} tensors of the model are not finite, the first is {bad[0]}; they are "
+                f"not saved, and {self._newest()}. Lower --lr, set --clip_grad or use --precision fp32, then continue "
+                "with --resume auto"
+            )
+
+    def _newest(self) -> str:
+        kept = checkpoints(self.folder)
+        return f"the newest checkpoint is {kept[-1].name}" if kept else "there is no checkpoint yet"
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         try:
             save_checkpoint(path, content)
         except OSError as error:
-            kept = checkpoints(self.folder)
-            newest = f"the newest checkpoint is {kept[-1].name}" if kept else "there is no checkpoint yet"
-            problem = f"{path} cannot be written ({error.strerror or error}); {newest}"
+            problem = f"{path} cannot be written ({error.strerror or error}); {self._newest()}"
             if self.saving.on_error == "stop":
                 raise OSError(f"{problem}. Make room, then continue with --resume auto") from error
             logger.error("%s; the training goes on, as --on_save_error continue says", problem)

@@ -5,10 +5,10 @@ from typing import Literal, get_type_hints
 
 import pytest
 
-from util.cli import positive
 from util.options.build import as_json, build_parser, list_options, option, parse, plain_values
 from util.options.finetune import FinetuneOptions
 from util.options.pretrain import PretrainOptions
+from util.ranges import positive
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -78,10 +78,15 @@ def test_what_is_no_time_is_refused(text, capsys):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--batch_size", "0"], "at least 1"), (["--keep_last", "0"], "at least 1"),
-     (["--on_save_error", "ignore"], "choose from"), (["--max_minutes", "0"], "above 0 minutes"),
-     (["--max_minutes", "inf"], "above 0 minutes"), (["--rank_timeout", "-1"], "above 0 minutes"),
-     (["--max_bad_steps", "-1"], "at least 0")],
+    [
+        (["--batch_size", "0"], "from 1 to"),
+        (["--keep_last", "0"], "from 1 to"),
+        (["--on_save_error", "ignore"], "choose from"),
+        (["--max_minutes", "0"], "above 0 and at most 5,270,400 minutes"),
+        (["--max_minutes", "inf"], "above 0 and at most 5,270,400 minutes"),
+        (["--rank_timeout", "-1"], "above 0 and at most 5,270,400 minutes"),
+        (["--max_bad_steps", "-1"], "from 0 to"),
+    ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_bad_values_name_the_flag_and_the_fix(words, message, capsys):

@@ -170,3 +170,16 @@ def test_a_failed_save_stops_or_goes_on_as_asked_and_destroys_nothing(tmp_path, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"checkpoint-0.pth": before}
     save_epochs(t, 4)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-3.pth"]
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, ema):
+    t = save_epochs(training(tmp_path, ema), 1)
+    with torch.no_grad():
+        t.model_to_use.bias[0] = float("nan")
+    t.next_epoch = 2
+    with pytest.raises(
+        ValueError, match=r"1 of \d tensors .* first is (ema\.)?bias; .* the newest checkpoint is checkpoint-0\.pth"
+    ):
+        t.save()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-0.pth"]
