@@ -55,13 +55,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=default.margin,
         help="original voxels kept around the brain (default: %(default)s)",
     )
-<<<<<<< HEAD
-    common.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    common.add_argument("--overwrite", action="store_true", help="prepare subjects again that are already prepared")
-=======
     common.add_argument("--workers", type=ranges.threads, default=1, help="processes (default: %(default)s)")
-    common.add_argument("--overwrite", action="store_true", help="prepare again what is already prepared")
->>>>>>> bff443f (Every numeric option has a range; weights that are not finite are never saved)
+    common.add_argument("--overwrite", action="store_true", help="prepare subjects again that are already prepared")
 
     commands.add_parser("brats", parents=[common], help="NAME/NAME_{t1,t1ce,t2,flair,seg}.nii.gz or -t1n, -t1c, ...")
     egd = commands.add_parser("egd", parents=[common], help="SUBJECT/1_T1/NIFTI/T1.nii.gz, ... and the label sheet")
@@ -82,21 +77,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     phantom = commands.add_parser("phantom", help="simulated studies in the layouts of BraTS and EGD")
     phantom.add_argument("destination", type=Path, metavar="DST", help="gets the folders brats/ and egd/")
-<<<<<<< HEAD
-    phantom.add_argument("--subjects", type=int, default=40, help="subjects per layout (default: %(default)s)")
-    phantom.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    phantom.add_argument("--spacing", type=float, default=1.0, metavar="MM", help="voxel size (default: %(default)s)")
-=======
     phantom.add_argument(
-        "--subjects", type=ranges.Whole(1, 10**6), default=40, help="per layout (default: %(default)s)"
+        "--subjects", type=ranges.Whole(1, 10**6), default=40, help="subjects per layout (default: %(default)s)"
     )
-    phantom.add_argument(
-        "--seed", type=ranges.seed, default=0, help="subject i depends on this and i (default: %(default)s)"
-    )
+    phantom.add_argument("--seed", type=ranges.seed, default=0, help="random seed (default: %(default)s)")
     phantom.add_argument(
         "--spacing", type=ranges.Real(0.5, 4), default=1.0, metavar="MM", help="voxel size (default: %(default)s)"
     )
->>>>>>> bff443f (Every numeric option has a range; weights that are not finite are never saved)
     phantom.add_argument(
         "--marker_strength",
         type=ranges.Real(0, 1),
@@ -105,24 +92,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="how strongly tumours show their molecular class, from 0 (not at all) to 1 (default: %(default)s)",
     )
     phantom.add_argument("--layout", choices=("both", "brats", "egd"), default="both", help="(default: %(default)s)")
-<<<<<<< HEAD
-    phantom.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    phantom.add_argument("--overwrite", action="store_true", help="simulate again phantoms that exist")
-=======
     phantom.add_argument("--workers", type=ranges.threads, default=1, help="processes (default: %(default)s)")
-    phantom.add_argument("--overwrite", action="store_true", help="simulate again what is there")
->>>>>>> bff443f (Every numeric option has a range; weights that are not finite are never saved)
+    phantom.add_argument("--overwrite", action="store_true", help="simulate again phantoms that exist")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-<<<<<<< HEAD
     """The exit status: 0 if all subjects are prepared, 1 if some failed, which the log lists."""
-    args = parse_args(argv)
-=======
-    """0: everything prepared; 1: some subjects failed and are listed, the others are prepared."""
     args = parse(argv)
->>>>>>> bff443f (Every numeric option has a range; weights that are not finite are never saved)
     setup_logging()
     if args.command == "phantom":
         # imported here because it needs torch and nilearn, which workers of a preparation do without
