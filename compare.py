@@ -17,32 +17,43 @@ from util.evaluation.results_file import statistics_of
 from util.evaluation.tables import aligned, format_cell, format_p, without_nan, write_workbook
 from util.run_folder import PREDICTIONS, RESULTS
 from util.runs import write_json
-from util.statistics.comparisons import compare, holm
+from util.statistics.comparisons import compare_scores, holm
 from util.statistics.exact_intervals import EXTREME_NOTE
 from util.statistics.scores import Scores, check_paired
 from vis.drawing.evaluation_charts import comparison_chart
 from vis.drawing.style import save_png
 
 logger = logging.getLogger(__name__)
-SHOWN = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity", "brier")
+METRIC_COLUMNS = (
+    "auc",
+    "average_precision",
+    "accuracy",
+    "balanced_accuracy",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "brier",
+)
 PAIRED = ["AUC minus first", "95% low", "95% high", "p DeLong", "Holm", "p McNemar", "p folds"]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.Parser(description="Paired comparison of fine-tuning runs; every run against the first.")
+    parser = cli.Parser(description="Compare fine-tuning runs on the same subjects, every run with the first.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or their predictions.csv")
-    parser.add_argument("--out", type=Path, default=Path("runs/comparison"), metavar="FOLDER", help="where files go")
-    parser.add_argument("--common", action="store_true", help="use the subjects that all runs share, not an error")
-    parser.add_argument("--seed", type=ranges.seed, default=0, help="of bootstrap and permutations")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/comparison"), metavar="FOLDER", help="folder of the results"
+    )
+    parser.add_argument("--common", action="store_true", help="use only the subjects that all runs share")
+    parser.add_argument("--seed", type=ranges.seed, default=0, help="seed of bootstrap and permutations")
     return parser.parse_args(argv)
 
 
 def read_runs(paths: Sequence[Path], *, common: bool) -> dict[str, Scores]:
-    """{name: scores} in the order given, of the same subjects; ValueError says which differ."""
+    """{name: scores} in the given order. Raises ValueError with the subjects that are not in all runs."""
     if len(paths) < 2:
         raise ValueError(f"{len(paths)} run given: a comparison needs at least two")
     if len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError("a run is given twice: name each once")
+        raise ValueError("a run is given twice: give each run once")
     runs = {}
     tasks: dict[str, str] = {}
     for name, path in zip(short_names(paths), paths):
@@ -66,7 +77,7 @@ def read_runs(paths: Sequence[Path], *, common: bool) -> dict[str, Scores]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as few as tell them apart."""
+    """The last parts of the paths, as few as make them differ."""
     parts = [path.resolve().parts for path in paths]
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts):
@@ -75,27 +86,28 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def compare_runs(runs: Mapping[str, Scores], seed: int) -> dict[str, Any]:
-    """Statistics of every run, and every later run minus the first; p of DeLong adjusted after Holm."""
+    """The statistics of every run, and every other run minus the first, with Holm's adjustment of DeLong's p values."""
     first, *others = runs
-    found = [{"name": name, **compare(runs[name], runs[first], seed=seed)} for name in others]
-    for entry, adjusted in zip(found, holm([entry["delong"]["p"] for entry in found])):
+    comparisons = [{"name": name, **compare_scores(runs[name], runs[first], seed=seed)} for name in others]
+    for entry, adjusted in zip(comparisons, holm([entry["delong"]["p"] for entry in comparisons])):
         entry["delong_holm_p"] = adjusted
     return {
         "reference": first,
         "runs": [{"name": name, "statistics": statistics_of(scores, seed=seed)} for name, scores in runs.items()],
-        "comparisons": found,
+        "comparisons": comparisons,
     }
 
 
-def table(content: Mapping[str, Any]) -> list[list[Any]]:
-    """Header and a row per run: n, metrics, AUC interval, and the run minus the first."""
-    rows: list[list[Any]] = [["run", "n", *(name.replace("_", " ") for name in SHOWN), "AUC low", "AUC high", *PAIRED]]
-    beside = {entry["name"]: entry for entry in content["comparisons"]}
+def run_rows(content: Mapping[str, Any]) -> list[list[Any]]:
+    """A header and a row per run: n, metrics, interval of the AUC, and the run minus the first."""
+    header = ["run", "n", *(name.replace("_", " ") for name in METRIC_COLUMNS), "AUC low", "AUC high", *PAIRED]
+    rows: list[list[Any]] = [header]
+    comparisons = {entry["name"]: entry for entry in content["comparisons"]}
     for run in content["runs"]:
         pooled = run["statistics"]["pooled"]
-        row = [run["name"], run["statistics"]["n"], *(pooled[name]["value"] for name in SHOWN)]
+        row = [run["name"], run["statistics"]["n"], *(pooled[name]["value"] for name in METRIC_COLUMNS)]
         row += [pooled["auc"]["low"], pooled["auc"]["high"]]
-        entry = beside.get(run["name"])
+        entry = comparisons.get(run["name"])
         if entry is None:
             rows.append(row + [None] * len(PAIRED))
             continue
@@ -106,16 +118,17 @@ def table(content: Mapping[str, Any]) -> list[list[Any]]:
 
 
 def difference_rows(content: Mapping[str, Any]) -> list[list[Any]]:
-    """Header and a row per later run and metric: value and interval of the run minus the first."""
+    """A header and a row per metric of every run but the first: value and interval of the run minus the first."""
     rows: list[list[Any]] = [["run", "minus", "metric", "difference", "95% low", "95% high"]]
     for entry in content["comparisons"]:
-        for name, shown in entry["differences"].items():
-            rows.append([entry["name"], content["reference"], name, shown["value"], shown["low"], shown["high"]])
+        for name, interval in entry["differences"].items():
+            values = interval["value"], interval["low"], interval["high"]
+            rows.append([entry["name"], content["reference"], name, *values])
     return rows
 
 
 def format_comparison(rows: Sequence[Sequence[Any]]) -> str:
-    """AUC and accuracy of the table as text, p values with four decimals."""
+    """The columns of AUC, accuracy, Brier score and tests as text."""
     header = list(rows[0])
     columns = [header.index(name) for name in ("run", "n", "auc", "AUC low", "AUC high", "accuracy", "brier", *PAIRED)]
     lines = [[header[column] for column in columns]]
@@ -126,8 +139,10 @@ def format_comparison(rows: Sequence[Sequence[Any]]) -> str:
             is_p = header[column] == "Holm" or header[column].startswith("p ")
             cells.append(format_p(row[column]) if is_p and not is_reference else format_cell(row[column]))
         lines.append(cells)
-    shown = aligned(lines)
-    return "\n".join([*shown, EXTREME_NOTE] if any(row[header.index("auc")] in (0, 1) for row in rows[1:]) else shown)
+    text = aligned(lines)
+    if any(row[header.index("auc")] in (0, 1) for row in rows[1:]):
+        text.append(EXTREME_NOTE)
+    return "\n".join(text)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -135,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     cli.setup_logging()
     runs = read_runs(args.runs, common=args.common)
     content = compare_runs(runs, args.seed)
-    rows = table(content)
+    rows = run_rows(content)
     write_json(args.out / "comparison.json", without_nan(content))
     write_workbook(args.out / "comparison.xlsx", {"runs": rows, "differences": difference_rows(content)})
     areas = {run["name"]: run["statistics"]["pooled"]["auc"] for run in content["runs"]}

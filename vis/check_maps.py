@@ -23,7 +23,7 @@ if __package__ in (None, ""):  # started as a script, from any folder
 from tqdm import tqdm
 
 from util import cli, ranges
-from util.evaluation.predictions import recorded
+from util.evaluation.predictions import held_out_predictions
 from util.inference.fold_models import FoldModels, repeated_run, shuffled_run
 from util.inference.open_run import OpenRun, open_run
 from util.protocol.held_out import held_out, read_folds
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"{flag} {count}: give 0 for none, or more")
     run = args.run or newest_run(kind="finetune")
     folds = folds_to_check(run, args.folds)
-    labels = {name: prediction.label for name, prediction in recorded(run).items()}
+    labels = {name: prediction.label for name, prediction in held_out_predictions(run).items()}
     options = MapOptions(args.block, None, args.steps, args.window, args.batch_size)
     class_means, rows, similarities = ClassMeans(), [], []
     comparisons, opened = None, None

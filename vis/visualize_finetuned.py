@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from models import VolumeClassifier
 from util import cli, ranges
-from util.evaluation.predictions import recorded
+from util.evaluation.predictions import held_out_predictions
 from util.inference.open_run import choose_subjects, open_run
 from util.protocol.held_out import check_held_out, held_out, read_folds
 from util.run_folder import MAPS, fold_name
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         device=args.device,
         fidelity=args.fidelity,
     )
-    model, labels = opened.model, recorded(run)
+    model, labels = opened.model, held_out_predictions(run)
     assert isinstance(model, VolumeClassifier)
     folder = output_folder(args.out, run, MAPS, fold_name(args.fold))
     spaces = requested_spaces(opened.data.root, args.space)

@@ -18,7 +18,7 @@ from util.evaluation.baselines import (
 )
 from util.evaluation.predictions import Prediction, read_predictions
 from util.evaluation.results_file import evaluate, format_statistics, write_results
-from util.evaluation.summary import format_table, summarise
+from util.evaluation.summary import format_summary, summarise
 from util.protocol.division import Division
 from util.run_folder import PREDICTIONS, RAW_PREDICTIONS, RESULTS, fold_folders
 
@@ -54,7 +54,7 @@ def gather_results(
         protocol=protocol,
     )
     write_results(folder, predictions, results)
-    logger.info("%s", format_table(summary))
+    logger.info("%s", format_summary(summary))
     logger.info("%s", format_statistics(results))
     logger.info("results: %s", folder / RESULTS)
     return results

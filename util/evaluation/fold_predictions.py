@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 class LabelledProbabilities(NamedTuple):
-    """Subjects in the order of their volumes, without those whose volumes cannot be used, and their labels and
-    probabilities of class 1, (S,) each."""
+    """Subjects, without those whose volumes cannot be used, with their labels and probabilities of class 1, (S,)
+    each."""
 
     subjects: list[str]
     labels_S: np.ndarray
@@ -35,9 +35,9 @@ class LabelledProbabilities(NamedTuple):
 
 @dataclass(frozen=True)
 class FoldPredictor:
-    """Predicts with the models of a cross-validation, each fold on the subjects that it did not train on.
+    """Predicts with the models of a cross-validation, each on the subjects that it was not trained on.
 
-    volumes: of all subjects of the cross-validation.
+    volumes: those of all subjects of the cross-validation.
     """
 
     volumes: PreparedVolumes
@@ -48,17 +48,17 @@ class FoldPredictor:
     precision: PrecisionName
 
     def probabilities(self, model: nn.Module, subjects: list[str]) -> LabelledProbabilities:
-        """With test-time augmentation where the protocol asks for it."""
+        """The model's probabilities for these subjects, with the protocol's test-time augmentation."""
         part = self.volumes.subset(subjects)
         predictor = FlipAveraged(model) if self.protocol.tta == "flip" else model
-        found = predict(predictor, part, world=self.world, batch_size=self.batch_size, precision=self.precision)
-        usable = [subject for subject in part.subjects if subject in found]
+        predicted = predict(predictor, part, world=self.world, batch_size=self.batch_size, precision=self.precision)
+        usable = [subject for subject in part.subjects if subject in predicted]
         labels_S = np.array([part.label(subject) for subject in usable])
-        return LabelledProbabilities(usable, labels_S, np.array([found[subject] for subject in usable]))
+        return LabelledProbabilities(usable, labels_S, np.array([predicted[subject] for subject in usable]))
 
     def predictions(self, model: nn.Module, fold: int) -> tuple[list[Prediction], Decision]:
-        """Of a fold's model on its test part, and the decision behind them: temperature and threshold, where the
-        protocol asks for them, are fitted on the validation part."""
+        """The predictions of a fold's model on its test part, and the fold's decision. Temperature and threshold are
+        fitted on the validation part, as far as the protocol asks for them."""
         protocol, subjects = self.protocol, self.division.folds[fold]
         fits_temperature, fits_threshold = protocol.calibrate == "temperature", protocol.threshold == "val"
         decision = Decision()
@@ -85,15 +85,15 @@ class FoldPredictor:
         return predictions, replace(decision, select=protocol.select, tta=protocol.tta)
 
     def write(self, folder: Path, fold: int, tested: nn.Module, raw: nn.Module | None) -> None:
-        """Predict the test part of a fold and write predictions.csv and decision.json into its folder. raw: beside an
-        average of weights, for predictions_raw.csv."""
+        """Predict the test part of a fold, and write predictions.csv and decision.json to its folder. raw: the model
+        with raw weights, if `tested` has averaged ones; its predictions become predictions_raw.csv."""
         raw_predictions = None if raw is None else self.predictions(raw, fold)[0]
         predictions, decision = self.predictions(tested, fold)
         if self.world.is_main:
             if raw_predictions is not None:
                 write_predictions(folder / RAW_PREDICTIONS, raw_predictions)
             decision.save(folder)
-            write_predictions(folder / PREDICTIONS, predictions)  # written last: it says that the fold is finished
+            write_predictions(folder / PREDICTIONS, predictions)  # written last, because it marks the fold as finished
 
 
 def predict(
@@ -105,12 +105,13 @@ def predict(
     num_workers: int = 0,
     precision: PrecisionName = "fp32",
 ) -> dict[str, float]:
-    """Probability of class 1 for every subject of `volumes`, on every rank; each subject is computed exactly once.
+    """The probability of class 1 for every subject of `volumes`, on every rank. Each subject is computed on one rank
+    only.
 
-    Subjects whose volume cannot be used are left out where `volumes` skip them. Every module of the model is in
-    evaluation mode meanwhile, and in the mode it was in afterwards.
+    With on_bad_volume="skip", subjects whose volumes cannot be used are left out. The model is in evaluation mode
+    during the call and in its former mode afterwards.
     """
-    own: list[tuple[str, float]] = []  # of this rank
+    own: list[tuple[str, float]] = []  # the subjects of this rank
     if subjects := volumes.subjects[world.rank :: world.size]:
         part, probabilities = volumes.subset(subjects), []
         with evaluating(model):
@@ -118,7 +119,7 @@ def predict(
                 with autocast(world.device, precision):
                     logits_BK = model(volume_BCZYX.to(world.device))
                 probabilities += logits_BK.float().softmax(-1)[:, 1].tolist()
-        unusable = dict(part.stand_ins())  # the probability of another subject's volume is no prediction
+        unusable = dict(part.stand_ins())  # a probability for a stand-in's volume is no prediction for the subject
         if unusable:
             logger.warning("left out of the evaluation, their volumes cannot be used: %s", ", ".join(unusable))
         own = [pair for pair in zip(subjects, probabilities, strict=True) if pair[0] not in unusable]

@@ -1,7 +1,7 @@
-"""Held-out predictions of a cross-validation: predictions.csv, and the arrays that statistics take.
+"""Held-out predictions of a cross-validation: the file predictions.csv, and arrays for the statistics.
 
-predictions.csv, a row per subject and repeat: subject, fold, label (0 or 1), probability of class 1, repeat, threshold
-of the decision, patient. The last three may be absent: repeat 0, 0.5, and every subject a patient of its own.
+predictions.csv has one row per subject and repeat: subject, fold, label (0 or 1), probability of class 1, repeat,
+threshold, patient. The last three columns may be absent; they then are 0, 0.5 and the subject itself.
 """
 
 import csv
@@ -23,7 +23,8 @@ REQUIRED = COLUMNS[:4]
 
 @dataclass(frozen=True, order=True)
 class Prediction:
-    """Held-out probability of class 1 for one subject. fold: counted through all repeats. patient: "" = the subject."""
+    """The held-out probability of class 1 of one subject. fold: counted through all repeats. patient: "" stands for the
+    subject itself."""
 
     subject: str
     fold: int
@@ -35,6 +36,7 @@ class Prediction:
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write predictions.csv, sorted by subject and fold."""
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -44,18 +46,20 @@ def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """ValueError names the file, the line, and what is wrong with it."""
+    """Read predictions.csv. Raises ValueError with the file, the line and what is wrong with it."""
     if not path.is_file():
-        raise ValueError(f"{path} is missing: no fold of that run has finished, or it is no "
-                         "fine-tuning run, or one that was exported without predictions")  # fmt: skip
+        raise ValueError(
+            f"{path} is missing: no fold of that run has finished, or it is no fine-tuning run, or it was exported "
+            "without predictions"
+        )
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if lacking := [name for name in REQUIRED if name not in (reader.fieldnames or [])]:
-            raise ValueError(f"{path} has no column {', '.join(lacking)}; its first line must name them")
-        found = []
+        if missing := [name for name in REQUIRED if name not in (reader.fieldnames or [])]:
+            raise ValueError(f"{path} has no column {', '.join(missing)}; name the columns in the first line")
+        predictions = []
         for row in reader:
             try:
-                found.append(
+                predictions.append(
                     Prediction(
                         row["subject"],
                         int(row["fold"]),
@@ -68,35 +72,35 @@ def read_predictions(path: Path) -> list[Prediction]:
                 )
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}; correct or remove that line") from error
-    return found
+    return predictions
 
 
-def recorded(run: Path) -> dict[str, Prediction]:
-    """Held-out predictions by subject; empty while no fold has finished."""
+def held_out_predictions(run: Path) -> dict[str, Prediction]:
+    """The held-out predictions of a run by subject; {} before a fold has finished."""
     path = run / PREDICTIONS
     return {p.subject: p for p in read_predictions(path)} if path.exists() else {}
 
 
 def arrange(predictions: Sequence[Prediction], source: str = PREDICTIONS) -> Scores:
-    """Predictions in any order -> arrays. Of a run whose repeats are not all finished, those with the most subjects.
+    """Predictions in any order as arrays. If some repeats are not finished, those with the most subjects are used.
 
-    ValueError, beginning with `source`, for no predictions, a subject twice in a repeat or with two labels or patients,
-    a label other than 0 or 1, a probability that is not a number from 0 to 1.
+    Raises ValueError, which starts with `source`: without predictions, for a subject that is twice in a repeat or has
+    two labels or patients, for a label other than 0 or 1, and for a probability outside 0 to 1.
     """
     if not predictions:
         raise ValueError(f"{source} holds no predictions: no fold has finished")
     for p in predictions:
         if p.label not in (0, 1):
             raise ValueError(f'{source}: subject "{p.subject}" has label {p.label}; labels are 0 and 1')
-        if not 0 <= p.probability <= 1:  # NaN is neither
+        if not 0 <= p.probability <= 1:  # also if it is NaN
             raise ValueError(f'{source}: subject "{p.subject}" has probability {p.probability}, not within 0 and 1')
     twice = [key for key, count in Counter((p.subject, p.repeat) for p in predictions).items() if count > 1]
     if twice:
         raise ValueError(f"{source} lists {quoted([name for name, _ in twice])} twice in one repeat; keep one row")
     facts = {(p.subject, p.label, p.patient) for p in predictions}
-    torn = [name for name, count in Counter(name for name, _, _ in facts).items() if count > 1]
-    if torn:
-        raise ValueError(f"{source} gives {quoted(torn)} different labels or patients in different repeats")
+    inconsistent = [name for name, count in Counter(name for name, _, _ in facts).items() if count > 1]
+    if inconsistent:
+        raise ValueError(f"{source} gives {quoted(inconsistent)} different labels or patients in different repeats")
     members: dict[int, dict[str, Prediction]] = {}
     for p in sorted(predictions):
         members.setdefault(p.repeat, {})[p.subject] = p

@@ -1,18 +1,18 @@
-"""The evaluation of a cross-validation: statistics of the model, of baselines beside it, and the files that hold them.
+"""The evaluation of a cross-validation: statistics of the model, its subgroups and the baselines, and the files for
+them.
 
-results.json, numbers or null where not defined:
+results.json; a number that is not defined is null:
     label_type, n, n_positive, n_unknown, k_fold, repeats, missing_folds, per_fold, mean, sd, pooled
-                        see util.evaluation.predictions.summarise
+                        see util.evaluation.summary.summarise
     protocol            how folds, validation part and decisions were made (options of main_cr_finetune.py)
     statistics          confidence, resamples, seed, n, n_positive, n_patients, repeats (those that the statistics use),
                         pooled {metric: value, low, high} (bootstrap), delong {auc, error, low, high}, permutation_p;
-                        a metric that is 0 or 1 in every resample, and so DeLong's AUC of perfect separation, has the
-                        interval that the number of patients allows (util.statistics.exact_intervals)
-    subgroups           [{name, statistics}] the same for part of the subjects
-    baselines           [{name, features, statistics, model_minus_baseline (util.statistics.comparisons.compare)}],
-    over the
-                        subjects whose features are known
-results.xlsx, sheets: summary, per fold, per subject, comparisons, settings.
+                        a metric that is 0 or 1 in every resample, and DeLong's AUC of 0 or 1, has an interval from the
+                        number of patients (util.statistics.exact_intervals)
+    subgroups           [{name, statistics}], the same for part of the subjects
+    baselines           [{name, features, statistics, model_minus_baseline}] over the subjects whose features are known;
+                        model_minus_baseline: see util.statistics.comparisons.compare_scores
+results.xlsx has the sheets summary, per fold, per subject, comparisons, settings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ from typing import Any
 
 from util.evaluation.baselines import Baseline
 from util.evaluation.predictions import COLUMNS, Prediction, arrange, write_predictions
-from util.evaluation.summary import table_rows
+from util.evaluation.summary import summary_rows
 from util.evaluation.tables import aligned, format_cell, format_p, without_nan, write_workbook
 from util.run_folder import PREDICTIONS, RESULTS, WORKBOOK
 from util.runs import write_json
 from util.statistics.bootstrap import CONFIDENCE, RESAMPLES, bootstrap_intervals, point_metrics
-from util.statistics.comparisons import PERMUTATIONS, compare, permutation_p
+from util.statistics.comparisons import PERMUTATIONS, compare_scores, permutation_p
 from util.statistics.delong import delong_interval
 from util.statistics.exact_intervals import EXTREME_NOTE, has_extremes
 from util.statistics.metrics import METRICS
@@ -35,7 +35,7 @@ from util.statistics.scores import Scores
 
 
 def statistics_of(scores: Scores, *, seed: int = 0) -> dict[str, Any]:
-    """Pooled metrics (mean over repeats) with their intervals, and the test against chance; seeded."""
+    """The pooled metrics (mean over repeats) with their intervals, and the test against chance."""
     values = point_metrics(scores)
     intervals = bootstrap_intervals(scores, seed=seed)
     return {
@@ -64,16 +64,16 @@ def evaluate(
     protocol: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The content of results.json. subgroups: {name: subjects}, those without a prediction are passed over."""
+    """The content of results.json. subgroups: {name: subjects}; subjects without a prediction are ignored."""
     model = arrange(predictions)
-    beside = []
+    compared = []
     for baseline in baselines:
         if not baseline.predictions:
             continue
         scores = arrange(baseline.predictions)
         entry = {"name": baseline.name, "features": baseline.features}
-        difference = compare(model.restricted(scores.subjects), scores, seed=seed)
-        beside.append({**entry, "statistics": statistics_of(scores, seed=seed), "model_minus_baseline": difference})
+        difference = compare_scores(model.restricted(scores.subjects), scores, seed=seed)
+        compared.append({**entry, "statistics": statistics_of(scores, seed=seed), "model_minus_baseline": difference})
     parts = {name: model.restricted(subjects) for name, subjects in (subgroups or {}).items()}
     return {
         **summary,
@@ -84,25 +84,25 @@ def evaluate(
             for name, part in parts.items()
             if part.subjects
         ],
-        "baselines": beside,
+        "baselines": compared,
     }
 
 
 def write_results(folder: Path, predictions: Sequence[Prediction], results: Mapping[str, Any]) -> None:
-    """predictions.csv, results.json and results.xlsx of a run folder."""
+    """Write predictions.csv, results.json and results.xlsx of a run folder."""
     write_predictions(folder / PREDICTIONS, predictions)
     write_json(folder / RESULTS, without_nan(dict(results)))
     write_workbook(folder / WORKBOOK, sheets(predictions, results))
 
 
 def sheets(predictions: Sequence[Prediction], results: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
-    """{title: rows, the first the header} of results.xlsx."""
-    rows = table_rows(dict(results))
+    """{title: rows, the header first} of the sheets of results.xlsx."""
+    rows = summary_rows(dict(results))
     pooled = results["statistics"]["pooled"]
     summary: list[list[Any]] = [["metric", "pooled", "95% low", "95% high", "mean of folds", "SD of folds"]]
     for name in METRICS:
-        shown = pooled[name]
-        summary.append([name, shown["value"], shown["low"], shown["high"], results["mean"][name], results["sd"][name]])
+        entry = pooled[name]
+        summary.append([name, entry["value"], entry["low"], entry["high"], results["mean"][name], results["sd"][name]])
     delong = results["statistics"]["delong"]
     summary.append(["auc (DeLong)", delong["auc"], delong["low"], delong["high"], None, None])
     summary.append(["permutation p", results["statistics"]["permutation_p"], None, None, None, None])
@@ -113,25 +113,25 @@ def sheets(predictions: Sequence[Prediction], results: Mapping[str, Any]) -> dic
 
 
 def comparison_rows(results: Mapping[str, Any]) -> list[list[Any]]:
-    """Header, then the model, its subgroups and every baseline: AUC, accuracy, and model minus baseline."""
+    """A header, then rows of the model, its subgroups and every baseline: AUC, accuracy, and model minus baseline."""
     rows: list[list[Any]] = [
         ["", "n", "AUC", "95% low", "95% high", "accuracy", "balanced accuracy", "model AUC minus this",
          "95% low", "95% high", "p (DeLong)", "p (McNemar)", "p (folds, corrected t)"]
     ]  # fmt: skip
-    rows.append(["this model", *_scores_cells(results["statistics"]), *[None] * 6])
+    rows.append(["this model", *_score_cells(results["statistics"]), *[None] * 6])
     for part in results["subgroups"]:
-        rows.append([part["name"], *_scores_cells(part["statistics"]), *[None] * 6])
+        rows.append([part["name"], *_score_cells(part["statistics"]), *[None] * 6])
     for entry in results["baselines"]:
-        found = entry["model_minus_baseline"]
-        area, folds = found["differences"]["auc"], found["folds"]
-        tests = [found["delong"]["p"], found["mcnemar"]["p"], folds["p"] if folds else None]
-        cells = _scores_cells(entry["statistics"])
+        comparison = entry["model_minus_baseline"]
+        area, folds = comparison["differences"]["auc"], comparison["folds"]
+        tests = [comparison["delong"]["p"], comparison["mcnemar"]["p"], folds["p"] if folds else None]
+        cells = _score_cells(entry["statistics"])
         rows.append([entry["name"], *cells, area["value"], area["low"], area["high"], *tests])
     return rows
 
 
 def format_statistics(results: Mapping[str, Any]) -> str:
-    """The pooled metrics with their intervals and the table of baselines, as text."""
+    """The pooled metrics with their intervals, and the table of baselines, as text."""
     statistics = results["statistics"]
     lines = [f"pooled over folds, 95% interval by {statistics['resamples']} bootstrap resamples of patients:"]
     pooled = statistics["pooled"]
@@ -146,15 +146,15 @@ def format_statistics(results: Mapping[str, Any]) -> str:
     if results["baselines"] or results["subgroups"]:
         unpaired = {"this model", *(part["name"] for part in results["subgroups"])}
         header, *rows = comparison_rows(results)
-        shown = [[*map(format_cell, row[:10]), "" if row[0] in unpaired else format_p(row[10])] for row in rows]
-        lines += aligned([header[:11], *shown])
+        cells = [[*map(format_cell, row[:10]), "" if row[0] in unpaired else format_p(row[10])] for row in rows]
+        lines += aligned([header[:11], *cells])
     return "\n".join(lines)
 
 
-def _scores_cells(statistics: Mapping[str, Any]) -> list[Any]:
+def _score_cells(statistics: Mapping[str, Any]) -> list[Any]:
     area, pooled = statistics["pooled"]["auc"], statistics["pooled"]
-    decided = [pooled[name]["value"] for name in ("accuracy", "balanced_accuracy")]
-    return [statistics["n"], area["value"], area["low"], area["high"], *decided]
+    accuracies = [pooled[name]["value"] for name in ("accuracy", "balanced_accuracy")]
+    return [statistics["n"], area["value"], area["low"], area["high"], *accuracies]
 
 
 def _settings(results: Mapping[str, Any]) -> list[list[Any]]:

@@ -1,4 +1,4 @@
-"""Metrics of a cross-validation per fold and pooled, and the table that is printed."""
+"""The metrics of a cross-validation per fold and pooled, and their table."""
 
 import math
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from util.statistics.metrics import METRICS, classification_metrics
 
 
 def pooled_metrics(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Metrics over all folds of a repeat, the mean over repeats."""
+    """The metrics over all folds of a repeat, mean over repeats."""
     repeats = sorted({p.repeat for p in predictions})
-    found = [_metrics([p for p in predictions if p.repeat == repeat]) for repeat in repeats]
-    return {name: float(np.mean([metrics[name] for metrics in found])) for name in METRICS}
+    per_repeat = [_metrics([p for p in predictions if p.repeat == repeat]) for repeat in repeats]
+    return {name: float(np.mean([metrics[name] for metrics in per_repeat])) for name in METRICS}
 
 
 def summarise(
     predictions: Sequence[Prediction], *, label_type: str, n_unknown: int, k_fold: int, repeats: int = 1
 ) -> dict[str, Any]:
-    """Per-fold, mean, SD and pooled metrics; folds that have not run are named.
+    """The metrics per fold, their mean and SD, and the pooled metrics. missing_folds lists folds that have not run.
 
     Keys: label_type, n and n_positive (subjects), n_unknown, k_fold, repeats, missing_folds, per_fold (a list), mean,
     sd, pooled.
@@ -49,8 +49,8 @@ def summarise(
     }
 
 
-def table_rows(summary: dict[str, Any]) -> list[list[Any]]:
-    """Header, one row per fold, mean, SD, pooled."""
+def summary_rows(summary: dict[str, Any]) -> list[list[Any]]:
+    """A header, one row per fold, and the rows mean, SD and pooled."""
     rows: list[list[Any]] = [["fold", "n", *METRICS]]
     rows += [[row["fold"], row["n"], *(row[name] for name in METRICS)] for row in summary["per_fold"]]
     for name in ("mean", "sd"):
@@ -59,13 +59,13 @@ def table_rows(summary: dict[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def format_table(summary: dict[str, Any]) -> str:
-    """The table as text; n/a for what is not defined."""
+def format_summary(summary: dict[str, Any]) -> str:
+    """The table as text; n/a for values that are not defined."""
     lines = [
         f"{summary['label_type']}: {summary['n']} subjects ({summary['n_positive']} positive), "
         f"{summary['n_unknown']} of unknown label left out"
     ]
-    rows = [[format_cell(cell).replace("_", " ") for cell in row] for row in table_rows(summary)]
+    rows = [[format_cell(cell).replace("_", " ") for cell in row] for row in summary_rows(summary)]
     lines += aligned(rows)
     if summary["missing_folds"]:
         lines.append(f"folds that have not run: {', '.join(map(str, summary['missing_folds']))}")

@@ -1,4 +1,4 @@
-"""Tables as text and as sheets of an Excel file, where numbers stay numbers and text never becomes a formula."""
+"""Tables as text, and as sheets of an Excel file with real numbers and without formulas."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ from openpyxl.styles import Font
 
 from util.files.atomic import atomic_write
 
-WIDEST = 60  # characters
+MAX_WIDTH = 60  # characters of a column
 
 
 def write_workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[Any]]]) -> None:
-    """One sheet per table, first row bold and kept in view. NaN and None are empty cells."""
+    """Write an Excel file with one sheet per table. The first row is bold and frozen; NaN and None are empty cells."""
     book = Workbook()
     book.remove(book.worksheets[0])
     for title, rows in sheets.items():
@@ -23,7 +23,7 @@ def write_workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[Any]]]) ->
             for column, value in enumerate(row, start=1):
                 cell = sheet.cell(number, column, without_nan(value))
                 if isinstance(value, str):
-                    cell.data_type = "s"  # a name that starts with = is a name, no formula
+                    cell.data_type = "s"  # so that a text that starts with = is no formula
                 elif isinstance(value, float):
                     cell.number_format = "0.000"
         for cell in sheet[1]:
@@ -31,18 +31,19 @@ def write_workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[Any]]]) ->
         sheet.freeze_panes = "A2"
         for cells in sheet.columns:
             longest = max(len(str(cell.value)) if isinstance(cell.value, str) else 8 for cell in cells)
-            sheet.column_dimensions[cells[0].column_letter].width = min(longest, WIDEST) + 2
+            sheet.column_dimensions[cells[0].column_letter].width = min(longest, MAX_WIDTH) + 2
     with atomic_write(path) as file:
         book.save(file)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
+    """Rows of cells as lines of text, the first column left-aligned and the others right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def format_cell(cell: Any) -> str:
+    """A cell as text: numbers with three decimals, n/a for NaN, "" for None."""
     if cell is None:
         return ""
     if isinstance(cell, float):
@@ -51,7 +52,7 @@ def format_cell(cell: Any) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """The same, lists and dictionaries included, with None for every NaN: JSON and sheets know no NaN."""
+    """The value with None for every NaN, also inside lists and dictionaries, because JSON and Excel have no NaN."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -60,7 +61,7 @@ def without_nan(value: Any) -> Any:
 
 
 def format_p(p: float | None) -> str:
-    """Four decimals at most; n/a where the test is not defined."""
+    """A p value with four decimals; n/a if the test is not defined."""
     if p is None or p != p:
         return "n/a"
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

@@ -1,8 +1,9 @@
-"""Percentile intervals of the metrics by a bootstrap that is stratified by label and resamples patients.
+"""Percentile intervals of the metrics by a bootstrap that resamples patients, stratified by label.
 
-Every resample is a row of weights (how often a subject was drawn), so that 2,000 of them are a few matrix products.
-Folds are not refitted: the intervals carry the uncertainty of which subjects were tested, not that of training. The
-calibration error of a resample is larger than that of the sample (its bins are noisier), so its interval lies high.
+Every resample is a row of weights (how often each subject was drawn), so that 2,000 resamples are a few matrix
+products. Models are not trained again: the intervals cover the choice of subjects, not the randomness of training. The
+calibration error of a resample is larger than that of the sample, because its bins are noisier; its interval is
+therefore biased upwards.
 """
 
 from collections.abc import Mapping
@@ -19,33 +20,33 @@ CONFIDENCE = 0.95
 
 
 def bootstrap_intervals(scores: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
-    """The middle 95% of every metric over resamples; nan where a metric is defined in none.
+    """The middle 95% of every metric over resamples; NaN for a metric that no resample defines.
 
-    Where every resample gives 0, or every one 1, that is no interval but a point: one that the number of patients
-    allows stands in its place, see util.statistics.exact_intervals.
+    If all resamples give 0, or all give 1, the interval is computed from the number of patients instead
+    (util.statistics.exact_intervals).
     """
-    drawn = resampled_metrics(scores, stratified_weights(scores, resamples, seed))
-    return {name: _interval(name, values_B, scores) for name, values_B in drawn.items()}
+    resampled = resampled_metrics(scores, stratified_weights(scores, resamples, seed))
+    return {name: _interval(name, values_B, scores) for name, values_B in resampled.items()}
 
 
 def bootstrap_differences(a: Scores, b: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> Mapping[str, Interval]:
-    """Intervals of metric of `a` minus metric of `b`, both on the same resampled subjects; see check_paired.
+    """Intervals of the metrics of `a` minus those of `b` on the same resampled subjects; see check_paired.
 
-    Where neither metric varies and the runs differ, it comes from the intervals of the two.
+    If neither metric varies although the runs differ, the interval is computed from the intervals of the two metrics.
     """
     weights_BS = stratified_weights(a, resamples, seed)
-    drawn = [resampled_metrics(scores, weights_BS) for scores in (a, b)]
+    resampled = [resampled_metrics(scores, weights_BS) for scores in (a, b)]
     is_same = np.array_equal(a.probabilities_RS, b.probabilities_RS) and np.array_equal(
         a.thresholds_RS, b.thresholds_RS
     )
-    found = {}
+    differences = {}
     for name in METRICS:
-        of_a, of_b = (values[name] for values in drawn)
-        found[name] = percentile_interval(of_a - of_b)
+        of_a, of_b = (values[name] for values in resampled)
+        differences[name] = percentile_interval(of_a - of_b)
         if not is_same and np.ptp(of_a) == np.ptp(of_b) == 0:
             intervals = [_interval(name, of_a, a), _interval(name, of_b, b)]
-            found[name] = sum_interval((1, -1), (float(of_a[0]), float(of_b[0])), intervals)
-    return found
+            differences[name] = sum_interval((1, -1), (float(of_a[0]), float(of_b[0])), intervals)
+    return differences
 
 
 def _interval(name: str, values_B: np.ndarray, scores: Scores) -> Interval:
@@ -55,9 +56,9 @@ def _interval(name: str, values_B: np.ndarray, scores: Scores) -> Interval:
 
 
 def stratified_weights(scores: Scores, resamples: int, seed: int) -> np.ndarray:
-    """(B, S) counts: within each label as many patients are drawn, with replacement, as there are.
+    """(B, S) counts of a bootstrap that draws patients with replacement within each label.
 
-    All subjects of a patient are drawn together; a patient whose subjects differ in label belongs to class 1.
+    All subjects of a patient are drawn together. A patient whose subjects differ in label belongs to class 1.
     """
     generator = np.random.default_rng(seed)
     patients, patient_of_S = np.unique(scores.patients_S, return_inverse=True)
@@ -71,22 +72,22 @@ def stratified_weights(scores: Scores, resamples: int, seed: int) -> np.ndarray:
 
 
 def point_metrics(scores: Scores) -> dict[str, float]:
-    """Every metric of the subjects as they are, over all folds of a repeat, the mean over repeats."""
-    everyone_1S = np.ones((1, len(scores.subjects)))
-    return {name: float(values_1[0]) for name, values_1 in resampled_metrics(scores, everyone_1S).items()}
+    """Every metric of the sample: pooled over the folds of a repeat, mean over repeats."""
+    ones_1S = np.ones((1, len(scores.subjects)))
+    return {name: float(values_1[0]) for name, values_1 in resampled_metrics(scores, ones_1S).items()}
 
 
 def resampled_metrics(scores: Scores, weights_BS: np.ndarray) -> dict[str, np.ndarray]:
-    """Every metric of B weighted samples, (B,) each, the mean over repeats; 0 / 0 is nan."""
+    """Every metric (B,) of B weighted samples, mean over repeats; 0 / 0 is NaN."""
     per_repeat = [
         _weighted_metrics(scores.labels_S, probabilities_S, thresholds_S, weights_BS)
         for probabilities_S, thresholds_S in zip(scores.probabilities_RS, scores.thresholds_RS)
     ]
-    return {name: np.mean([found[name] for found in per_repeat], axis=0) for name in METRICS}
+    return {name: np.mean([metrics[name] for metrics in per_repeat], axis=0) for name in METRICS}
 
 
 def percentile_interval(values_B: np.ndarray) -> Interval:
-    """The middle 95% of the defined values."""
+    """The middle 95% of the values that are not NaN."""
     defined = values_B[~np.isnan(values_B)]
     if not len(defined):
         return float("nan"), float("nan")
@@ -98,8 +99,8 @@ def percentile_interval(values_B: np.ndarray) -> Interval:
 def _weighted_metrics(
     labels_S: np.ndarray, probabilities_S: np.ndarray, thresholds_S: np.ndarray, weights_BS: np.ndarray
 ) -> dict[str, np.ndarray]:
-    is_positive, is_called = labels_S == 1, probabilities_S >= thresholds_S
-    cells = np.stack([is_positive & is_called, is_positive & ~is_called, ~is_positive & is_called], axis=1)
+    is_positive, is_predicted = labels_S == 1, probabilities_S >= thresholds_S
+    cells = np.stack([is_positive & is_predicted, is_positive & ~is_predicted, ~is_positive & is_predicted], axis=1)
     tp, fn, fp = (weights_BS @ cells.astype(float)).T
     total = weights_BS.sum(1)
     positives, negatives = tp + fn, total - tp - fn
@@ -123,12 +124,12 @@ def _weighted_metrics(
 
 
 def _average_precision(is_positive_S: np.ndarray, probabilities_S: np.ndarray, weights_BS: np.ndarray) -> np.ndarray:
-    """(B,) sum over thresholds of precision times the recall gained; equal probabilities are one threshold."""
+    """(B,) sums over thresholds of precision times the increase of recall; equal probabilities are one threshold."""
     order = np.argsort(-probabilities_S, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(probabilities_S[order]) != 0, True))
     hits_BT = np.cumsum(weights_BS[:, order] * is_positive_S[order], axis=1)[:, ends]
-    called_BT = np.cumsum(weights_BS[:, order], axis=1)[:, ends]
-    precision_BT = hits_BT / np.maximum(called_BT, 1)  # nothing called yet: no recall gained either
+    predicted_BT = np.cumsum(weights_BS[:, order], axis=1)[:, ends]
+    precision_BT = hits_BT / np.maximum(predicted_BT, 1)  # without a prediction recall does not increase either
     gained_BT = np.diff(hits_BT, axis=1, prepend=0)
-    found = (precision_BT * gained_BT).sum(1) / hits_BT[:, -1]
-    return np.where(hits_BT[:, -1] == called_BT[:, -1], np.nan, found)  # one class only
+    precision_B = (precision_BT * gained_BT).sum(1) / hits_BT[:, -1]
+    return np.where(hits_BT[:, -1] == predicted_BT[:, -1], np.nan, precision_B)  # NaN if there is one class only

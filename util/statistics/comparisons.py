@@ -1,4 +1,4 @@
-"""Tests of difference between two runs on the same subjects, and of one run against chance."""
+"""Paired tests of two runs on the same subjects, and a test of one run against chance."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from util.statistics.metrics import METRICS, classification_metrics
 from util.statistics.scores import Scores
 
 PERMUTATIONS = 10_000
-ROUNDING = 1e-12  # differences of metrics, which lie within 0 and 1, hold no digit below it
+ROUNDING = 1e-12  # differences of metrics, which lie between 0 and 1, are exact to this
 
 
 @dataclass(frozen=True)
 class Mcnemar:
-    """Subjects that only the first, and only the second run decided rightly, and the exact two-sided p."""
+    """Numbers of subjects that only the first run and only the second run classifies correctly; exact two-sided p."""
 
     only_first: int
     only_second: int
@@ -28,7 +28,8 @@ class Mcnemar:
 
 
 def mcnemar(is_right_in_a_S: np.ndarray, is_right_in_b_S: np.ndarray) -> Mcnemar:
-    """McNemar's exact test: are the subjects on which two runs disagree split evenly? Without any, p = 1."""
+    """McNemar's exact test of whether two runs are equally often the correct one where they disagree. p = 1 if they
+    never disagree."""
     only_a = int((is_right_in_a_S & ~is_right_in_b_S).sum())
     only_b = int((is_right_in_b_S & ~is_right_in_a_S).sum())
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
@@ -37,7 +38,7 @@ def mcnemar(is_right_in_a_S: np.ndarray, is_right_in_b_S: np.ndarray) -> Mcnemar
 
 @dataclass(frozen=True)
 class FoldTest:
-    """Mean difference over folds, its t, degrees of freedom and two-sided p."""
+    """The mean difference over folds with its t, degrees of freedom and two-sided p."""
 
     mean: float
     t: float
@@ -48,10 +49,10 @@ class FoldTest:
 def corrected_t_test(differences_F: Sequence[float], test_share: float) -> FoldTest:
     """Corrected resampled t-test over the F folds of a (repeated) cross-validation.
 
-    Nadeau & Bengio 2003, Bouckaert & Frank 2004: training parts overlap, so that the variance of the mean is
-    (1 / F + n_test / n_train) times that of the folds. test_share: n_test / n_train, 1 / (k - 1) in k folds.
-    Folds without a value (nan) are left out; fewer than two make it nan. Where all are equal up to rounding, t is nan,
-    and p is 1 if they are 0, else nan.
+    Nadeau & Bengio 2003, Bouckaert & Frank 2004: training parts overlap, so that the variance of the mean is (1 / F +
+    n_test / n_train) times the variance over folds. test_share: n_test / n_train, which is 1 / (k - 1) with k folds.
+    Folds without a value (NaN) are left out; with fewer than two values the result is NaN. If all values are equal up
+    to rounding, t is NaN, and p is 1 if they are 0, else NaN.
     """
     values = np.asarray(differences_F, dtype=float)
     values = values[~np.isnan(values)]
@@ -65,9 +66,9 @@ def corrected_t_test(differences_F: Sequence[float], test_share: float) -> FoldT
 
 
 def permutation_p(scores: Scores, *, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
-    """One-sided p of the pooled AUC (mean over repeats) against shuffled labels; nan with one class.
+    """One-sided p of the pooled AUC (mean over repeats) against permuted labels; NaN if there is one class only.
 
-    Labels are shuffled over subjects, predictions stay: the models are not trained again. The smallest p is
+    Labels are permuted among subjects and predictions are kept: models are not trained again. The smallest p is
     1 / (permutations + 1) (Phipson & Smyth 2010).
     """
     positives = int(scores.labels_S.sum())
@@ -75,27 +76,27 @@ def permutation_p(scores: Scores, *, permutations: int = PERMUTATIONS, seed: int
         return math.nan
     ranks_S = np.mean([rankdata(one_S) for one_S in scores.probabilities_RS], axis=0)
     generator = np.random.default_rng(seed)
-    observed = ranks_S[scores.labels_S == 1].sum()  # the AUC up to a shift and a scale that permutations share
-    shuffled_B = np.array([generator.permutation(ranks_S)[:positives].sum() for _ in range(permutations)])
-    return float((1 + (shuffled_B >= observed - 1e-9).sum()) / (permutations + 1))
+    observed = ranks_S[scores.labels_S == 1].sum()  # a linear function of the AUC
+    permuted_B = np.array([generator.permutation(ranks_S)[:positives].sum() for _ in range(permutations)])
+    return float((1 + (permuted_B >= observed - 1e-9).sum()) / (permutations + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p of a family of tests; nan stays nan and does not count."""
+    """Holm's adjusted p values of a family of tests. NaN stays NaN and does not count as a test."""
     adjusted = [math.nan] * len(p_values)
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    running = 0.0
+    largest = 0.0
     for position, (p, i) in enumerate(known):
-        running = max(running, min(1.0, (len(known) - position) * p))
-        adjusted[i] = running
+        largest = max(largest, min(1.0, (len(known) - position) * p))
+        adjusted[i] = largest
     return adjusted
 
 
-def compare(a: Scores, b: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Everything about `a` minus `b`, plain values; the same subjects in both, see check_paired.
+def compare_scores(a: Scores, b: Scores, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """The paired comparison of `a` minus `b` on the same subjects (see check_paired), as plain values.
 
-    differences: per metric value and bootstrap interval. auc: DeLong. accuracy: McNemar. folds: corrected t-test of the
-    AUC per fold, None where the two runs were not tested in the same folds.
+    differences: value and bootstrap interval of every metric; delong: of the AUC; mcnemar: of the predicted classes;
+    folds: corrected t-test of the AUC per fold, None if the two runs have different folds.
     """
     of_a, of_b = point_metrics(a), point_metrics(b)
     intervals = bootstrap_differences(a, b, resamples=resamples, seed=seed)
@@ -112,7 +113,7 @@ def compare(a: Scores, b: Scores, *, resamples: int = RESAMPLES, seed: int = 0) 
 
 
 def fold_test(a: Scores, b: Scores) -> FoldTest:
-    """Corrected t-test of the AUC of `a` minus that of `b` over the folds that both were tested in."""
+    """Corrected t-test of the AUC of `a` minus the AUC of `b` over the folds that both have."""
     differences, shares = [], []
     for repeat, folds_S in enumerate(a.folds_RS):
         for fold in np.unique(folds_S):

@@ -1,7 +1,7 @@
-"""Classification metrics of a binary task, from labels and probabilities.
+"""Classification metrics of a binary task, from labels and probabilities of class 1.
 
 brier: mean squared difference of probability and label, 0 to 1, lower is better. ece: expected calibration error over
-ten bins of equal width (Naeini et al. 2015, here on the probability of class 1), 0 to 1, lower is better.
+ten bins of equal width (Naeini et al. 2015), 0 to 1, lower is better.
 """
 
 import math
@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, confusion_m
 METRICS = (
     "accuracy", "balanced_accuracy", "f1", "auc", "average_precision", "sensitivity", "specificity", "brier", "ece",
 )  # fmt: skip
-THRESHOLD = 0.5  # at or above it a subject is called class 1
+THRESHOLD = 0.5  # at or above it the predicted class is 1
 CALIBRATION_BINS = 10
 
 
@@ -22,9 +22,9 @@ def classification_metrics(
     probabilities: Sequence[float] | np.ndarray,
     thresholds: float | np.ndarray = THRESHOLD,
 ) -> dict[str, float]:
-    """METRICS of class 1; one that needs a class which is absent, or divides nothing by nothing, is nan.
+    """METRICS by name; NaN for a metric that needs an absent class or is 0 / 0.
 
-    thresholds: one for all subjects, or (S,) where they differ, as thresholds chosen fold by fold do.
+    thresholds: one for all subjects, or one for each subject (S,), as for thresholds that differ between folds.
     """
     truth, scores = np.asarray(labels), np.asarray(probabilities, dtype=float)
     if len(truth) == 0 or len(truth) != len(scores):
@@ -48,12 +48,12 @@ def classification_metrics(
 
 
 def expected_calibration_error(labels_S: np.ndarray, probabilities_S: np.ndarray) -> float:
-    """Mean over subjects of |observed - predicted rate| of their bin."""
+    """Mean over subjects of |observed - predicted rate| of the subject's bin."""
     bins_S = calibration_bins(probabilities_S)
     gaps = np.bincount(bins_S, labels_S - probabilities_S, CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(labels_S))
 
 
 def calibration_bins(probabilities_S: np.ndarray) -> np.ndarray:
-    """(S,) probabilities -> (S,) bin numbers; bins are [0, 0.1), ..., [0.9, 1]."""
+    """(S,) probabilities -> (S,) numbers of their bins [0, 0.1), ..., [0.9, 1]."""
     return np.minimum((probabilities_S * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

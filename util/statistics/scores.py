@@ -1,17 +1,20 @@
-"""Held-out predictions as checked arrays, the form in which the statistics take them."""
+"""Scores: held-out predictions as arrays, the input of the statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-SHOWN = 3  # names that an error quotes
+QUOTED = 3  # names that an error quotes
 
 
 @dataclass(frozen=True)
 class Scores:
-    """R repeats of a cross-validation over S subjects in sorted order. Of each subject: label 0 or 1, the patient it
-    belongs to, and per repeat the probability of class 1, the threshold of the decision and the fold."""
+    """The held-out predictions of R repeats of a cross-validation over S subjects, in sorted order.
+
+    Every subject has a label (0 or 1) and a patient, and in every repeat a probability of class 1, a threshold and a
+    fold.
+    """
 
     subjects: list[str]
     labels_S: np.ndarray
@@ -22,16 +25,16 @@ class Scores:
 
     @property
     def decisions_S(self) -> np.ndarray:
-        """(S,) bool, class 1: by the mean over repeats of probability and threshold."""
+        """(S,) bool: whether the predicted class is 1, by the means of probability and threshold over repeats."""
         return self.probabilities_RS.mean(0) >= self.thresholds_RS.mean(0)
 
     @property
     def is_independent(self) -> bool:
-        """No patient has two subjects."""
+        """Whether every patient has one subject only."""
         return len(set(self.patients_S.tolist())) == len(self.subjects)
 
     def restricted(self, wanted: Sequence[str]) -> "Scores":
-        """The same for some of the subjects."""
+        """The scores of some of the subjects."""
         kept = np.isin(self.subjects, sorted(wanted))
         return Scores(
             [name for name, keep in zip(self.subjects, kept) if keep],
@@ -44,7 +47,7 @@ class Scores:
 
 
 def check_paired(a: Scores, b: Scores, names: tuple[str, str]) -> None:
-    """ValueError that says which subjects are in only one of two runs, or have different labels in them."""
+    """Raise ValueError if some subjects are in one of two runs only, or have different labels in them."""
     for one, other, name in ((a, b, names[0]), (b, a, names[1])):
         if only := sorted(set(one.subjects) - set(other.subjects)):
             raise ValueError(
@@ -56,5 +59,6 @@ def check_paired(a: Scores, b: Scores, names: tuple[str, str]) -> None:
 
 
 def quoted(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(f'"{name}"' for name in names[:SHOWN]) + more
+    """The first names in quotation marks, and how many more there are."""
+    more = f" and {len(names) - QUOTED} more" if len(names) > QUOTED else ""
+    return ", ".join(f'"{name}"' for name in names[:QUOTED]) + more

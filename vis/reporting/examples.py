@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from models import PatchPredictor, VolumeClassifier
 from util.data.dataset import PreparedVolumes
-from util.evaluation.predictions import Prediction, recorded
+from util.evaluation.predictions import Prediction, held_out_predictions
 from util.inference.open_run import open_run
 from util.protocol.held_out import held_out, read_folds
 from util.run_folder import fold_folder
@@ -30,7 +30,7 @@ class Example:
 
 def held_out_examples(run: Path, count: int) -> tuple[int, list[str]]:
     """The first fold with a checkpoint, and `count` of its held-out subjects, alternating between classes."""
-    folds, labels = read_folds(run), recorded(run)
+    folds, labels = read_folds(run), held_out_predictions(run)
     for fold in range(len(folds)):
         if checkpoints(fold_folder(run, fold)):
             return fold, alternate_classes(held_out(folds, fold), labels)[:count]
@@ -51,7 +51,7 @@ def alternate_classes(subjects: Sequence[str], labels: dict[str, Prediction]) ->
 def map_examples(run: Path, count: int, device: str = "auto") -> list[Example]:
     """The map of the paper (maximum over features) for held-out subjects of a fine-tuned fold."""
     fold, subjects = held_out_examples(run, count)
-    opened, labels = open_run(run, "finetune", fold=fold, device=device), recorded(run)
+    opened, labels = open_run(run, "finetune", fold=fold, device=device), held_out_predictions(run)
     model = opened.model
     assert isinstance(model, VolumeClassifier)
     examples = []

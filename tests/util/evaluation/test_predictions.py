@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.score_cases import binormal, predictions
-from util.evaluation.predictions import Prediction, arrange, read_predictions, recorded, write_predictions
+from util.evaluation.predictions import Prediction, arrange, held_out_predictions, read_predictions, write_predictions
 
 PREDICTIONS = [
     Prediction("=1+1", 0, 1, 0.9), Prediction("b", 0, 0, 0.2), Prediction("c", 0, 0, 0.6),
@@ -74,6 +74,6 @@ def test_bad_predictions_are_named(rows, message):
 
 
 def test_recorded_predictions(tmp_path):
-    assert recorded(tmp_path) == {}
+    assert held_out_predictions(tmp_path) == {}
     (tmp_path / "predictions.csv").write_text("subject,fold,label,probability\nA,1,0,0.25\n")
-    assert recorded(tmp_path) == {"A": Prediction("A", 1, 0, 0.25)}
+    assert held_out_predictions(tmp_path) == {"A": Prediction("A", 1, 0, 0.25)}

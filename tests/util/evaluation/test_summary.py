@@ -3,7 +3,7 @@
 import pytest
 
 from util.evaluation.predictions import Prediction
-from util.evaluation.summary import format_table, pooled_metrics, summarise
+from util.evaluation.summary import format_summary, pooled_metrics, summarise
 from util.statistics.metrics import classification_metrics
 
 PREDICTIONS = [
@@ -39,12 +39,12 @@ def test_thresholds_decide():
 
 def test_a_fold_of_one_class_says_na():
     rows = [Prediction("a", 0, 0, 0.1), Prediction("b", 1, 1, 0.9)]
-    text = format_table(summarise(rows, label_type="IDH", n_unknown=0, k_fold=2))
+    text = format_summary(summarise(rows, label_type="IDH", n_unknown=0, k_fold=2))
     assert "n/a" in text
     assert "nan" not in text
 
 
 def test_the_table_says_what_was_left_out():
-    text = format_table(summary())
+    text = format_summary(summary())
     assert "5 subjects (2 positive), 3 of unknown label left out" in text
     assert "folds that have not run: 2" in text

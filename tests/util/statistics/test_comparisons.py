@@ -7,7 +7,7 @@ from scipy.stats import binom, mannwhitneyu, permutation_test, ttest_1samp
 
 from tests.helpers.score_cases import binormal, scores
 from util.statistics.bootstrap import bootstrap_differences
-from util.statistics.comparisons import compare, corrected_t_test, fold_test, holm, mcnemar, permutation_p
+from util.statistics.comparisons import compare_scores, corrected_t_test, fold_test, holm, mcnemar, permutation_p
 from util.statistics.metrics import classification_metrics
 
 
@@ -98,7 +98,7 @@ def test_holm_by_hand():
 def test_comparison_of_two_runs():
     labels, (a, b) = binormal(0, 30, 45, distance=2, runs=2)
     first, second = scores(labels, a), scores(labels, np.where(np.arange(75) % 3 == 0, 0.5, b))
-    found = compare(first, second, resamples=500)
+    found = compare_scores(first, second, resamples=500)
     for name in ("auc", "accuracy", "brier"):
         difference = (
             classification_metrics(labels, a)[name] - classification_metrics(labels, second.probabilities_RS[0])[name]
@@ -113,7 +113,7 @@ def test_comparison_of_two_runs():
     assert found["mcnemar"]["only_first"] != found["mcnemar"]["only_second"]
     assert found["n"] == 75
     assert found["folds"] is not None
-    assert compare(first, scores(labels, b, k=4), resamples=10)["folds"] is None
+    assert compare_scores(first, scores(labels, b, k=4), resamples=10)["folds"] is None
 
 
 def test_fold_test_uses_every_fold_and_the_share_of_its_test_part():

@@ -12,7 +12,7 @@ from util.statistics.exact_intervals import (
     auc_interval,
     extreme_interval,
     has_extremes,
-    share_interval,
+    proportion_interval,
     sum_interval,
 )
 from util.statistics.metrics import METRICS
@@ -39,7 +39,7 @@ def test_the_bound_of_the_auc_lies_1_96_of_its_own_errors_from_one(positives, ne
 def test_shares_agree_with_scipys_wilson_interval(n):
     for value in (0, 1):
         expected = binomtest(value * n, n).proportion_ci(method="wilson")
-        assert share_interval(value, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert proportion_interval(value, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_a_difference_is_as_uncertain_as_both_terms():
@@ -66,7 +66,7 @@ def test_every_share_is_one_of_its_own_patients():
     sample = scores(labels, np.full(15, 0.5), patients=patients)
     sizes = {"accuracy": 11, "sensitivity": 7, "average_precision": 7, "specificity": 4, "brier": 11, "ece": 11}
     for metric, n in sizes.items():
-        assert extreme_interval(metric, 1.0, sample) == share_interval(1.0, n), metric
+        assert extreme_interval(metric, 1.0, sample) == proportion_interval(1.0, n), metric
     assert extreme_interval("auc", 1.0, sample) == auc_interval(1.0, 7, 4)
 
 

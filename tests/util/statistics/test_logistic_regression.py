@@ -98,7 +98,7 @@ def test_it_converges_on_hard_problems(kind, seed, subjects, width, positives, C
 @pytest.mark.parametrize(
     ("features", "labels", "C", "message"),
     [
-        ([[0.0], [math.nan], [math.inf]], [0, 1, 1], 1.0, "2 values that are no numbers"),
+        ([[0.0], [math.nan], [math.inf]], [0, 1, 1], 1.0, "2 values that are not finite"),
         ([[0.0], [1.0]], [1, 1], 1.0, "not 1 classes"),
         ([[0.0], [1.0], [2.0]], [0, 1, 2], 1.0, "not 3 classes"),
         ([[0.0], [1.0]], [0, 1], 0.0, "C = 0.0"),
@@ -117,7 +117,7 @@ def test_it_ends_after_few_steps_also_where_a_full_step_overshoots(seed, monkeyp
     generator = np.random.default_rng(seed)
     labels = (generator.random(50) < 0.4).astype(int)
     features = hard("heavy tails", generator, 50, 30, labels)
-    monkeypatch.setattr(logistic_regression, "MOST_STEPS", 25)
+    monkeypatch.setattr(logistic_regression, "MAX_STEPS", 25)
     model = RidgeLogistic(C=1e4).fit(features, labels)
     assert slope(model, features, labels) < 1e-7
 
