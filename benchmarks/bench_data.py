@@ -1,4 +1,4 @@
-"""Volumes per second that the two ways of augmenting deliver, beside those that a training step takes.
+"""Volumes per second that the two ways of augmenting deliver, compared with those that a training step consumes.
 
 python -m benchmarks.bench_data [--model mae_3d_vim_small_patch16] [--num_workers 2] [--quick]
 """
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 WAYS: tuple[AugmentWhere, ...] = ("loader", "device")
 WORLD = World(0, 1, torch.device("cpu"))
 NOTE = (
-    "Volumes as prepared (uint8, four contrasts, a ball of brain that fills 52% of the cube's side), batch 1, one "
-    "epoch after the loader's start. Core-seconds are the processor time of all processes per volume: what a CPU that "
-    "also trains has to give. Fed step: a training step with the input made for it, in volumes per second."
+    "Prepared volumes (uint8, four contrasts, a ball of brain that fills 52% of the cube's side), batch 1, one epoch "
+    "after the loader's start. Core-seconds are the processor time of all processes per volume: a CPU that also trains "
+    "loses this time. Fed step: training steps whose input is loaded and augmented, in volumes per second."
 )
 HEADER = ["--augment", "volumes/s, loading alone", "core-seconds per volume", "volumes/s, fed step", "of the bare step"]
 
@@ -68,7 +68,7 @@ def core_seconds() -> float:
 
 
 def rate(volumes: PreparedVolumes, where: AugmentWhere, num_workers: int, case: Case | None) -> tuple[float, float]:
-    """Volumes per second and core-seconds per volume of an epoch; with a case, its step is taken on each input."""
+    """Volumes per second and core-seconds per volume of an epoch. With a case, a training step follows each input."""
     step = make_step(case.build(), case) if case else None
     started, used = time.perf_counter(), core_seconds()
     for _ in inputs(volumes, where, num_workers):
@@ -79,10 +79,10 @@ def rate(volumes: PreparedVolumes, where: AugmentWhere, num_workers: int, case: 
 
 
 def options_of(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="mae_3d_vim_small_patch16", help="whose step is fed")
+    parser.add_argument("--model", default="mae_3d_vim_small_patch16", help="model of the training step")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--num_workers", type=int, default=2, help="data-loading processes")
-    parser.add_argument("--volumes", type=ranges.positive, default=12, help="of one epoch")
+    parser.add_argument("--volumes", type=ranges.positive, default=12, help="volumes of one epoch")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
             logger.info("%s", "  ".join(map(str, rows[-1])))
     report.section("Volumes per second", f"{NOTE} {args.num_workers} data-loading processes.")
     report.table(HEADER, rows)
-    report.text(f"The bare step of {args.model} in {precision} takes {bare:.3g} volumes/s.")
+    report.text(f"The step of {args.model} in {precision} without loading consumes {bare:.3g} volumes/s.")
     add_ceilings(options)
     options.finish()
 

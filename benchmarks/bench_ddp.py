@@ -1,8 +1,8 @@
-"""Two ranks on this machine's CPU: a training step under DistributedDataParallel as it comes, and as we set it.
+"""Two ranks on this machine's CPU: a training step under DistributedDataParallel, by default and with our settings.
 
     python -m benchmarks.bench_ddp --threads 1
 
-Both kinds of step alternate in one run.
+One run alternates both kinds of step.
 """
 
 import argparse
@@ -41,7 +41,9 @@ MIB = 1 << 20
 
 def main(argv: list[str] | None = None) -> None:
     def extra(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--pairs", type=positive, default=5, help="steps of each kind, after two of each")
+        parser.add_argument(
+            "--pairs", type=positive, default=5, help="timed steps of each kind, after two untimed ones"
+        )
 
     options = begin(parse("ddp", TITLE, argv, extra))
     options.report.text(
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def two_ranks(name: str, fields: dict[str, Any], pairs: int) -> list[object]:
-    """Cells of a row: MiB of buffers, MiB broadcast and seconds of a step, by default and as we set it."""
+    """Cells of a row: MiB of buffers, then MiB broadcast and seconds of a step, each by default and as we set it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,17 +70,17 @@ def two_ranks(name: str, fields: dict[str, Any], pairs: int) -> list[object]:
 
 def broadcast_bytes(step: Callable[[], object]) -> int:
     """Bytes that DistributedDataParallel broadcasts in one call of `step`."""
-    found = 0
+    total = 0
     broadcast = dist._broadcast_coalesced
 
     def counted(group: Any, tensors: Any, *rest: Any) -> None:
-        nonlocal found
-        found += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        nonlocal total
+        total += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         broadcast(group, tensors, *rest)
 
     with patch.object(dist, "_broadcast_coalesced", counted):
         step()
-    return found
+    return total
 
 
 def _rank(rank: int, port: int, name: str, fields: dict[str, Any], pairs: int, threads: int, results: Any) -> None:
@@ -93,9 +95,9 @@ def _rank(rank: int, port: int, name: str, fields: dict[str, Any], pairs: int, t
         for pair in range(pairs):
             for kind in sorted(steps, reverse=bool(pair % 2)):
                 dist.barrier()
-                began = time.perf_counter()
+                start = time.perf_counter()
                 steps[kind]()
-                seconds[kind].append(time.perf_counter() - began)
+                seconds[kind].append(time.perf_counter() - start)
         if rank == 0:
             model = create_model(name, **{"img_size": 160, **fields})
             size = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()) / MIB

@@ -1,21 +1,23 @@
-"""Are the GPU's kernels right, and how far from the least time are they? One command, results line by line.
+"""Correctness of the GPU kernels, and their times relative to the least possible ones, line by line.
 
 timeout 415 python3 -u -m benchmarks.bench_gpu --out gpu.txt --minutes 6.6 2>&1 | tee gpu.log
-python -m benchmarks.bench_gpu --check scan-bf16                       one check alone, printed only
-python -m benchmarks.bench_gpu --out gpu.txt --only kernels steps      sections by words of their titles
+python -m benchmarks.bench_gpu --check scan-bf16                       one check only, printed
+python -m benchmarks.bench_gpu --out gpu.txt --only kernels steps      sections whose titles contain these words
 
 Needs a GPU, Triton, and the packages that models/ imports (timm, einops, torchvision, safetensors, huggingface_hub,
-numpy) and, for the part that runs main_pretrain.py, tensorboard and tqdm; no nibabel, openpyxl, torchio, SimpleITK or
-nilearn, no data, no network. Tried without a GPU only: on torch 2.14.1 with Triton 3.8; kernels compile with 3.6 too.
+numpy) and, for the section that runs main_pretrain.py, tensorboard and tqdm. It needs no nibabel, openpyxl, torchio,
+SimpleITK or nilearn, no data and no network. It has been tested without a GPU only, on torch 2.14.1 with Triton 3.8;
+kernels also compile with Triton 3.6.
 
-Sections come in order of need and end with the time; the file grows by lines, so a run cut short keeps them.
-"Correctness" takes one to two and a half minutes: all checks at once, each in a process of its own, beside processes
-that only fill Triton's cache for the later sections. After an access out of bounds, which ends a process's use of the
-device, the rest continues in a new process.
+The most important sections come first. Results are appended line by line, so an interrupted run keeps them.
+"Correctness" takes one to two and a half minutes: all checks run at the same time, each in its own process, together
+with processes that only fill Triton's cache for the later sections. An access out of bounds makes the device unusable
+for its process; the remaining sections then run in a new process.
 
-To look at: `BAD` and `FAILED`, first of all under "Correctness"; `times` (of the floor, from this run's ceilings) under
-"Kernels" and "Steps"; `host` beside the milliseconds of a step, which says whether launching takes longer than
-computing; "Other tables of constants" for the sizes of tiles and segments in ops/triton/scan.py and host.py.
+Look for `BAD` and `FAILED`, first under "Correctness". Under "Kernels" and "Steps", `times` is the ratio to the floor,
+which is computed from this run's ceilings. `host` next to the milliseconds of a step shows whether launching takes
+longer than computing. "Other tables of constants" compares sizes of tiles and segments in ops/triton/scan.py and
+host.py.
 """
 
 import argparse
@@ -27,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -51,7 +53,7 @@ def small_step(name: str, size: int, log: Log) -> None:
         gpu_steps.step_times(log, None, name, 1, size=size, repeats=1, grad_checkpointing=again)
 
 
-# Run beside the checks, so that the later sections find their kernels compiled in Triton's cache.
+# These run together with the checks and put the kernels of the later sections into Triton's cache.
 WARM: dict[str, Callable[[Log], None]] = {
     **{f"variant-{index}": partial(variant, index) for index in range(len(gpu_kernels.VARIANTS))},
     **{f"step-{p}": partial(small_step, f"mae_3d_vim_small_patch{p}", 8 * p) for p in (16, 8, 4)},
@@ -60,7 +62,7 @@ WARM: dict[str, Callable[[Log], None]] = {
 
 
 def run_together(log: Log, names: list[str], seconds: float) -> None:
-    """Each check in a process of its own, all at once; their lines in the order of `names`."""
+    """Run all checks at the same time, each in its own process. Their lines are logged in the order of `names`."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         files = {name: Path(folder) / name for name in names}
@@ -73,22 +75,20 @@ def run_together(log: Log, names: list[str], seconds: float) -> None:
                 process.wait(max(1, seconds - (time.monotonic() - started)))
             except subprocess.TimeoutExpired:
                 process.kill()
-                log(f"BAD  {name}: not done after {seconds:.0f} s")
-            said = files[name].read_text()
+                log(f"BAD  {name}: not finished after {seconds:.0f} s")
+            output = files[name].read_text()
             if name in gpu_checks.CHECKS or process.returncode:
                 log(f"-- {name}, exit code {process.returncode}, by {time.monotonic() - started:.0f} s")
-                log("\n".join(said.splitlines()[-60:]))
+                log("\n".join(output.splitlines()[-60:]))
         log(f"all in {time.monotonic() - started:.0f} s")
 
 
 def sections(log: Log) -> list[tuple[str, float, Callable[[], object]]]:
-    """(title, seconds it may take, what to do), most needed first."""
-    found: dict[str, gpu_kernels.Ceilings] = {}
+    """(title, seconds that it may take, function), the most important first."""
 
+    @cache
     def ceilings() -> gpu_kernels.Ceilings:
-        if not found:
-            found["of this run"] = gpu_kernels.measure_ceilings(log)
-        return found["of this run"]
+        return gpu_kernels.measure_ceilings(log)
 
     def kernels() -> None:
         for length, batch in ((64_000, 1), (16_000, 1), (8_000, 1), (1_000, 1), (1_000, 4)):
@@ -131,10 +131,14 @@ def sections(log: Log) -> list[tuple[str, float, Callable[[], object]]]:
 def main(argv: list[str] | None = None) -> None:
     parser = cli.Parser(prog="python -m benchmarks.bench_gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("bench_gpu.txt"), help="file that results are appended to")
-    parser.add_argument("--minutes", type=float, default=6.0, help="no section begins that would end later")
-    parser.add_argument("--check", choices=(*gpu_checks.CHECKS, *WARM), help="one check alone, printed only")
-    parser.add_argument("--only", nargs="+", default=[], help="words of the sections' titles; default all")
-    parser.add_argument("--first", type=int, default=0, help="number of the section to begin with")
+    parser.add_argument(
+        "--minutes", type=float, default=6.0, help="time for all sections; none starts that would end later"
+    )
+    parser.add_argument("--check", choices=(*gpu_checks.CHECKS, *WARM), help="run one check only, and print it")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="run the sections whose titles contain these words; default all"
+    )
+    parser.add_argument("--first", type=int, default=0, help="number of the first section")
     args = parser.parse_args(argv)
     cli.setup_logging()
     if not torch.cuda.is_available():
@@ -158,7 +162,7 @@ def run(args: argparse.Namespace, log: Log) -> None:
             continue
         log.section(title, needs, what)
         if not is_alive() and index + 1 < len(planned):
-            log("The device answers no more: the rest in a new process.")
+            log("The device no longer works for this process: the remaining sections run in a new one.")
             words = ["--out", str(args.out), "--minutes", str(log.left / 60), "--first", str(index + 1)]
             only = ["--only", *args.only] if args.only else []
             os.execv(sys.executable, [sys.executable, "-u", "-m", "benchmarks.bench_gpu", *words, *only])
@@ -166,7 +170,7 @@ def run(args: argparse.Namespace, log: Log) -> None:
 
 
 def is_alive() -> bool:
-    """Whether the device still works for this process; an access out of bounds ends that."""
+    """Whether the device still works for this process. After an access out of bounds it does not."""
     try:
         torch.cuda.synchronize()
     except RuntimeError:
@@ -176,5 +180,5 @@ def is_alive() -> bool:
 
 
 if __name__ == "__main__":
-    os.environ[gpu.SWITCH] = "1"  # "auto" takes the kernels, also in the processes that this one starts
+    os.environ[gpu.SWITCH] = "1"  # "auto" uses the kernels, also in the processes that this one starts
     cli.run(main)

@@ -1,10 +1,10 @@
-"""What pre-training, scan order and masking are worth, on phantoms: a table with mean and spread over seeds.
+"""The benefit of pre-training, scan order and masking on phantoms: a table with mean and spread over seeds.
 
 python -m benchmarks.bench_pretraining --work /tmp/pretraining           the table of the README
-python -m benchmarks.bench_pretraining --rows corrected ar --seeds 1     some rows; finished parts are not repeated
+python -m benchmarks.bench_pretraining --rows corrected ar --seeds 1     some rows; finished runs are not repeated
 
-Every row is made by the programs that users run: main_pretrain.py, probe.py and main_cr_finetune.py, with the same
-number of updates. What a row changes stands in `ROWS`.
+Every row runs the programs that users run, main_pretrain.py, probe.py and main_cr_finetune.py, with the same number of
+updates. `ROWS` lists what each row changes.
 """
 
 import argparse
@@ -37,14 +37,18 @@ DECODER = ["decoder_embed_dim=48", "decoder_depth=2"]
 
 @dataclass(frozen=True)
 class Row:
-    """One way of pre-training. family: vim or vit; options of main_pretrain.py, of both trainings, and model fields."""
+    """One way of pre-training."""
 
     title: str
     family: str = "vim"
+    """vim or vit."""
     pretrained: bool = True
     pretrain: tuple[str, ...] = ()
+    """Options of main_pretrain.py."""
     both: tuple[str, ...] = ()
+    """Options of both trainings."""
     fields: tuple[str, ...] = ()
+    """Model fields."""
 
     @property
     def is_mae(self) -> bool:
@@ -65,7 +69,7 @@ ROWS = {
 
 @dataclass
 class Scores:
-    """Of one row, one number per seed: held-out reconstruction loss over that of each patch's mean, and AUCs."""
+    """One number per seed of a row: AUCs, and the held-out reconstruction loss relative to predicting patch means."""
 
     reconstruction: list[float] = field(default_factory=list)
     probe: list[float] = field(default_factory=list)
@@ -73,20 +77,24 @@ class Scores:
 
 
 def options_of(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--work", type=Path, default=Path("runs/bench_pretraining"), help="data and runs are kept here")
-    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="which; default all")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/bench_pretraining"), help="folder of data and runs, which are kept"
+    )
+    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS), help="rows to run; default all")
     parser.add_argument("--seeds", type=ranges.positive, default=3)
-    parser.add_argument("--patch", type=ranges.positive, default=8, help="voxels")
+    parser.add_argument("--patch", type=ranges.positive, default=8, help="side of a patch, voxels")
     parser.add_argument("--unlabelled", type=ranges.positive, default=40, help="studies to pre-train on")
     parser.add_argument("--labelled", type=ranges.positive, default=80, help="studies with labels")
     parser.add_argument("--pretrain_epochs", type=ranges.positive, default=20)
     parser.add_argument("--finetune_epochs", type=ranges.positive, default=6)
     parser.add_argument("--k_fold", type=ranges.positive, default=3)
-    parser.add_argument("--marker_strength", type=float, default=0.85, help="of the phantoms: how plain the labels are")
+    parser.add_argument(
+        "--marker_strength", type=float, default=0.85, help="how visible the labels are in the phantoms"
+    )
 
 
 def run(done: Path, *command: object) -> None:
-    """One program of the project, unless the file it ends with is there."""
+    """Run one program of the project, unless its last file `done` exists."""
     if done.exists():
         return
     words = [sys.executable, *map(str, command)]
@@ -98,7 +106,7 @@ def run(done: Path, *command: object) -> None:
 
 
 def prepare(args: argparse.Namespace) -> tuple[Path, Path, Path]:
-    """Prepared folders: studies to pre-train on, studies held out from that, studies with labels."""
+    """Prepared folders: studies for pre-training, studies held out from it, studies with labels."""
     raw, folders = args.work / "raw", []
     for name, layout, count, seed in (
         ("unlabelled", "brats", args.unlabelled, 11),
@@ -126,7 +134,7 @@ def model_options(row: Row, patch: int, decoder: bool) -> list[str]:
 
 
 def held_out_loss(run_folder: Path, data: Path) -> float:
-    """Reconstruction loss on studies that pre-training never saw, over the loss of predicting each patch's mean."""
+    """Reconstruction loss on held-out studies, divided by the loss of predicting each patch's mean."""
     config = read_config(run_folder)
     model = create_model(config["model"]["name"], **config["model"]["fields"])
     assert isinstance(model, MaskedAutoencoder3D)
@@ -146,7 +154,7 @@ def held_out_loss(run_folder: Path, data: Path) -> float:
 
 
 def measure(name: str, seed: int, args: argparse.Namespace, folders: Sequence[Path], scores: Scores) -> None:
-    """Pre-train, probe and fine-tune one row with one seed; the figures join `scores`."""
+    """Pre-train, probe and fine-tune one row with one seed, and add the figures to `scores`."""
     row, (unlabelled, heldout, labelled) = ROWS[name], folders
     folder = args.work / f"patch{args.patch}" / f"{name}-{seed}"
     training = ["--batch_size", "2", "--num_workers", "0", "--no_augment", "--drop_path", "0", "--precision", "bf16",
@@ -184,7 +192,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = begin(parse("pretraining", "What pre-training, scan order and masking are worth", argv, options_of))
+    options = begin(parse("pretraining", "The benefit of pre-training, scan order and masking", argv, options_of))
     args, report = options.args, options.report
     folders = prepare(args)
     report.section(
@@ -192,20 +200,20 @@ def main(argv: list[str] | None = None) -> None:
         f"Phantoms at {SIDE}^3, marker strength {args.marker_strength}: {args.unlabelled} studies to pre-train on for "
         f"{args.pretrain_epochs} epochs, {args.labelled} simulated with labels (some unknown and left out), "
         f"{args.k_fold} folds, {args.finetune_epochs} epochs of fine-tuning; patch {args.patch}, 96 channels, 4 blocks,"
-        " bf16, the same options in every row but what its title names. Mean (lowest-highest) over seeds. "
-        f"Reconstruction: loss on {HELD_OUT} held-out studies over that of each patch's mean, at the row's own ratio. "
-        "AUC of IDH pooled over held-out subjects: logistic regression on frozen features (mean of tokens), and "
-        "fine-tuned.",
+        " bf16. Rows have the same options except what their title names. Mean (lowest-highest) over seeds. "
+        f"Reconstruction: loss on {HELD_OUT} held-out studies divided by that of predicting each patch's mean, at the "
+        "row's own ratio. AUC of IDH pooled over held-out subjects: logistic regression on frozen features (mean of "
+        "tokens), and fine-tuned.",
     )
-    names = sorted(args.rows, key=lambda name: name == "none")  # whose probe needs the model of another row
+    names = sorted(args.rows, key=lambda name: name == "none")  # last, because its probe needs the model of another row
     scores = {name: Scores() for name in names}
     rows: list[list[object]] = [[ROWS[name].title, "", "", "", 0] for name in names]
     report.table(["pre-training", "reconstruction", "probe AUC", "fine-tuned AUC", "seeds"], rows)
     for seed in range(args.seeds):
         for row, name in zip(rows, names, strict=True):
-            found = scores[name]
-            measure(name, seed, args, folders, found)
-            row[1:] = [*map(spread, (found.reconstruction, found.probe, found.finetuned)), seed + 1]
+            own = scores[name]
+            measure(name, seed, args, folders, own)
+            row[1:] = [*map(spread, (own.reconstruction, own.probe, own.finetuned)), seed + 1]
             report.write()
             logger.info("%s", row)
     options.finish()

@@ -25,10 +25,11 @@ logger = logging.getLogger(__name__)
 SIDES = (20, 28, 40, 60, 80, 112, 160)  # voxels at patch 4: 125 to 64,000 tokens
 FAMILIES = {"BiMamba": "mae_3d_vim_small_patch4", "ViT": "mae_3d_vit_small_patch4"}
 NOTE = (
-    "Pre-training step of the small autoencoders at patch 4 on cubes of growing side, mask ratio 0.75, block "
-    "checkpointing: one model, only the number of tokens differs. Forward and backward pass, a process of its own per "
-    "point, median after one warm-up; memory is what the process holds at most beyond a step of the smallest cube. "
-    "Attention is torch's scaled_dot_product_attention. In brackets: extrapolated from the two longest measured."
+    "Pre-training step of the small autoencoders at patch 4 on cubes of growing side, with mask ratio 0.75 and block "
+    "checkpointing: the same model with different numbers of tokens. Forward and backward pass, a process of its own "
+    "per point, median after one warm-up. Memory per token is the process's peak minus that of the smallest cube, per "
+    "further token. Attention is torch's scaled_dot_product_attention. Times in brackets are extrapolated from the two "
+    "longest measured ones."
 )
 
 
@@ -45,11 +46,11 @@ class Point(NamedTuple):
 
 def options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--limit", type=float, default=40.0, help="seconds of a step beyond which it is extrapolated")
+    parser.add_argument("--limit", type=float, default=40.0, help="longer steps are extrapolated, seconds")
 
 
 def extrapolate(points: list[Point], tokens: int) -> float | None:
-    """Seconds at `tokens` from the power law through the last two points."""
+    """Seconds at `tokens` by the power law through the last two points."""
     if len(points) < 2:
         return None
     (a, first, _), (b, second, _) = points[-2:]
@@ -57,7 +58,7 @@ def extrapolate(points: list[Point], tokens: int) -> float | None:
 
 
 def crossover(one: list[Point], other: list[Point]) -> float | None:
-    """Tokens from which `one` is the faster for good, interpolated in logarithms; None if it never is."""
+    """Number of tokens from which on `one` is always faster, by logarithmic interpolation; None if it never is."""
     pairs = [(a.tokens, math.log(a.timing.median / b.timing.median)) for a, b in zip(one, other)]
     if not pairs or pairs[-1][1] >= 0:
         return None
@@ -68,7 +69,7 @@ def crossover(one: list[Point], other: list[Point]) -> float | None:
 
 
 def measure_family(model: str, sides: tuple[int, ...], args: argparse.Namespace) -> tuple[list[Point], dict[int, str]]:
-    """Measured points, and what is said of those that were not: {tokens: text}."""
+    """Measured points, and a text for each point that was not measured: {tokens: text}."""
     points: list[Point] = []
     unmeasured: dict[int, str] = {}
     for side in sides:
@@ -103,7 +104,7 @@ def rows_of(points: list[Point], unmeasured: dict[int, str]) -> list[list[object
 
 
 def flatness(points: list[Point]) -> str:
-    """How much the time per token varies from 1,000 tokens on."""
+    """A sentence on the variation of the time per token from 1,000 tokens on."""
     times = [point.per_token for point in points if point.tokens >= 1000]
     if len(times) < 2:
         return ""
@@ -148,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
         report.text(flatness(families[name]))
         report.write()
     at = crossover(families["BiMamba"], families["ViT"])
-    report.section("Crossover", f"BiMamba is the faster from {at:.0f} tokens on." if at else "None measured.")
+    report.section("Crossover", f"BiMamba is faster from {at:.0f} tokens on." if at else "None measured.")
     plot(families, report.path(".png"))
     report.text(f"![time and memory over tokens]({report.path('.png').name})")
     add_ceilings(options)

@@ -1,4 +1,4 @@
-"""The selective scan alone, every backend: checked against the specification first, then timed.
+"""The selective scan alone with every backend: compared with the specification, then timed.
 
 python -m benchmarks.bench_scan [--threads 2] [--quick]
 """
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Scan = Callable[..., Tensor]
 STATES = 16
 SIZES = ((250, 768), (2_000, 768), (16_000, 768), (64_000, 384), (64_000, 768))
-LONGEST = {"reference": 250, "chunked": 2_000, "mambapy pscan": 2_000}  # longer takes minutes or all memory
+LONGEST = {"reference": 250, "chunked": 2_000, "mambapy pscan": 2_000}  # longer scans take minutes or all memory
 CHECKED = (67, 48)  # length and channels of the value check
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 4e-2}  # of the largest value of each output and gradient
 HEADER = ["L x I", "backend", "type", "forward", "forward + backward", "G elements/s forward", "and backward",
@@ -32,7 +32,7 @@ HEADER = ["L x I", "backend", "type", "forward", "forward + backward", "G elemen
 
 
 def scan_arguments(length: int, channels: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Leaf tensors of one scan as a mixer makes them: channel-last sequences in `dtype`, parameters in float32."""
+    """Leaf tensors of one scan, as in a mixer: channel-last sequences in `dtype`, parameters in float32."""
     generator = torch.Generator().manual_seed(0)
 
     def sequence(width: int) -> Tensor:
@@ -52,7 +52,7 @@ def scan_arguments(length: int, channels: int, dtype: torch.dtype) -> dict[str, 
 
 
 def backends() -> dict[str, Scan]:
-    """What can run here, by name."""
+    """The scans that can run here, by name."""
     ours: dict[str, Scan] = {
         name: lambda backend=name, **arguments: dispatch.scan(ScanInputs(**arguments), backend)[0]
         for name in available_backends()
@@ -66,8 +66,8 @@ def value_error(scan: Scan, dtype: torch.dtype, length: int = CHECKED[0], channe
     value."""
     given = scan_arguments(length, channels, dtype)
     exact = {k: v.detach().double().requires_grad_() if isinstance(v, Tensor) else v for k, v in given.items()}
-    found, expected = _values(scan, given), _values(backends()["reference"], exact)
-    return max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+    actual, expected = _values(scan, given), _values(backends()["reference"], exact)
+    return max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(actual, expected, strict=True))
 
 
 def _values(scan: Scan, arguments: dict[str, Any]) -> list[Tensor]:
@@ -78,7 +78,7 @@ def _values(scan: Scan, arguments: dict[str, Any]) -> list[Tensor]:
 
 
 def check(scans: dict[str, Scan]) -> list[list[object]]:
-    """Rows of errors. Raises ValueError where a backend computes something else: its speed would mean nothing."""
+    """Rows of errors. Raises ValueError if a backend computes something else: its speed would have no meaning."""
     rows: list[list[object]] = []
     for name, scan in scans.items():
         for dtype, tolerance in TOLERANCES.items():
@@ -86,7 +86,7 @@ def check(scans: dict[str, Scan]) -> list[list[object]]:
                 continue  # computes its state in the input's precision
             error = value_error(scan, dtype)
             if not error <= tolerance:
-                raise ValueError(f"backend {name} in {dtype} is {error:.1e} off the specification: not timed")
+                raise ValueError(f"backend {name} in {dtype} differs from the specification by {error:.1e}: not timed")
             rows.append([name, str(dtype).removeprefix("torch."), f"{error:.1e}", f"{tolerance:.0e}"])
     return rows
 

@@ -1,4 +1,4 @@
-"""The statistics against independent computations, and what their intervals and tests promise against simulation.
+"""The statistics against independent computations, and coverage and error rates of their intervals and tests.
 
 python -m benchmarks.bench_statistics [--quick]
 """
@@ -23,9 +23,9 @@ from util.statistics.scores import Scores
 logger = logging.getLogger(__name__)
 NOTE = (
     "Cohorts are drawn from two normal classes; two runs of a cohort share half of their variance. The true AUC is "
-    "Phi(distance / sqrt 2). Coverage: share of cohorts whose 95% interval holds the true AUC. False alarms: share of "
-    "cohorts in which a test at the 5% level tells two equally good runs apart, or finds labels without meaning above "
-    "chance. With 1,000 cohorts a share of 0.95 or 0.05 is known to 0.014 either way."
+    "Phi(distance / sqrt 2). Coverage: share of cohorts whose 95% interval contains the true AUC. False alarms: share "
+    "of cohorts in which a test at the 5% level finds a difference between two equally good runs, or finds random "
+    "labels above chance. With 1,000 cohorts, the 95% interval of a share of 0.95 or 0.05 is +-0.014."
 )
 SIZES = ((20, 30), (33, 33), (155, 312))  # small, the demo, EGD
 DISTANCES = (0.0, 1.5, 2.5)  # AUC 0.5, 0.86, 0.96
@@ -45,7 +45,7 @@ def cohort(generator: np.random.Generator, positives: int, negatives: int, dista
 
 
 def brute_force_error(labels: Sequence[int], probabilities: Sequence[float]) -> float:
-    """DeLong's standard error written out pair by pair (equations 4 to 7 of the paper), without arrays."""
+    """DeLong's standard error by loops over all pairs (equations 4 to 7 of the paper)."""
     ones, zeros = ([p for y, p in zip(labels, probabilities) if y == c] for c in (1, 0))
 
     def psi(x: float, y: float) -> float:
@@ -64,23 +64,23 @@ def agreement(repetitions: int) -> list[list[object]]:
     for _ in range(repetitions):
         a, b = cohort(generator, 12, 18, 1.0)
         labels, one = a.labels_S, a.probabilities_RS[0]
-        found = point_metrics(a)
+        metrics = point_metrics(a)
         weights = stratified_weights(a, 5, int(generator.integers(1000)))
         vectorised = resampled_metrics(a, weights)
-        written_out = [np.repeat(np.arange(len(labels)), row) for row in weights.astype(int)]
-        expected = [classification_metrics(labels[chosen], one[chosen]) for chosen in written_out]
+        explicit = [np.repeat(np.arange(len(labels)), row) for row in weights.astype(int)]
+        expected = [classification_metrics(labels[chosen], one[chosen]) for chosen in explicit]
         right = [s.decisions_S == labels for s in (a, b)]
         test = mcnemar(right[0], right[1])
         fewer, total = min(test.only_first, test.only_second), test.only_first + test.only_second
         values = generator.normal(0.02, 0.05, K)
         auc = mannwhitneyu(one[labels == 1], one[labels == 0]).statistic / (12 * 18)
         for name, independent, gap in (
-            ("AUC", "scipy mannwhitneyu", abs(found["auc"] - auc)),
-            ("AUC", "scikit-learn", abs(found["auc"] - float(roc_auc_score(labels, one)))),
+            ("AUC", "scipy mannwhitneyu", abs(metrics["auc"] - auc)),
+            ("AUC", "scikit-learn", abs(metrics["auc"] - float(roc_auc_score(labels, one)))),
             ("average precision", "scikit-learn",
-             abs(found["average_precision"] - average_precision_score(labels, one))),
-            ("Brier score", "scikit-learn", abs(found["brier"] - brier_score_loss(labels, one))),
-            ("all metrics of resamples", "scikit-learn on the resample written out",
+             abs(metrics["average_precision"] - average_precision_score(labels, one))),
+            ("Brier score", "scikit-learn", abs(metrics["brier"] - brier_score_loss(labels, one))),
+            ("all metrics of resamples", "scikit-learn on the explicit resample",
              max(abs(vectorised[m][i] - expected[i][m]) for m in METRICS for i in range(5))),
             ("DeLong's standard error", "loops over pairs",
              abs(delong_interval(a).error - brute_force_error(labels.tolist(), one.tolist()))),
@@ -89,7 +89,7 @@ def agreement(repetitions: int) -> list[list[object]]:
              abs(corrected_t_test(values.tolist(), 0.0).p - float(np.asarray(ttest_1samp(values, 0))[1]))),
         ):  # fmt: skip
             gaps.setdefault((name, independent), []).append(float(gap))
-    return [[name, independent, len(found), f"{max(found):.1e}"] for (name, independent), found in gaps.items()]
+    return [[name, independent, len(own), f"{max(own):.1e}"] for (name, independent), own in gaps.items()]
 
 
 def coverage(cohorts: int, resamples: int) -> list[list[object]]:
@@ -123,7 +123,7 @@ def coverage(cohorts: int, resamples: int) -> list[list[object]]:
 
 
 def fold_tests(cohorts: int) -> list[list[object]]:
-    """(test, folds, false alarms) where fold differences correlate as overlapping training parts make them."""
+    """(test, folds, false alarms) for differences of folds that correlate because their training parts overlap."""
     rows = []
     for repeats in (1, 10):
         generator, count = np.random.default_rng(2), K * repeats

@@ -1,4 +1,4 @@
-"""One training step of any registered model: seconds, peak memory, parts, and how far it is from the floor.
+"""One training step of any registered model: seconds, peak memory, parts, and the ratio to the least possible time.
 
 python -m benchmarks.bench_step                                   the cases of the README
 python -m benchmarks.bench_step --models mae_3d_vim_small_patch8 vim_3d_base_patch16 --precision bf16 --threads 1
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 SMALL = ("mae_3d_vim_small_patch{p}", "vim_3d_small_patch{p}")
 CHECKPOINTED = {"grad_checkpointing": True}
-ONCE: dict[str, Any] = {"warmup": 1, "budget": 1}  # of steps that take long
+ONCE: dict[str, Any] = {"warmup": 1, "budget": 1}  # for long steps
 PEER_AT_8 = Case("mae_3d_vim_small_patch8", mixer="mambapy", fields=CHECKPOINTED, needs_gib=17, **ONCE)
 DEFAULT = [
     *(Case(name.format(p=32)) for name in SMALL),
@@ -60,16 +60,15 @@ QUICK = [
 HEADER = ["step", "precision", "forward + backward", "peak MiB", "floor s", "times the floor", "GEMM", "scan", "conv",
           "norm", "attention", "rest"]  # fmt: skip
 NOTE = (
-    "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field says otherwise; forward and backward pass, no "
-    "optimiser; median (lowest-highest, repetitions) after three warm-ups, or one of a step that takes long. A "
-    "process of its own per case: peak MiB is its highest resident memory. The floor is computed from the products "
-    "timed alone at the model's shapes, exponentials and memory rate (benchmarks/measuring/step_floor.py). "
-    "All are measured anew in the same process after every repetition, as means, because a shared host's speed "
-    "changes: each repetition is "
-    "divided by the floor of its own moment. Parts: seconds of one profiled step; the fused mixer's own time, "
-    "convolution included, is in scan; a peer's scan is made of products and elementwise operations and counts as "
-    "those. Default allocator: glibc's as it comes, which a peer's users have; otherwise it keeps memory between "
-    "steps, as our trainings set it (util/process/allocator.py)."
+    "Batch 1, 160^3 x 4 contrasts and mask ratio 0.75 unless a field differs. Forward and backward pass without "
+    "optimiser. Median (lowest-highest, repetitions) after three warm-ups, or after one for long steps. Each case runs "
+    "in a process of its own: peak MiB is its highest resident memory. The floor is computed from products timed alone "
+    "at the model's shapes, exponentials and the memory rate (benchmarks/measuring/step_floor.py). These are measured "
+    "again in the same process after every repetition, as means, because the speed of a shared host changes: each "
+    "repetition is divided by the floor measured right after it. Parts: seconds of one profiled step. The fused "
+    "mixer's own time, including its convolution, is in scan. A peer's scan consists of products and elementwise "
+    "operations and is counted there. Default allocator: glibc's default settings, which a peer's users have; "
+    "otherwise it keeps memory between steps, as our trainings set it (util/process/allocator.py)."
 )
 
 
@@ -97,10 +96,10 @@ def cases_of(args: argparse.Namespace) -> list[Case]:
 
 
 def worthwhile(cases: list[Case], decide: Callable[..., Precision] = half.decide) -> tuple[list[Case], list[str]]:
-    """Cases without those in a precision that is slower here than float32, and a line on each precision left out."""
-    found = {name: decide(name, CPU) for name in sorted({case.precision for case in cases})}
-    lines = [f"No cases in {name}: {one.reason}." for name, one in found.items() if one.used != name]
-    return [case for case in cases if found[case.precision].used == case.precision], lines
+    """The cases in precisions that are not slower here than float32, and a line on each precision left out."""
+    decisions = {name: decide(name, CPU) for name in sorted({case.precision for case in cases})}
+    lines = [f"No cases in {name}: {one.reason}." for name, one in decisions.items() if one.used != name]
+    return [case for case in cases if decisions[case.precision].used == case.precision], lines
 
 
 def obstacle(case: Case) -> str | None:
@@ -112,7 +111,7 @@ def obstacle(case: Case) -> str | None:
 
 
 def row(case: Case) -> list[object]:
-    """One line of the table: figures, or the reason why there are none."""
+    """One row of the table: figures, or the reason why there are none."""
     first: list[object] = [case.title, case.precision]
     problem = obstacle(case)
     try:
@@ -131,7 +130,7 @@ def row(case: Case) -> list[object]:
 def main(argv: list[str] | None = None) -> None:
     args = parse("step", "Training steps", argv, options_of)
     if args.models:
-        args.theme = "step_chosen"  # beside the table of the README, not in its place
+        args.theme = "step_chosen"  # does not replace the table of the README
     options = begin(args)
     cases, left_out = worthwhile(cases_of(options.args))
     add_ceilings(options)

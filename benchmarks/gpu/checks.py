@@ -1,4 +1,4 @@
-"""Are the kernels right on this GPU? Against float64, values and all gradients; each check in a process of its own."""
+"""Values and all gradients of the kernels on this GPU compared with float64. Each check runs in its own process."""
 
 from collections.abc import Callable
 from functools import partial
@@ -74,7 +74,7 @@ def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
 
 def scan_tensors(batch: int, length: int, inner: int, states: int, dtype: torch.dtype, groups: int = 1,
                  gated: bool = True) -> Tensors:  # fmt: skip
-    """As a mixer hands them over: channel-last views, z beside x, B and C beside the small projection of the steps."""
+    """Arguments of a scan in a mixer's layouts: channel-last views, z next to x, B and C next to the step sizes."""
     xz = normal(batch, length, 2 * inner, dtype=dtype)
     projected = normal(batch, length, RANK + 2 * states * groups, dtype=dtype)
     _, B, C = projected.split([RANK, states * groups, states * groups], dim=-1)
@@ -201,7 +201,7 @@ def both(tensors: Tensors) -> tuple[Direction, Direction]:
 
 
 def check_block(log: Log, precision: str, recompute: bool) -> None:
-    """The whole block: sum, norm, projection, mixer; `recompute`: as one operator that keeps little."""
+    """The whole block: sum, norm, projection, mixer. recompute: as one operator that keeps little memory."""
     for batch, length, width in ((1, 1000, 384), (2, 77, 192), (1, 8000, 384)):
         tensors = block_tensors(batch, length, width, DTYPES[precision])
         angles = normal(1, length, width // 2)
@@ -229,7 +229,7 @@ def check_block(log: Log, precision: str, recompute: bool) -> None:
 
 
 def check_large_batch(log: Log, precision: str) -> None:
-    """Offsets beyond 2^31: the last of six long samples against the same sample alone."""
+    """Offsets beyond 2^31: the last of six long samples compared with the same sample alone."""
     tensors = scan_tensors(6, 64_000, INNER, STATES, DTYPES[precision])
     with torch.no_grad():
         alone = {n: x[5:6] if n in ("u", "delta", "B", "C", "z") else x for n, x in tensors.items()}
@@ -240,7 +240,7 @@ def check_large_batch(log: Log, precision: str) -> None:
 
 
 def check_model(log: Log, precision: str) -> None:
-    """Loss and gradients of the masked autoencoder on the GPU against the CPU in float32."""
+    """Loss and gradients of the masked autoencoder on the GPU compared with the CPU in float32."""
     torch.manual_seed(0)
     model = create_model("mae_3d_vim_small_patch16", img_size=96, norm_pix_loss=True, drop_path_rate=0.0)
     volume, noise = torch.randn(2, 4, 96, 96, 96), torch.rand(2, model.config.tokens)  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Kernels of the mixer against what the GPU can do at best."""
+"""Times of the mixer's kernels compared with the GPU's peak rates."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from benchmarks.measuring.step_floor import Linear, Work
 from ops import add_norm_fn, bimamba_block_fn, bimamba_fn, dispatch
 from ops.arguments import ScanInputs
 
-BACKWARD_PER_EXP = 0.74 / 0.42  # of a scan: 14 float instructions an element against one exponential
+BACKWARD_PER_EXP = 0.74 / 0.42  # of a scan's element: 14 float instructions relative to one exponential
 HALF = torch.bfloat16
 
 
@@ -57,13 +57,13 @@ def measure_ceilings(log: Log) -> Ceilings:
     product = 2 * side**3 / milliseconds(lambda: a @ b) / 1e9
     exp = exp_rate()
     log(f"copy {copy:.0f} GB/s, product {product:.0f} TFLOP/s (bf16, {side}^3), exp2 {exp:.0f} G/s")
-    found = Ceilings(copy, product, exp)
+    ceilings = Ceilings(copy, product, exp)
     for rows in (1000, 64_000):
         for inner, outer in ((384, 1536), (768, 56), (24, 768), (768, 384)):
-            forward, dx, dw = found.linear(rows, inner, outer)
+            forward, dx, dw = ceilings.linear(rows, inner, outer)
             rates = " / ".join(f"{2e-9 * rows * inner * outer / x:.0f}" for x in (forward, dx, dw))
             log(f"  product {rows} x {inner} -> {outer}: {forward:.4f} / {dx:.4f} / {dw:.4f} ms, {rates} TFLOP/s")
-    return found
+    return ceilings
 
 
 def exp_rate(elements: int = 1 << 24, times: int = 256) -> float:
@@ -80,7 +80,7 @@ def ratio(log: Log, name: str, took: float, floor: float) -> None:
 
 
 def scan_call(length: int, batch: int, dtype: torch.dtype = HALF, inner: int = INNER) -> tuple[Any, Tensor, Tensor]:
-    """A scan of both directions in the layouts of a mixer, its gate, and memory for its result."""
+    """Arguments of the scan of both directions in a mixer's layouts, its gate, and memory for its result."""
     from ops.triton.scan import ScanArguments
 
     t = scan_tensors(batch, length, inner, STATES, dtype)
@@ -108,7 +108,7 @@ def scan_times(log: Log, ceilings: Ceilings, length: int, batch: int, dtype: tor
 
 
 def other_times(log: Log, ceilings: Ceilings, length: int, batch: int) -> None:
-    """Convolution of both directions, sum and norm: what must move through memory."""
+    """Convolution of both directions, sum and norm, compared with the time of their memory traffic."""
     from ops.triton import add_norm, conv
 
     width = INNER // 2
@@ -133,7 +133,7 @@ def other_times(log: Log, ceilings: Ceilings, length: int, batch: int) -> None:
 
 
 def block_call(length: int, batch: int, recompute: bool, backend: Any = "triton") -> Callable[[], Tensor]:
-    """Forward and backward of a whole block of width 384 under autocast; the forward pass's result."""
+    """The forward pass of a whole block of width 384 under autocast."""
     tensors = block_tensors(batch, length, INNER // 2, HALF)
     angles = normal(1, length, INNER // 4)
     rotation = torch.polar(torch.ones_like(angles), angles)
@@ -167,7 +167,7 @@ def block_times(log: Log, length: int, batch: int, detailed: bool) -> None:
 
 
 def chunked_times(log: Log, length: int = 1000) -> None:
-    """What a GPU without the kernels did: one direction's scan in plain PyTorch."""
+    """One direction's scan with the kernels and in plain PyTorch."""
     tensors = scan_tensors(1, length, INNER, STATES, HALF)
     for backend in ("triton", "chunked"):
 
@@ -198,7 +198,7 @@ VARIANTS: list[dict[str, int]] = [
 
 @contextmanager
 def settings(changed: dict[str, int]) -> Iterator[None]:
-    """Other constants of the kernels' table, for a while."""
+    """Changed constants of the kernels, restored afterwards."""
     from ops.triton import host, scan
 
     before = [(module, name, getattr(module, name)) for module in (host, scan) for name in changed
@@ -226,8 +226,8 @@ def run_variant(changed: dict[str, int], length: int, batch: int = 1) -> tuple[f
 
         few: dict[str, Any] = {"repeats": 7, "warmup": 2, "budget": 0.5}
         took = milliseconds(lambda: scan.forward(call, out), **few), milliseconds(backward, **few)
-        found = kernels(lambda: (scan.forward(call, out), backward()), calls=2)
-    return *took, [f"{name} {total:.3f}" for name, (total, _) in found.items() if name.startswith(("scan_", "adj"))]
+        by_name = kernels(lambda: (scan.forward(call, out), backward()), calls=2)
+    return *took, [f"{name} {total:.3f}" for name, (total, _) in by_name.items() if name.startswith(("scan_", "adj"))]
 
 
 def variant_times(log: Log, lengths: tuple[int, ...] = (64_000, 8_000, 1_000)) -> None:
@@ -237,8 +237,8 @@ def variant_times(log: Log, lengths: tuple[int, ...] = (64_000, 8_000, 1_000)) -
                 return
 
             def one(changed: dict[str, int] = changed, length: int = length) -> None:
-                forward, backward, found = run_variant(changed, length)
+                forward, backward, times = run_variant(changed, length)
                 log(f"  L={length} {changed or 'as it is'}: forward {forward:.3f}, backward {backward:.3f} ms; "
-                    f"{', '.join(found)}")  # fmt: skip
+                    f"{', '.join(times)}")  # fmt: skip
 
             log.attempt(f"variant {changed}", one)

@@ -1,4 +1,4 @@
-"""Lines that are printed and written as they come, sections that may fail, and a budget of time."""
+"""A log that prints and writes each line at once, runs sections that may fail, and keeps a time budget."""
 
 import time
 import traceback
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Log:
-    """One file of results; `minutes` after its making no further section begins."""
+    """One file of results. No section starts that would end later than `minutes` after the log was created."""
 
     def __init__(self, path: Path | None, minutes: float) -> None:
         self.path, self.started, self.minutes = path, time.monotonic(), minutes
@@ -15,7 +15,7 @@ class Log:
             path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, line: str = "") -> None:
-        print(line, flush=True)  # noqa: T201  # whoever waits reads along
+        print(line, flush=True)  # noqa: T201
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -26,11 +26,11 @@ class Log:
 
     @property
     def left(self) -> float:
-        """Seconds."""
+        """Seconds left."""
         return 60 * self.minutes - self.seconds
 
     def section(self, title: str, needs: float, run: Callable[[], object]) -> None:
-        """Run one section if `needs` seconds are left; what it raises is written down."""
+        """Run one section if `needs` seconds are left. Exceptions are logged."""
         if self.left < needs:
             self(f"\n## {title}: left out, {self.left:.0f} s are left and it takes about {needs:.0f}")
             return
@@ -40,5 +40,5 @@ class Log:
     def attempt(self, title: str, run: Callable[[], object]) -> None:
         try:
             run()
-        except Exception:  # the next section may still tell something
+        except Exception:  # the next section may still work
             self(f"FAILED {title}\n{traceback.format_exc()[-3000:]}")

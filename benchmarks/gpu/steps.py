@@ -1,4 +1,4 @@
-"""Whole training steps on a GPU, and the real program for some updates, beside the CPU."""
+"""Whole training steps on a GPU, and some updates of main_pretrain.py compared with the CPU."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ RATIO = 0.75
 
 
 def make_step(name: str, batch: int, size: int = 160, **fields: Any) -> tuple[Callable[[], object], Work]:
-    """Forward, backward, clipping and update on random volumes, and its `Work`."""
+    """A step with forward pass, backward pass, clipping and update on random volumes, and its `Work`."""
     torch.manual_seed(0)
     model = create_model(name, img_size=size, **fields).to(CUDA).train()
     config: Any = model.config
@@ -67,7 +67,7 @@ def step_times(log: Log, ceilings: Ceilings | None, name: str, batch: int, detai
 
 
 def graph_times(log: Log, name: str, batch: int, **fields: Any) -> None:
-    """The forward and backward pass alone, launched one by one and replayed as a CUDA graph."""
+    """The forward and backward pass alone, with single kernel launches and replayed as a CUDA graph."""
     torch.manual_seed(0)
     model = create_model(name, img_size=160, **fields).to(CUDA).train()
     config: Any = model.config
@@ -92,7 +92,7 @@ def graph_times(log: Log, name: str, batch: int, **fields: Any) -> None:
 
 
 def program(log: Log, device: str, precision: str, data: Path, folder: Path, epochs: int) -> list[float]:
-    """Losses per epoch of main_pretrain.py."""
+    """Losses of main_pretrain.py per epoch."""
     command = [
         sys.executable, "main_pretrain.py", "--model", "mae_3d_vim_small_patch8", "--input_size", "80", "--data",
         str(data), "--batch_size", "2", "--epochs", str(epochs), "--warmup_epochs", "1", "--lr", "1e-3",
@@ -100,18 +100,18 @@ def program(log: Log, device: str, precision: str, data: Path, folder: Path, epo
         precision, "--picture_freq", "0", "--output_dir", str(folder), "--seed", "0",
     ]  # fmt: skip
     started = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(20, log.left), check=False)
-    if done.returncode:
-        log(f"  main_pretrain.py on {device} ended with {done.returncode}:\n{done.stderr[-2500:]}")
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(20, log.left), check=False)
+    if process.returncode:
+        log(f"  main_pretrain.py on {device} ended with {process.returncode}:\n{process.stderr[-2500:]}")
         return []
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    said = [line for line in done.stderr.splitlines() if "backend" in line or "WARN" in line]
-    log(f"  {device} {precision}: {time.monotonic() - started:.0f} s, {said[:4]}")
+    messages = [line for line in process.stderr.splitlines() if "backend" in line or "WARN" in line]
+    log(f"  {device} {precision}: {time.monotonic() - started:.0f} s, {messages[:4]}")
     return [row["train_loss"] for row in rows]
 
 
 def training_curves(log: Log, epochs: int = 10) -> None:
-    """50 updates of the real program, on the GPU in float32 and bfloat16, and on the CPU in float32."""
+    """50 updates of main_pretrain.py, on the GPU in float32 and bfloat16, and on the CPU in float32."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_volumes(folder / "data", 10, 80)

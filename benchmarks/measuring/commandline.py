@@ -1,4 +1,4 @@
-"""What all benchmarks' command lines share."""
+"""The options that all benchmarks share."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """args: what was asked. report: where the figures go. quick: sizes that only show that the program works."""
+    """The command line, and the report of the figures. quick: tiny sizes that only show that the program works."""
 
     args: argparse.Namespace
     report: Report
@@ -35,12 +35,12 @@ class Options:
 def parse(
     theme: str, title: str, argv: list[str] | None, extra: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """--quick, --threads, --out, and what `extra` adds."""
+    """Parse --quick, --threads, --out and the options that `extra` adds."""
     parser = cli.Parser(
         prog=f"python -m benchmarks.{'' if theme == 'ceilings' else 'bench_'}{theme}", description=title
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that the program works")
-    parser.add_argument("--threads", type=positive, help="CPU threads; default as torch chooses")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test that the program works")
+    parser.add_argument("--threads", type=positive, help="CPU threads; default: torch's choice")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results file")
     if extra is not None:
         extra(parser)
@@ -51,7 +51,7 @@ def parse(
 
 
 def begin(args: argparse.Namespace) -> Options:
-    """Logging, threads, and an empty report."""
+    """Set up logging and threads, and start an empty report."""
     cli.setup_logging()
     if args.threads:
         torch.set_num_threads(args.threads)

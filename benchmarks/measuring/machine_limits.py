@@ -1,4 +1,4 @@
-"""What this machine can do at best: matrix products at the model's shapes, memory traffic, exponentials.
+"""Peak rates of this machine: matrix products at the model's shapes, memory traffic, exponentials.
 
 python -m benchmarks.measuring.machine_limits [--threads 2] [--quick]
 """
@@ -12,8 +12,8 @@ from benchmarks.measuring.timing import Statistic, lowest, measure
 from util import cli
 from util.training.precision import slowdown
 
-MAX_ROWS = 16_000  # rates no longer change with more rows; a longer product is scaled up from these
-SMALL_GEMMS = {  # the projections of `small`: (in, out) of the encoder (E = 384), and dt_proj of the decoder
+MAX_ROWS = 16_000  # rates do not change beyond; the time of a longer product is extrapolated
+SMALL_GEMMS = {  # projections of the small model: (in, out) of the encoder (E = 384), and dt_proj of the decoder
     "in_proj": (384, 1536),
     "out_proj": (768, 384),
     "x_proj": (768, 56),
@@ -51,21 +51,22 @@ def product(rows: int, inner: int, outer: int, dtype: torch.dtype, of: Statistic
 
 
 def copy_rate(elements: int = 1 << 26, of: Statistic = lowest) -> float:
-    """GB/s read and written by copying float32 tensors that fit no cache."""
+    """GB/s read and written by copying float32 tensors that do not fit into a cache."""
     source, target = torch.ones(elements), torch.ones(elements)
     return 8e-9 * elements / of(measure(lambda: target.copy_(source), repeats=7, warmup=2, budget=1.0))
 
 
 def read_rate(elements: int = 1 << 26, of: Statistic = lowest) -> float:
-    """GB/s read by a sum over a float32 tensor that fits no cache."""
+    """GB/s read by a sum over a float32 tensor that does not fit into a cache."""
     source = torch.ones(elements)
     return 4e-9 * elements / of(measure(source.sum, repeats=7, warmup=2, budget=1.0))
 
 
 def exp_rate(elements: int = 1 << 15, of: Statistic = lowest) -> float:
-    """1e9 exponentials per second by torch.exp2, several times faster than torch.exp, in float32 and in cache.
+    """1e9 exponentials per second by torch.exp2, which is several times faster than torch.exp, in float32 and in cache.
 
-    So few elements that PyTorch takes one thread, times the threads: waking a second one would cost more than the work.
+    So few elements run on one thread, because waking a second one would take longer than the work. The rate is
+    multiplied by the number of threads.
     """
     x, y = torch.linspace(-20, 0, elements), torch.empty(elements)
 
@@ -82,7 +83,7 @@ def add_ceilings(options: Options) -> None:
     rows, elements = (64, 1 << 16) if options.quick else (8_000, 1 << 26)
     options.report.section("Ceilings of this run", f"Best of several repetitions; products on {rows} tokens.")
     types = {"float32": torch.float32}
-    if slowdown("bf16") < 1:  # otherwise they take minutes, and nothing uses them
+    if slowdown("bf16") < 1:  # otherwise the products take minutes, and no case uses them
         types["bfloat16"] = torch.bfloat16
     options.report.table(
         ["GEMM, GFLOP/s forward / dx / dW", *types],

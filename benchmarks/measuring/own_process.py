@@ -1,4 +1,4 @@
-"""One function call in a fresh process: its peak memory is its own, and a call that is killed kills nothing else."""
+"""One function call in a new process, which has its own peak memory and can be killed without harm."""
 
 import importlib
 import json
@@ -13,24 +13,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Failed(RuntimeError):
-    """The process ended without a result; the message says how."""
+    """The process ended without a result. The message says how."""
 
 
 def call_isolated(function: Callable[..., Any], **arguments: Any) -> Any:
-    """function(**arguments) in a new process. Arguments and result are JSON. Raises Failed where it gives no result."""
+    """function(**arguments) in a new process. Arguments and result are JSON. Raises Failed if there is no result."""
     words = [sys.executable, "-m", "benchmarks.measuring.own_process", function.__module__, function.__name__]
-    done = subprocess.run(words, input=json.dumps(arguments), cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        killed = "killed, out of memory perhaps" if done.returncode == -9 else f"exit code {done.returncode}"
+    process = subprocess.run(words, input=json.dumps(arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        killed = "killed, perhaps out of memory" if process.returncode == -9 else f"exit code {process.returncode}"
         raise Failed(f"{killed}: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def peak_mib() -> float:
     """This process's highest resident memory so far, MiB.
 
-    Linux's VmHWM, because getrusage's figure starts from that of the process which started this one.
+    On Linux this is VmHWM, because getrusage's figure starts from that of the parent process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -39,7 +39,7 @@ def peak_mib() -> float:
 
 
 def available_gib() -> float:
-    """Memory that a new process can use, GiB; infinite where the system does not tell."""
+    """Memory that a new process can use, GiB. Infinite if the system does not report it."""
     info = Path("/proc/meminfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((int(x.split()[1]) / 2**20 for x in lines if x.startswith("MemAvailable")), float("inf"))

@@ -1,6 +1,6 @@
-"""Other people's implementation in our model: mambapy's bidirectional block with its parallel scan (PyPI mambapy).
+"""A peer's implementation in our model: mambapy's bidirectional block with its parallel scan (PyPI mambapy).
 
-Optional: `pip install -r requirements-bench.txt`. What is not installed is skipped with that reason.
+Optional: `pip install -r requirements-bench.txt`. Without it, benchmarks skip the peer with that reason.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MISSING = "mambapy is not installed: pip install -r requirements-bench.txt"
-RENAMED = {"A_b_log": "A_log_b"}  # our parameter names that mambapy spells differently
+RENAMED = {"A_b_log": "A_log_b"}  # our parameter names -> mambapy's, where they differ
 
 
 def mambapy_problem() -> str | None:
@@ -38,7 +38,7 @@ def use_mambapy(model: nn.Module) -> None:
 def pscan_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, delta_bias: Tensor, **_: Any
 ) -> Tensor:
-    """`ops.selective_scan_fn` forwards with softplus, (B, I, L) -> (B, I, L), as mambapy's block computes it."""
+    """`ops.selective_scan_fn` with softplus, forward only, (B, I, L) -> (B, I, L), as mambapy's block computes it."""
     from mambapy.pscan import pscan  # pyright: ignore[reportMissingImports]
 
     x_BLI, delta_BLI = u.transpose(1, 2), F.softplus(delta.transpose(1, 2) + delta_bias)

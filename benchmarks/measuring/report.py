@@ -1,4 +1,4 @@
-"""A results file: what was measured, on which machine, by which command."""
+"""A results file: the figures, the machine and the command."""
 
 import datetime
 import os
@@ -25,7 +25,7 @@ class _Table(NamedTuple):
 
 
 class Report:
-    """Markdown in the making: results/<theme>_<instructions>_<hardware>_<date>.md."""
+    """A Markdown file that grows: results/<theme>_<instructions>_<hardware>_<date>.md."""
 
     def __init__(self, theme: str, title: str, command: str, folder: Path = RESULTS) -> None:
         self.folder, self.theme = folder, theme
@@ -55,11 +55,11 @@ class Report:
         self._parts += ["", text]
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """`rows` may still grow: they are read when the file is written."""
+        """`rows` may grow later: they are read when the file is written."""
         self._parts += ["", _Table(header, rows)]
 
     def write(self) -> Path:
-        """Write what there is so far; called after every case, so that a run cut short leaves its figures."""
+        """Write the report so far. Called after every case, so that an interrupted run keeps its figures."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path(), "w") as file:
             file.write("\n".join(map(str, self._parts)) + f"\n\n{_load()} when it ended\n")

@@ -1,7 +1,7 @@
-"""The least time a training step can take here: its matrix products, scans and memory traffic at measured rates.
+"""The least time of a training step on this machine: its matrix products, scans and memory traffic at measured rates.
 
-Nothing of the code under test enters, so that slow code cannot raise its own floor: products are timed alone at the
-model's shapes, scan elements go by this machine's exponentials, and every tensor that must reach memory goes by once.
+The measured code does not enter, so slow code cannot raise its own floor: products are timed alone at the model's
+shapes, the time of scan elements is that of exponentials, and every tensor that must reach memory is counted once.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from util.training.optim import PrecisionName
 # Scan elements (L * I * N) per torch.exp2, (forward, forward and backward): a bare fused C++ kernel on two AVX-512
 # cores did 6.3 and 2.1 G elements/s in float32, 7.9 and 2.5 in bfloat16, where torch.exp2 did 8.6 G/s.
 SCAN_PER_EXP: dict[str, tuple[float, float]] = {"fp32": (6.3 / 8.6, 2.1 / 8.6), "bf16": (7.9 / 8.6, 2.5 / 8.6)}
-LAST_OF_BLOCK = ("out_proj", "hybrid out", "mlp out")  # what they give is kept: it is what the next block starts from
+LAST_OF_BLOCK = ("out_proj", "hybrid out", "mlp out")  # their output is kept, as the input of the next block
 BEYOND_CACHES = 1 << 25  # float32 values, 128 MiB
-ATTENTION_BACKWARD = 2.5  # times the forward products, which flash attention computes again
+ATTENTION_BACKWARD = 2.5  # flash attention's backward products over its forward ones, which it computes again
 
 
 @dataclass(frozen=True)
 class Linear:
-    """`count` linear layers inner -> outer on `rows` tokens; the first of a model needs no gradient of its input."""
+    """`count` linear layers inner -> outer on `rows` tokens. The first layer of a model needs no input gradient."""
 
     name: str
     rows: int
@@ -37,7 +37,7 @@ class Linear:
 
 
 class Stack(NamedTuple):
-    """`depth` blocks of width `width` on `tokens` tokens, of which `attending` are a hybrid's attention."""
+    """`depth` blocks of width `width` on `tokens` tokens; `attending` of them are a hybrid's attention blocks."""
 
     tokens: int
     width: int
@@ -46,13 +46,13 @@ class Stack(NamedTuple):
 
     @property
     def mixing(self) -> int:
-        """Blocks with the mixer that the config names."""
+        """The number of blocks with the config's mixer."""
         return self.depth - self.attending
 
 
 @dataclass(frozen=True)
 class Work:
-    """One training step of a model on a batch; mask_ratio None means a classifier, which sees every token."""
+    """One training step of a model on a batch. mask_ratio is None for a classifier, which sees every token."""
 
     config: ModelConfig
     mask_ratio: float | None
@@ -106,11 +106,11 @@ class Work:
         return 2 if self.config.directions == "both" else 1
 
     def scan_elements(self) -> int:
-        """L * I * N over all blocks and directions of the selective scan, whose exponentials are its floor."""
+        """L * I * N over all blocks and directions of the selective scan. Each element needs one exponential."""
         return self._states() if self.config.mixer == "mamba" else 0
 
     def ssd_gflop(self) -> float:
-        """Of Mamba2's scans forward: every token enters the state and reads it, 2 products of I N, however chunked."""
+        """GFLOP of Mamba2's scans, forward pass: every token is added to the state and reads it, 2 products of I N."""
         return 4e-9 * self._states() if self.config.mixer == "mamba2" else 0.0
 
     def _states(self) -> int:
@@ -118,7 +118,7 @@ class Work:
         return sum(inner_states * stack.tokens * stack.width * stack.mixing for stack in self.stacks())
 
     def attention_gflop(self) -> float:
-        """Of the forward pass."""
+        """GFLOP of attention in the forward pass."""
         c, pairs = self.config, 4e-9 / self.batch
         hybrid = c.attention_heads * c.attention_head_dim
         return sum(
@@ -127,10 +127,10 @@ class Work:
         )
 
     def traffic_bytes(self, precision: PrecisionName) -> float:
-        """What must reach memory outside products and scans: add + rotate + norm, convolutions, the volume.
+        """Bytes that must reach memory outside products and scans: add + rotate + norm, convolutions, the volume.
 
-        With s bytes per activation, float32 residual: per block and channel (2 s + 8) forward and (2 s + 12) backward;
-        convolution 2 s and 3 s per channel; the volume four times.
+        With s bytes per activation and a float32 residual: (2 s + 8) forward and (2 s + 12) backward per block and
+        channel; 2 s and 3 s per channel of a convolution; the volume four times.
         """
         c, s, again = self.config, 4 if precision == "fp32" else 2, 2 if self.config.grad_checkpointing else 1
         bytes_per_channel, bytes_convolved = again * (2 * s + 8) + 2 * s + 12, again * 2 * s + 3 * s
@@ -151,14 +151,14 @@ class Work:
 
 
 class Rates(NamedTuple):
-    """What `Work` is divided by. product(linear, precision) gives seconds (forward, dx, dW) of one linear layer."""
+    """The rates of a machine. product(linear, precision) gives seconds (forward, dx, dW) of one linear layer."""
 
     exp: float  # 1e9 per second
     memory: float  # GB/s
 
     @classmethod
     def measured(cls) -> "Rates":
-        """Of this machine, now. Means: a shared host takes time away in slices, which a step cannot avoid either."""
+        """The current rates of this machine, as means: a shared host slows rates and steps alike."""
         memory = max(rate(BEYOND_CACHES, mean) for rate in (machine_limits.copy_rate, machine_limits.read_rate))
         return cls(machine_limits.exp_rate(of=mean), memory)
 
@@ -181,14 +181,16 @@ class Floor(NamedTuple):
 
 
 def floor(work: Work, precision: PrecisionName, rates: Rates) -> Floor:
-    """The floor of one forward and backward pass; block checkpointing repeats the blocks' forward pass."""
+    """The floor of one forward and backward pass. Block checkpointing repeats the blocks' forward pass."""
     products = [(linear, rates.product(linear, precision)) for linear in work.linears()]
     gemm = sum(
         linear.count * (forward * (1 + linear.recomputed) + dx * linear.input_gradient + dw)
         for linear, (forward, dx, dw) in products
     )
     again = work.config.grad_checkpointing
-    wide, (seconds, _, _) = next(x for x in products if x[0].name in ("in_proj", "qkv"))  # others go at its rate
+    wide, (seconds, _, _) = next(
+        x for x in products if x[0].name in ("in_proj", "qkv")
+    )  # attention and ssd products are taken to have its rate
     per_gflop = seconds / (2e-9 * wide.rows * wide.inner * wide.outer)
     gemm += work.attention_gflop() * (1 + again + ATTENTION_BACKWARD) * per_gflop
     forward_rate, both_rate = (factor * rates.exp * 1e9 for factor in SCAN_PER_EXP[precision])

@@ -1,4 +1,4 @@
-"""Repeated measurements of one piece of work."""
+"""Repeated timings of a function."""
 
 import statistics
 import time
@@ -26,7 +26,7 @@ class Timing:
         return min(self.seconds)
 
     def __str__(self) -> str:
-        """Median, and lowest to highest, such as `0.41 s (0.40-0.45, n=5)`."""
+        """Median and range, such as `0.41 s (0.40-0.45, n=5)`."""
         unit, factor = ("s", 1) if self.median >= 1 else ("ms", 1000)
         median, low, high = (f"{factor * x:.3g}" for x in (self.median, self.lowest, max(self.seconds)))
         return f"{median} {unit} ({low}-{high}, n={len(self.seconds)})"
@@ -45,8 +45,10 @@ def measure(
     budget: float = 20.0,
     between: Callable[[], object] = lambda: None,
 ) -> Timing:
-    """Time `run` up to `repeats` times after `warmup` calls; once `budget` seconds are spent, no further repetition
-    begins. At least one is timed. `between` is called after each, outside of the time."""
+    """Time `run` up to `repeats` times after `warmup` calls, and at least once.
+
+    No repetition starts after `budget` seconds. `between` is called after each repetition and not timed.
+    """
     for _ in range(warmup):
         run()
     seconds: list[float] = []

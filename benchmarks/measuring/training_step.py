@@ -1,4 +1,4 @@
-"""One training step, measured: what bench_step and bench_scaling run in a process of its own."""
+"""The measurement of one training step. bench_step and bench_scaling run it in a process of its own."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -25,10 +25,11 @@ PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mkldnn_linear", "_addmm_activation
 
 @dataclass(frozen=True)
 class Case:
-    """A step to measure. mixer "reference": the sequential specification of the scan; "mambapy": that package's block.
+    """A step to measure. mixer "reference" is the sequential specification of the scan, "mambapy" that package's block.
 
-    fields: changed ModelConfig fields. keeps_memory: the C library's allocator set as our trainings set it, or left as
-    it is, which a peer's users have. needs_gib: memory below which the case is skipped.
+    fields: changed ModelConfig fields. keeps_memory: whether the C library's allocator keeps memory, as our trainings
+    set it, or has its default settings, which a peer's users have. needs_gib: with less free memory, the case is
+    skipped.
     """
 
     model: str
@@ -71,7 +72,7 @@ class Case:
 
 
 def make_step(model: nn.Module, case: Case) -> Callable[[], torch.Tensor]:
-    """A forward and backward pass on random volumes, gradients cleared before; the loss is returned."""
+    """A function that clears gradients, runs a forward and backward pass on random volumes, and returns the loss."""
     config: Any = model.config
     volume = torch.randn(case.batch, config.in_chans, *config.img_size)
     noise = torch.rand(case.batch, config.tokens)
@@ -91,18 +92,18 @@ def make_step(model: nn.Module, case: Case) -> Callable[[], torch.Tensor]:
 
 
 def part_of(operation: str) -> str:
-    """Which part of a step an operation seen by the profiler belongs to."""
+    """The part of a step to which a profiled operation belongs."""
     name = operation.split("::")[-1]
-    if "mamba_mae" in operation or "ChunkedScan" in name:  # also what autograd wraps them in
+    if "mamba_mae" in operation or "ChunkedScan" in name:  # also autograd's wrappers of our operators
         parts = {"conv": "conv", "norm": "norm", "patch": "rest"}
-        return next((part for mark, part in parts.items() if mark in name), "scan")  # the fused mixer's own time: scan
+        return next((part for mark, part in parts.items() if mark in name), "scan")  # the fused mixer counts as scan
     if name in PRODUCTS:
         return "gemm"
     return "attention" if "attention" in name else "rest"
 
 
 def split(run: Callable[[], torch.Tensor]) -> tuple[dict[str, float], float]:
-    """Seconds of one call by part (`PARTS`), and the loss that it returns."""
+    """Seconds of one call by part (`PARTS`), and the loss."""
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         loss = run()
     parts = dict.fromkeys(PARTS, 0.0)
@@ -112,8 +113,10 @@ def split(run: Callable[[], torch.Tensor]) -> tuple[dict[str, float], float]:
 
 
 def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
-    """seconds and peak_mib of a `Case` as JSON, for a fresh process; with_parts also loss, parts, and the floors at the
-    rates that the machine has after each repetition."""
+    """seconds and peak_mib of a `Case` as JSON, for a new process.
+
+    with_parts: also loss, parts, and the floors at the rates that the machine has after each repetition.
+    """
     case = Case(**case_fields)
     if case.keeps_memory:
         keep_memory()
@@ -124,7 +127,7 @@ def measure_step(with_parts: bool = True, **case_fields: Any) -> dict[str, Any]:
     result: dict[str, Any] = {"floors": []}
 
     def between() -> None:
-        result.setdefault("peak_mib", peak_mib())  # before the products of the floor need memory too
+        result.setdefault("peak_mib", peak_mib())  # before the products of the floor take memory
         if with_parts:
             result["floors"].append(floor(work, case.precision, Rates.measured()).total)
 

@@ -131,7 +131,7 @@ def test_a_wrong_backend_is_not_timed():
     def wrong(*args, **kwargs):
         return bench_scan.backends()["reference"](*args, **kwargs) * 1.01
 
-    with pytest.raises(ValueError, match=r"wrong in .* off the specification"):
+    with pytest.raises(ValueError, match=r"wrong in .* differs from the specification"):
         bench_scan.check({"wrong": wrong})
 
 
@@ -157,7 +157,7 @@ def test_a_process_that_dies_is_reported(monkeypatch):
         call_isolated(statistics.median, wrong=1)
     killed = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(own_process.subprocess, "run", lambda *args, **kwargs: killed)
-    with pytest.raises(Failed, match="out of memory perhaps"):
+    with pytest.raises(Failed, match="perhaps out of memory"):
         call_isolated(statistics.median, data=[1])
 
 
