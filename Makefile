@@ -26,13 +26,14 @@ FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data 
     --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
 PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
-.PHONY: demo controls test quick torture verify docs bench bench-gpu clean-demo help
+.PHONY: demo controls test quick coverage torture verify docs bench bench-gpu clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
 	@echo "make controls  after the demo: its classifier from scratch and on what should tell nothing; are maps true?"
 	@echo "make test   linters, type checker, tests (ISA=x86-64-v2, -v3 or -v4: as on a CPU of that level)"
 	@echo "make quick   linters and the tests of what changed, at most 90 s: while you work"
+	@echo "make coverage  tests under coverage.py, their processes too -> docs/testing.md, assets/coverage.svg"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
 	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
@@ -111,6 +112,13 @@ quick: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PY) -m tests.helpers.quick 70
+
+# A test that fails under measurement, for example for its time, still leaves the figures of all others.
+coverage: $(VENV)/.installed-dev
+	rm -f .coverage .coverage.*
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(PY) -m coverage run -m pytest --numprocesses $(WORKERS) --dist loadfile; \
+	    status=$$?; $(PY) -m coverage combine --quiet && mkdir -p build && $(PY) -m coverage json -q -o build/coverage.json \
+	    && $(PY) docs/draw_coverage.py build/coverage.json && exit $$status
 
 torture: $(VENV)/.installed-dev
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.robustness.torture --kills $(KILLS)
