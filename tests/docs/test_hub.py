@@ -1,8 +1,6 @@
 """Every command of docs/hub.md is run, at small size and against a stand-in of the hub."""
 
-import re
 import shlex
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,14 +10,14 @@ import predict
 import probe
 import vis.visualize
 from tests.helpers.hub_server import TOKEN, HubServer, reached
+from tests.helpers.pages import ROOT, blocks
 from tests.helpers.prepared import TINY, make_prepared
 from tests.helpers.raw_studies import brain_volume, write_nifti
 from util.checkpoint import __main__ as checkpoint_tool
 from util.data.folder import CONTRASTS
 from util.runs import read_config
 
-ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "hub.md").read_text(encoding="utf-8")
+PAGE = ROOT / "docs" / "hub.md"
 PROGRAMS = {
     "util.checkpoint": (checkpoint_tool.main, []),
     "predict.py": (predict.main, ["--device", "cpu", "--map"]),
@@ -29,10 +27,6 @@ PROGRAMS = {
     "vis/visualize.py": (vis.visualize.main, ["--device", "cpu", "--subjects", "1", "--ratios"]),
 }  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # of huggingface_hub
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +55,12 @@ def run(line, place):
 
 @pytest.mark.slow
 def test_the_page_does_what_it_says(place, tmp_path):
-    export, load, push = ([line for line in block.splitlines() if line] for block in blocks("bash"))
+    export, load, push = ([line for line in block.splitlines() if line] for block in blocks(PAGE, "bash"))
     with HubServer() as server, reached(server.url, tmp_path / "home"):
         for line in [*export, *push, *load]:
             run(line, place)
         known = {"exports/idh": str(place["exports/idh"])}
-        (python,) = blocks("python")
+        (python,) = blocks(PAGE, "python")
         for name, path in known.items():
             python = python.replace(name, path)
         found = {}
@@ -80,8 +74,3 @@ def test_the_page_does_what_it_says(place, tmp_path):
     assert (place["runs/probe"] / "results.csv").is_file()
     assert len(list(place["maps"].rglob("*_map-max.npy"))) == 1
     assert TOKEN not in "".join(path.read_text() for path in place["exports/idh"].rglob("*.json"))
-
-
-def test_links_lead_to_files():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / "docs" / link).exists(), link
