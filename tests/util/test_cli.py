@@ -37,6 +37,18 @@ def test_our_own_mistakes_keep_their_traceback():
         cli.run(main)
 
 
+def test_an_interruption_is_one_word(capsys, monkeypatch):
+    monkeypatch.delenv("MAMBA_MAE_TRACEBACK", raising=False)
+
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_nearest():
     assert cli.nearest("flairr", ["t1", "flair"]) == '; did you mean "flair"?'
     assert cli.nearest("xyz", ["t1"]) == ""

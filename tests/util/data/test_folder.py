@@ -91,3 +91,10 @@ def test_incomplete_subjects_are_found_where_asked(tmp_path):
     with pytest.raises(BadVolume, match='"a" has no t2'):
         find_subjects(tmp_path)
     assert find_subjects(tmp_path, complete=False) == ["a"]
+
+
+def test_a_folder_without_volumes_is_named(tmp_path):
+    for contrast in CONTRASTS:
+        (tmp_path / contrast).mkdir()
+    with pytest.raises(ValueError, match=r"has no volumes; prepare_data\.py fills such a folder"):
+        find_subjects(tmp_path)

@@ -122,6 +122,13 @@ def test_it_ends_after_few_steps_also_where_a_full_step_overshoots(seed, monkeyp
     assert slope(model, features, labels) < 1e-7
 
 
+def test_a_problem_without_a_minimum_in_reach_is_an_error(monkeypatch):
+    features, labels = noise(0)
+    monkeypatch.setattr(logistic_regression, "MAX_STEPS", 2)
+    with pytest.raises(ArithmeticError, match=r"no minimum after 2 steps of Newton's method: C = 100\.0 is too large"):
+        RidgeLogistic(C=100.0).fit(features, labels)
+
+
 def test_it_can_be_copied_and_searched_over_as_scikit_learns_own():
     assert clone(RidgeLogistic(C=3.0)).get_params() == {"C": 3.0}
     assert RidgeLogistic().C == LogisticRegression().C

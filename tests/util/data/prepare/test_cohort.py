@@ -180,3 +180,20 @@ def test_workers_give_the_same_files(source, target, tmp_path):
         if name.endswith(".npy"):
             assert (target / name).read_bytes() == (tmp_path / "parallel" / name).read_bytes()
     assert (target / "manifest.csv").read_text() == (tmp_path / "parallel" / "manifest.csv").read_text()
+
+
+def test_a_long_run_writes_its_manifest_as_it_goes(source, target, monkeypatch):
+    """What a killed run has prepared is known to the next one."""
+    seen = []
+    write = batch.write_manifest
+    monkeypatch.setattr(batch, "write_manifest", lambda folder, rows: (seen.append(sorted(rows)), write(folder, rows)))
+    prepare_cohort(find_brats(source), target, SMALL)
+    assert seen == [["A", "B", "C"]]
+    seen.clear()
+    monkeypatch.setattr(batch, "MANIFEST_EVERY_S", -1)
+    prepare_cohort(find_brats(source), target, SMALL, overwrite=True)
+    assert [len(rows) for rows in seen] == [3, 3, 3, 3]
+    (target / "manifest.csv").unlink()
+    seen.clear()
+    prepare_cohort(find_brats(source), target, SMALL, overwrite=True)
+    assert seen == [["A"], ["A", "B"], ["A", "B", "C"], ["A", "B", "C"]]
