@@ -25,6 +25,7 @@ from util.data.folder import CONTRASTS
 from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.raw.layouts import RawStudy
 from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files
+from util.data.raw.orientation import orientation_code
 from util.distributed.world import choose_device
 from util.inference.ensemble import EnsemblePrediction, FoldEnsemble, check_label_types, open_ensemble
 from util.patient.novelty import SMALLEST, Novelty, Reference, judge
@@ -69,6 +70,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="number of held-out subjects of each fold that the scan is compared with; their features are computed "
         "once per run; 0 for no comparison; default: %(default)s",
     )
+    parser.add_argument(
+        "--assume_orientation",
+        type=orientation_code,
+        metavar="CODE",
+        help="directions of the axes of files whose header has no orientation, such as LPS; default: refuse them",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; default: auto")
     parser.add_argument("--threads", type=ranges.threads, help="CPU threads of torch; default: the choice of torch")
     return parser.parse_args(argv)
@@ -95,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             if isinstance(study, ValueError):
                 raise study
+            study.assumed_orientation = args.assume_orientation
             facts = predictor.predict(study)
         except ValueError as error:
             if len(patients) == 1:
@@ -231,6 +239,8 @@ def log_result(facts: dict[str, Any], folder: Path) -> None:
         logger.info("  %s: %.3f (SD over folds %.3f)", each["predicts"], each["probability"], each["sd_over_folds"])
     if facts["who_2021"]:
         logger.info("  WHO 2021: %s", facts["who_2021"]["reading"])
+    for warning in facts["warnings"]:
+        logger.warning("  warning: %s", warning)
     for reason in facts["unlike_training"]:
         logger.warning("  differs from the training data: %s", reason)
     logger.info("  seconds: %s", ", ".join(f"{stage} {value:.1f}" for stage, value in facts["seconds"].items()))

@@ -20,6 +20,7 @@ from util.data.labels import LabelType, read_labels
 from util.data.prepare.cohort import prepare_cohort
 from util.data.prepare.study import Settings
 from util.data.raw.layouts import EXAMPLE_PATTERN, RawStudy, find_brats, find_by_pattern, find_egd
+from util.data.raw.orientation import orientation_code
 from util.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=ranges.Whole(0, 4096),
         default=default.margin,
         help="original voxels kept around the brain (default: %(default)s)",
+    )
+    common.add_argument(
+        "--assume_orientation",
+        type=orientation_code,
+        metavar="CODE",
+        help="directions of the axes of files whose header has no orientation, such as LPS; default: refuse them",
     )
     common.add_argument("--workers", type=ranges.threads, default=1, help="processes (default: %(default)s)")
     common.add_argument("--overwrite", action="store_true", help="prepare subjects again that are already prepared")
@@ -125,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_labels(studies, args.labels)
     else:
         studies = find_by_pattern(args.source, args.pattern)
+    for study in studies:
+        study.assumed_orientation = args.assume_orientation
     failures = prepare_cohort(studies, args.destination, settings, workers=args.workers, overwrite=args.overwrite)
     if args.command == "egd":
         _copy(args.labels, args.destination / LABEL_SHEET)

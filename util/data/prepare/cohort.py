@@ -18,6 +18,7 @@ from util.data.prepare.quality_control import qc_picture
 from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.processes import run_tasks
 from util.data.raw.layouts import RawStudy
+from util.data.raw.orientation import ASSUMED
 from util.data.subject_names import name_problem
 from util.files.atomic import atomic_write
 
@@ -113,6 +114,9 @@ def _is_done(study: RawStudy, rows: dict[str, ManifestRow], destination: Path) -
     """Whether the study is prepared already: from the same sources, into complete files that are newer than they."""
     row = rows.get(study.subject)
     if row is None or study.problem is not None or row.sources != _sources(study):
+        return False
+    assumed = {warning.rsplit(ASSUMED, 1)[1] for warning in row.warnings if ASSUMED in warning}
+    if assumed - {study.assumed_orientation}:  # prepared with another --assume_orientation
         return False
     try:
         newest_source = max(path.stat().st_mtime for path in study.files.values())

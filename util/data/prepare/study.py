@@ -76,12 +76,14 @@ def prepare_study(study: RawStudy, settings: Settings, contrasts: Sequence[str] 
     """
     if study.problem is not None:
         raise ValueError(study.problem)
-    images = {contrast: read_image(study.files[contrast]) for contrast in contrasts}
-    masks = {role: read_mask(study.files[role]) for role in ("seg", "brain") if role in study.files}
+    assumed = study.assumed_orientation
+    images = {contrast: read_image(study.files[contrast], assumed) for contrast in contrasts}
+    masks = {role: read_mask(study.files[role], assumed) for role in ("seg", "brain") if role in study.files}
     check_same_grid({**images, **masks})
     brain = _brain(images, masks)
     first = images[contrasts[0]]
-    warnings = _warnings(brain, images, masks.get("seg"))
+    warnings = [f"{role}: {warning}" for role, volume in {**images, **masks}.items() for warning in volume.warnings]
+    warnings += _warnings(brain, images, masks.get("seg"))
     box = brain_box(brain, settings.margin)
     inside = tuple(slice(start, stop) for start, stop in box)
     brain = brain[inside]
@@ -121,7 +123,7 @@ def _brain(images: Mapping[str, Volume], masks: Mapping[str, Volume]) -> np.ndar
 
 
 def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Volume | None) -> list[str]:
-    warnings = [f"{contrast}: {warning}" for contrast, image in images.items() for warning in image.warnings]
+    warnings = []
     if brain.mean() > MAX_FILL:
         warnings.append("almost no voxel is 0: the skull may not have been removed, or air is not 0")
     if segmentation is not None and not segmentation.data.any():

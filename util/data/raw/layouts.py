@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from util.data.folder import CONTRASTS
+from util.data.raw.nifti_file import SUFFIX
 from util.data.subject_names import name_problem
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ ROLES = {
 }  # fmt: skip
 EXAMPLE_PATTERN = "{subject}/{subject}_{contrast}.nii.gz"
 _ROLE = "|".join(sorted(ROLES, key=len, reverse=True))
-_SUFFIX = r"\.nii(\.gz)?"
+_SUFFIX = rf"({SUFFIX})"
 
 
 @dataclass
@@ -31,6 +32,8 @@ class RawStudy:
 
     subject: str
     files: dict[str, Path] = field(default_factory=dict)
+    assumed_orientation: str | None = None
+    """Axis codes, such as LPS, for files whose header has no orientation."""
     problem: str | None = None
     """Why the study cannot be prepared, with the file at fault and the fix."""
 
@@ -78,7 +81,12 @@ def find_by_pattern(source: Path, pattern: str) -> list[RawStudy]:
 def _files(root: Path) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give the folder that holds the studies")
-    return sorted(path for path in root.rglob("*.nii*") if path.is_file())
+    return image_files(root)
+
+
+def image_files(root: Path) -> list[Path]:
+    """The files below `root` that have the name of an image we read."""
+    return sorted(path for path in root.rglob("*") if re.search(rf"({SUFFIX})$", path.name, re.I) and path.is_file())
 
 
 def _collect(root: Path, files: Iterable[Path], expression: re.Pattern[str], example: str) -> list[RawStudy]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from util.data.folder import CONTRASTS
-from util.data.raw.layouts import ROLES, RawStudy
+from util.data.raw.layouts import ROLES, RawStudy, image_files
+from util.data.raw.nifti_file import SUFFIX
 
 logger = logging.getLogger(__name__)
-NAMED = re.compile(rf"(.*[_\-. ])?(?P<role>{'|'.join(sorted(ROLES, key=len, reverse=True))})\.nii(\.gz)?", re.I)
+NAMED = re.compile(rf"(.*[_\-. ])?(?P<role>{'|'.join(sorted(ROLES, key=len, reverse=True))})({SUFFIX})", re.I)
 DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
 DICOM_SUFFIXES = (".dcm", ".ima")
 MAX_DICOM_CHECKS = 200  # files of a folder without NIfTI that are opened to see whether they are DICOM
@@ -25,7 +26,7 @@ def find_patient(folder: Path) -> RawStudy:
         raise ValueError(f"{folder} is not a folder; give a patient's folder, or files by --t1, --t2, --t1ce, --flair")
     files: dict[str, Path] = {}
     unknown = []
-    for path in sorted(path for path in folder.rglob("*.nii*") if path.is_file()):
+    for path in image_files(folder):
         match = NAMED.fullmatch(path.name)
         if match is None:
             unknown.append(path)
@@ -60,7 +61,7 @@ def patient_from_files(files: Mapping[str, Path | None]) -> RawStudy:
             raise ValueError(f"--{contrast} {path} is missing")
         if path.name.lower().endswith(DICOM_SUFFIXES) or _is_dicom(path):
             raise ValueError(_dicom_error(path, path.parent))
-    stem = re.sub(r"\.nii(\.gz)?$", "", first.name, flags=re.I)
+    stem = re.sub(rf"({SUFFIX})$", "", first.name, flags=re.I)
     match = NAMED.fullmatch(first.name)
     name = stem[: len(match[1] or "")].rstrip("_-. ") if match else stem
     return RawStudy(_checked_name(name or first.resolve().parent.name), given)

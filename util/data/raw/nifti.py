@@ -1,4 +1,4 @@
-"""Read NIfTI files in canonical orientation, and refuse files with implausible content."""
+"""Read NIfTI, Analyze and MGH files in canonical orientation, and refuse files with implausible content."""
 
 import dataclasses
 import zlib
@@ -13,6 +13,7 @@ from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 
 from util.data.raw.nifti_file import open_nifti
+from util.data.raw.orientation import oriented_affine
 from util.data.raw.scan_warnings import header_warnings
 
 MIN_SIDE_MM, MAX_SIDE_MM = 1e-3, 1e3  # plausible sides of a voxel
@@ -36,9 +37,11 @@ class Volume:
     """Warnings about the header."""
 
 
-def read_image(path: Path) -> Volume:
-    """A contrast, float32. Raises ValueError for a file that is damaged, not 3-D, not finite, empty or constant."""
-    volume = _read(path)
+def read_image(path: Path, assumed_orientation: str | None = None) -> Volume:
+    """A contrast, float32. assumed_orientation: axis codes for a file whose header has none.
+
+    Raises ValueError for a file that is damaged, not 3-D, not finite, empty or constant."""
+    volume = _read(path, assumed_orientation)
     if not np.isfinite(volume.data).all():
         count = int((~np.isfinite(volume.data)).sum())
         raise ValueError(f"{path} has {count} NaN or Inf voxels; repair it, for instance by setting them to 0")
@@ -48,9 +51,9 @@ def read_image(path: Path) -> Volume:
     return volume
 
 
-def read_mask(path: Path) -> Volume:
+def read_mask(path: Path, assumed_orientation: str | None = None) -> Volume:
     """A segmentation or brain mask, uint8. Raises ValueError unless all values are whole numbers from 0 to 255."""
-    volume = _read(path)
+    volume = _read(path, assumed_orientation)
     data = volume.data
     if not (np.isfinite(data) & (data >= 0) & (data <= 255) & (data == np.rint(data))).all():
         raise ValueError(f"{path} has values that are no whole numbers from 0 to 255; export the mask again")
@@ -77,7 +80,7 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
         )
 
 
-def _read(path: Path) -> Volume:
+def _read(path: Path, assumed_orientation: str | None) -> Volume:
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:
@@ -86,10 +89,12 @@ def _read(path: Path) -> Volume:
         with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become Inf and are refused
             data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
     except ImageFileError as error:
-        raise ValueError(f"{path} is not a NIfTI file; convert it, for instance with dcm2niix") from error
+        raise ValueError(
+            f"{path} is not a NIfTI, Analyze or MGH file; convert it, for instance with dcm2niix"
+        ) from error
     except (EOFError, OSError, zlib.error, HeaderDataError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); copy or convert it again") from error
-    stored_affine = np.asarray(image.affine, dtype=np.float64)
+    stored_affine, warnings = oriented_affine(image, path, assumed_orientation)
     try:
         canonical = _canonical(data, stored_affine)
     except (np.linalg.LinAlgError, OrientationError, HeaderDataError):
@@ -103,7 +108,7 @@ def _read(path: Path) -> Volume:
         stored_shape=tuple(int(side) for side in shape),
         stored_affine=stored_affine,
         orientation="".join(nibabel.aff2axcodes(stored_affine)),
-        warnings=tuple(header_warnings(image)),
+        warnings=(*warnings, *header_warnings(image)),
     )
 
 

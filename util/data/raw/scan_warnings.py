@@ -4,6 +4,7 @@ Arrays are (X, Y, Z) in canonical orientation, as in util/data/raw/nifti.py.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -20,8 +21,10 @@ FORM_TOLERANCE = 0.1  # voxels by which qform and sform may differ
 ENDS = (("left", "right"), ("back", "front"), ("lower", "upper"))  # of the canonical axes
 
 
-def header_warnings(image: nibabel.Nifti1Image) -> list[str]:
+def header_warnings(image: Any) -> list[str]:
     """A warning if the header has a qform and a sform that place a corner of the volume differently."""
+    if not isinstance(image, nibabel.Nifti1Pair):  # other formats have one affine at most
+        return []
     try:
         qform, sform = image.get_qform(coded=True)[0], image.get_sform(coded=True)[0]
     except (ValueError, HeaderDataError):  # an invalid qform, which nibabel does not use
@@ -33,7 +36,9 @@ def header_warnings(image: nibabel.Nifti1Image) -> list[str]:
     shift_mm = float(np.linalg.norm(shifts_mm, axis=0).max())
     if shift_mm <= FORM_TOLERANCE * np.linalg.norm(sform[:3, :3], axis=0).min():
         return []
-    return [f"qform and sform of its header put voxels up to {shift_mm:.1f} mm apart; the sform is used"]
+    directions = ["".join(nibabel.aff2axcodes(form)) for form in (qform, sform)]
+    turned = f" and name other directions ({' and '.join(directions)})" if directions[0] != directions[1] else ""
+    return [f"qform and sform of its header put voxels up to {shift_mm:.1f} mm apart{turned}; the sform is used"]
 
 
 def scan_warnings(brain: np.ndarray, contrasts: Iterable[np.ndarray], voxel_mm: np.ndarray) -> list[str]:
