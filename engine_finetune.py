@@ -118,7 +118,7 @@ def train_fold(
             return scalars
         if subjects.get("val"):
             _, labels_S, probabilities_S = predictor.probabilities(state.model_to_use, subjects["val"])
-            scalars |= best.look(epoch, state.model_to_use, labels_S, probabilities_S)
+            scalars |= best.update(epoch, state.model_to_use, labels_S, probabilities_S)
         watched = {"test": state.model_to_use} | ({} if state.ema is None else {"test_raw": state.model})
         for title, watched_model in watched.items():  # for the curves only: nothing is chosen by them
             _, labels_S, probabilities_S = predictor.probabilities(watched_model, subjects["test"])

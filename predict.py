@@ -28,8 +28,8 @@ from util.data.raw.new_patient import find_patient, missing_contrasts, patient_f
 from util.data.raw.orientation import orientation_code
 from util.distributed.world import choose_device
 from util.inference.ensemble import EnsemblePrediction, FoldEnsemble, check_label_types, open_ensemble
-from util.patient.novelty import SMALLEST, Novelty, Reference, judge
-from util.patient.reference_features import references
+from util.patient.novelty import SMALLEST, Novelty, ReferenceFeatures, novelty_of
+from util.patient.reference_features import reference_features
 from util.runs import environment
 from vis.export.patient_maps import write_patient_maps
 from vis.maps.fold_mean import AVERAGED_MAPS
@@ -143,7 +143,7 @@ def choose_patients(folders: Sequence[Path], files: Mapping[str, Path]) -> dict[
 class Comparison:
     """The held-out subjects that a scan is compared with."""
 
-    references: Sequence[Reference | None] = ()
+    references: Sequence[ReferenceFeatures | None] = ()
     """By fold."""
     problem: str = ""
     """The reason why there is no comparison."""
@@ -152,7 +152,7 @@ class Comparison:
         """The novelty of a scan, or the reason why it is unknown."""
         if self.problem:
             return None, self.problem
-        novelty = judge(self.references, list(prediction.features.values()))
+        novelty = novelty_of(self.references, list(prediction.features.values()))
         return novelty, "" if novelty else "too few held-out subjects"
 
 
@@ -226,7 +226,7 @@ class Predictor:
         if self.reference_subjects == 0:
             return Comparison(problem="--reference 0")
         try:
-            return Comparison(references(ensemble, missing, self.reference_subjects))
+            return Comparison(reference_features(ensemble, missing, self.reference_subjects))
         except ValueError as error:
             logger.warning("%s: no comparison with the training data: %s", ensemble.folder, error)
             return Comparison(problem=str(error))

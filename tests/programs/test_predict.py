@@ -231,7 +231,7 @@ def test_without_the_training_data_there_is_no_comparison(tmp_path, idh):
     run(tmp_path, patient(tmp_path), "--run", moved)
     found = report(tmp_path)["runs"][0]
     assert found["novelty"] is None
-    assert "are not there" in found["novelty_not_judged"]
+    assert "do not exist" in found["novelty_not_judged"]
     assert "not compared" in (tmp_path / "out" / "BraTS-GLI-0001" / "report.html").read_text()
 
 

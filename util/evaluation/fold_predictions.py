@@ -13,7 +13,7 @@ from util.distributed.world import World
 from util.evaluation.predictions import Prediction, write_predictions
 from util.options.groups import PrecisionName
 from util.options.protocol import ProtocolOptions
-from util.protocol.decision import Decision, fit_decision, scaled
+from util.protocol.decision import Decision, calibrated, fit_decision
 from util.protocol.division import Division
 from util.protocol.tta import FlipAveraged
 from util.run_folder import PREDICTIONS, RAW_PREDICTIONS
@@ -69,7 +69,7 @@ class FoldPredictor:
             )
             logger.info("fold %d: temperature %.3f, threshold %.3f", fold, decision.temperature, decision.threshold)
         tested = self.probabilities(model, subjects["test"])
-        calibrated_S = scaled(tested.probabilities_S, decision.temperature)
+        calibrated_S = calibrated(tested.probabilities_S, decision.temperature)
         predictions = [
             Prediction(
                 subject,

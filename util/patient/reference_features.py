@@ -1,4 +1,4 @@
-"""Held-out subjects of a run as its models see them: what a new scan is compared with."""
+"""The features of a run's held-out subjects, which a new scan is compared with."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from util.data.dataset import PreparedVolumes
 from util.inference.ensemble import FoldEnsemble
-from util.patient.novelty import Reference, make_reference
+from util.patient.novelty import ReferenceFeatures, make_reference
 from util.probing.features import cached, extract_features, file_hash, state_of_volumes
 from util.protocol.held_out import held_out, read_folds
 from util.run_folder import REFERENCE_FEATURES
@@ -17,21 +17,22 @@ from util.run_folder import REFERENCE_FEATURES
 logger = logging.getLogger(__name__)
 
 
-def references(ensemble: FoldEnsemble, missing: Sequence[str], limit: int) -> list[Reference | None]:
-    """Of every fold, its held-out subjects (at most `limit`, evenly from the list) without the contrasts `missing`.
+def reference_features(ensemble: FoldEnsemble, missing: Sequence[str], limit: int) -> list[ReferenceFeatures | None]:
+    """The reference of every fold: features of its held-out subjects (at most `limit`, evenly spaced in their list)
+    without the contrasts `missing`.
 
-    Features are those that the head reads from a mean pool. They are computed once and kept in RUN/reference.
-    ValueError where the data of the run cannot be read.
+    Features are mean-pooled tokens, as the head reads them. They are computed once and cached in RUN/reference. Raises
+    ValueError if the data of the run cannot be read.
     """
     root = ensemble.data_root
     if root is None:
         raise ValueError("an exported run has no data of held-out subjects; only the run itself can be compared with")
     if not root.is_dir():
-        raise ValueError(f"the data that the run was trained on, {root}, are not there")
+        raise ValueError(f"the data that the run was trained on, {root}, do not exist")
     folds, data = read_folds(ensemble.folder), ensemble.config["data"]
     volumes = PreparedVolumes(root, contrasts=ensemble.contrasts, normalize=data["normalize"])
     hide = without([ensemble.contrasts.index(name) for name in missing])
-    found = []
+    references = []
     for fold, model in ensemble.models.items():
         subjects = held_out(folds, fold)
         places = np.linspace(0, len(subjects) - 1, min(limit, len(subjects))).round().astype(int)
@@ -45,12 +46,12 @@ def references(ensemble: FoldEnsemble, missing: Sequence[str], limit: int) -> li
         last_layer = [model.config.depth - 1]
         compute = partial(extract_features, model, part, last_layer, device=ensemble.device)
         features_S1E = cached(ensemble.folder / REFERENCE_FEATURES, depends_on, compute)
-        found.append(make_reference(features_S1E[:, 0]))
-    return found
+        references.append(make_reference(features_S1E[:, 0]))
+    return references
 
 
 def without(channels: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """A transform of PreparedVolumes: (C, Z, Y, X) in [0, 1] with some channels 0, as if they were missing."""
+    """A transform for PreparedVolumes that sets some channels of (C, Z, Y, X) to 0, as if they were missing."""
 
     def hide(volume_CZYX: Tensor) -> Tensor:
         volume_CZYX = volume_CZYX.clone()

@@ -1,15 +1,16 @@
-"""IDH and 1p/19q put together: the three adult-type diffuse gliomas of the WHO classification of 2021.
+"""The three adult-type diffuse gliomas of the 2021 WHO classification, from IDH and 1p/19q.
 
-Source: Louis et al. 2021, "The 2021 WHO Classification of Tumors of the Central Nervous System" (Neuro-Oncology 23:8):
-astrocytoma is IDH-mutant without, oligodendroglioma IDH-mutant with 1p/19q co-deletion; glioblastoma is IDH wild type.
+Source: Louis et al. 2021, "The 2021 WHO Classification of Tumors of the Central Nervous System" (Neuro-Oncology 23:8).
+Astrocytoma is IDH-mutant without 1p/19q co-deletion, oligodendroglioma IDH-mutant with it; glioblastoma is IDH wild
+type.
 """
 
 from dataclasses import dataclass
 
 from util.statistics.metrics import THRESHOLD
 
-NOTICE = "Research use only, not a medical device."  # beside every reading
-CLASS_NAMES = {  # of label types, class 0 first
+NOTICE = "Research use only, not a medical device."  # shown with every result
+CLASS_NAMES = {  # classes 0 and 1 of each label type
     "IDH": ("IDH wild type", "IDH mutant"),
     "1p19q": ("1p/19q intact", "1p/19q co-deleted"),
 }
@@ -18,15 +19,15 @@ OLIGODENDROGLIOMA = "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted"
 GLIOBLASTOMA = "Glioblastoma, IDH wild type"
 IMPOSSIBLE = "Impossible combination: 1p/19q-codeleted, yet IDH wild type"
 LIMITS = (
-    "Probabilities multiply the two models' as if they erred independently. The models see no histology, grade, age, "
-    "TERT, EGFR, chromosomes 7 and 10 or H3, which the classification also asks for."
+    "The probabilities of the two models are multiplied as if their errors were independent. The models do not know "
+    "histology, grade, age, TERT, EGFR, chromosomes 7 and 10 or H3, which the classification also requires."
 )
 
 
 @dataclass(frozen=True)
 class WhoReading:
-    """reading: one of the three types, or IMPOSSIBLE where the two decisions contradict each other. probabilities: by
-    type, the impossible combination included; they sum to 1."""
+    """reading: one of the three types, or IMPOSSIBLE if the two predicted classes contradict each other. probabilities:
+    by type, including the impossible combination; they sum to 1."""
 
     reading: str
     probabilities: dict[str, float]
@@ -35,7 +36,8 @@ class WhoReading:
 def who_2021(
     idh_mutant: float, codeleted: float, *, idh_threshold: float = THRESHOLD, codeletion_threshold: float = THRESHOLD
 ) -> WhoReading:
-    """The reading of two probabilities: the decisions at their thresholds name the type, as markers do in pathology."""
+    """The type that the two predicted classes define, as the markers do in pathology, with the probability of each
+    type."""
     for name, value in (("IDH mutation", idh_mutant), ("1p/19q co-deletion", codeleted)):
         if not 0 <= value <= 1:
             raise ValueError(f"the probability of {name} is {value}; it must lie between 0 and 1")

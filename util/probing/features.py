@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, one vector per subject and layer, computed once and cached by what they depend on."""
+"""Features of a frozen encoder, one vector per subject and layer, with a cache on disk."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from util.data.dataset import PreparedVolumes
 from util.data.folder import volume_path
 from util.files.atomic import atomic_write
+from util.training.eval_mode import evaluating
 from util.training.loader import eval_loader
 
 logger = logging.getLogger(__name__)
@@ -37,12 +38,12 @@ def extract_features(
 ) -> np.ndarray:
     """(subjects, layers, E) float32: tokens after each of `layers` and the final norm, pooled over the volume.
 
-    The model, one with timm's forward_intermediates, sees each volume whole, in evaluation mode, without gradients.
-    Raises ValueError where a feature is not finite.
+    The model needs timm's forward_intermediates. It sees every volume whole, in evaluation mode, and has its former
+    mode afterwards. Raises ValueError if a feature is not finite.
     """
-    model = model.to(device).eval()
+    model = model.to(device)
     batches = []
-    with torch.no_grad():
+    with evaluating(model):
         for volume_BCZYX, _ in eval_loader(volumes, batch_size=batch_size, num_workers=0):
             tokens = model.forward_intermediates(  # pyright: ignore[reportCallIssue]
                 volume_BCZYX.to(device), list(layers), norm=True, intermediates_only=True
@@ -56,8 +57,8 @@ def extract_features(
 
 
 def cached(folder: Path, depends_on: dict[str, Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array that `compute` gives, read from `folder` where it was computed before from the same `depends_on`, a
-    dictionary of JSON values. A cache file that cannot be read is computed again."""
+    """The array that `compute` returns, cached in `folder`. depends_on: the JSON values that the array depends on,
+    which are the key of the cache. A cache file that cannot be read is computed again."""
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     path = folder / f"{key[:32]}.npy"
     if path.exists():
@@ -75,13 +76,13 @@ def cached(folder: Path, depends_on: dict[str, Any], compute: Callable[[], np.nd
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_of_volumes(volumes: PreparedVolumes) -> list[list[Any]]:
-    """[subject, contrast, bytes, time of the last change] of every file: what tells that volumes were made anew."""
+    """[subject, contrast, bytes, time of the last change] of every file. It changes if volumes are prepared again."""
     files = [(subject, contrast) for subject in volumes.subjects for contrast in volumes.contrasts]
     stats = [volume_path(volumes.root, subject, contrast).stat() for subject, contrast in files]
     return [[*file, stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)]

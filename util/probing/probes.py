@@ -1,7 +1,7 @@
-"""Probes of frozen features: k nearest neighbours and logistic regression, chosen and fitted on training subjects only.
+"""Probes of frozen features: k nearest neighbours and logistic regression.
 
-A probe never receives a held-out label; scaling, k, distance and C come from the training part by an inner stratified
-cross-validation, so a fold's test part decides nothing.
+Scaling, k, distance and C are chosen on the training part of a fold, by an inner stratified cross-validation. A probe
+never sees a held-out label.
 """
 
 from collections import Counter
@@ -25,7 +25,8 @@ INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True)
 class Probe:
-    """make: a fresh classifier. choices: values to choose from, given the training subjects of an inner fold."""
+    """make: creates a classifier. choices: the values of its settings to choose from, given the number of training
+    subjects of an inner fold."""
 
     make: Callable[[], BaseEstimator]
     choices: Callable[[int], dict[str, list[Any]]]
@@ -43,22 +44,22 @@ PROBES = {
 def fit_and_score(
     probe: Probe, train_NE: np.ndarray, labels: Sequence[int], test_ME: np.ndarray, *, seed: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """(M,) probabilities of class 1 for the test subjects, and what was chosen: the highest AUC in inner folds.
+    """The probabilities of class 1 of the test subjects (M,), and the settings with the highest AUC in inner folds.
 
-    Features are standardised by the training subjects, in float64. Raises ValueError where a class has fewer than 2.
+    Features are standardised in float64 by the training subjects. Raises ValueError if a class has fewer than 2.
     """
     counts = Counter(labels)
     rarest = min(counts.values()) if len(counts) == 2 else 0
     if rarest < 2:
         raise ValueError(
-            f"a probe trains on {dict(counts)} subjects per class; choosing its settings needs 2 of each of two: use "
-            "more data or a larger --k_fold"
+            f"a probe trains on {dict(counts)} subjects per class; choosing its settings needs 2 subjects of each of "
+            "two classes: use more data or a larger --k_fold"
         )
     inner = StratifiedKFold(min(INNER_FOLDS, rarest), shuffle=True, random_state=seed)
     smallest = min(len(train) for train, _ in inner.split(train_NE, labels))
     grid = {f"classify__{name}": values for name, values in probe.choices(smallest).items()}
     pipeline = Pipeline([("scale", StandardScaler()), ("classify", probe.make())])
-    search = GridSearchCV(pipeline, grid, scoring="roc_auc", cv=inner, error_score="raise")  # pyright: ignore[reportArgumentType]  # the stub knows float only
+    search = GridSearchCV(pipeline, grid, scoring="roc_auc", cv=inner, error_score="raise")  # pyright: ignore[reportArgumentType]  # the stub allows float only
     search.fit(train_NE.astype(float), np.asarray(labels))
     chosen = {name.removeprefix("classify__"): value for name, value in search.best_params_.items()}
     return search.predict_proba(test_ME.astype(float))[:, 1], chosen

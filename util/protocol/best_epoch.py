@@ -1,4 +1,4 @@
-"""Choosing an epoch on the validation part of a fold: the best weights so far, and when to give up."""
+"""Selection of the epoch with the best validation AUC, and early stopping."""
 
 import math
 from pathlib import Path
@@ -16,20 +16,21 @@ from util.statistics.metrics import classification_metrics
 
 
 def selected_weights(fold: Path, select: Select) -> Path:
-    """The file of the epoch that is tested; averaged weights where --ema kept some. ValueError where there is none."""
-    if select == "last" or is_exported(fold):  # of which those weights were exported that select says
+    """The weights file that a fold is tested with; with --ema it holds averaged weights. ValueError if it is
+    missing."""
+    if select == "last" or is_exported(fold):  # an exported fold has only the weights that `select` chose
         return last_checkpoint(fold)
     if not (fold / BEST).exists():
-        raise ValueError(f"{fold} holds no {BEST}, which --select best_val keeps: let the fold finish")
+        raise ValueError(f"{fold} holds no {BEST}, which --select best_val writes: let the fold finish")
     return fold / BEST
 
 
 class BestEpoch:
-    """Keeps FOLDER/best.pth: weights of the epoch with the highest validation AUC, of equals the lowest Brier score.
+    """Writes FOLDER/best.pth: the weights of the epoch with the highest validation AUC, and the lowest Brier score
+    among equals.
 
-    A run that resumes at `first_epoch` finds what it had: epochs seen again are not better than themselves. On ranks
-    other than the main one nothing is written; all see the same scores and so decide alike. patience: epochs without a
-    better one before `is_over`; None waits for ever.
+    A run that resumes at `first_epoch` reads its former best epoch. Only the main rank writes; all ranks get the same
+    scores and thus decide in the same way. patience: epochs without an improvement after which `is_over`; None: never.
     """
 
     def __init__(
@@ -38,20 +39,23 @@ class BestEpoch:
         self.path, self.config, self.patience, self.is_main = folder / BEST, config, patience, is_main
         self.epoch, self.score = -1, (-math.inf, -math.inf)
         if first_epoch > 0 and self.path.exists():
-            kept = read_checkpoint(self.path)
-            self.epoch, self.score = kept["epoch"], tuple(kept["val_score"])
+            former = read_checkpoint(self.path)
+            self.epoch, self.score = former["epoch"], tuple(former["val_score"])
 
-    def look(self, epoch: int, model: nn.Module, labels_S: np.ndarray, probabilities_S: np.ndarray) -> dict[str, float]:
-        """Score the validation part after `epoch`; its AUC and Brier score are returned for the record."""
-        found = classification_metrics(labels_S, probabilities_S)
-        score = (found["auc"], -found["brier"])
+    def update(
+        self, epoch: int, model: nn.Module, labels_S: np.ndarray, probabilities_S: np.ndarray
+    ) -> dict[str, float]:
+        """Score the validation part after `epoch` and write the weights if it is the best one. Returns AUC and Brier
+        score for the record."""
+        metrics = classification_metrics(labels_S, probabilities_S)
+        score = (metrics["auc"], -metrics["brier"])
         if score > self.score:
             self.epoch, self.score = epoch, score
             if self.is_main:
                 content = {"model": model.state_dict(), "epoch": epoch, "val_score": list(score), "config": self.config}
                 save_checkpoint(self.path, content)
-        return {"val_auc": found["auc"], "val_brier": found["brier"]}
+        return {"val_auc": metrics["auc"], "val_brier": metrics["brier"]}
 
     def is_over(self, epoch: int) -> bool:
-        """No better epoch for `patience` epochs; never before the first look."""
+        """Whether there was no better epoch for `patience` epochs."""
         return self.patience is not None and self.epoch >= 0 and epoch - self.epoch >= self.patience

@@ -1,6 +1,6 @@
-"""Folds by subject, saved with a hash: made once, from labels and seed alone, the same on every rank.
+"""The folds of a cross-validation, saved with a hash. They depend on labels and seed alone, so that all ranks agree.
 
-Stratified by label, on request by a second column too, with all subjects of a patient on one side, and repeated.
+Folds are stratified by label and, if asked for, by a second column. All subjects of a patient are in one part.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train
 from util.runs import write_json
 
 logger = logging.getLogger(__name__)
-Fold = dict[str, list[str]]  # {"train": subjects, "test": subjects}, and "val" where --val_fraction set some aside
+Fold = dict[str, list[str]]  # {"train": subjects, "test": subjects}, and "val" with --val_fraction
 
 
 def make_folds(
@@ -29,11 +29,11 @@ def make_folds(
     patients: Mapping[str, str] | None = None,
     repeats: int = 1,
 ) -> list[Fold]:
-    """repeats * k folds of the subjects of `labels` (all of known label); in every k of them each is tested once.
+    """repeats * k folds of the subjects of `labels`; each repeat of k folds tests every subject once.
 
-    strata: what else each fold shall hold in equal shares, such as the grade; values too rare for k folds are put
-    together. patients: whose subject it is; a patient's subjects stay together. Raises ValueError where a class has
-    fewer patients than folds.
+    strata: a second value to stratify by, such as the grade; values that are too rare for k folds are merged. patients:
+    the patient of each subject; subjects of one patient stay together. Raises ValueError if a class has fewer patients
+    than folds.
     """
     subjects = sorted(labels)
     classes = [labels[subject] for subject in subjects]
@@ -68,10 +68,8 @@ def make_folds(
 def set_aside(
     folds: list[Fold], labels: Mapping[str, int], fraction: float, seed: int, patients: Mapping[str, str] | None = None
 ) -> list[Fold]:
-    """The same folds with `fraction` of the patients of each training part as "val", stratified by label.
-
-    The test parts stay as they are: what is chosen on "val" was never near them.
-    """
+    """The same folds with `fraction` of the patients of each training part as "val", stratified by label. Test parts do
+    not change."""
     if not 0 < fraction < 1:
         raise ValueError(f"--val_fraction {fraction} must lie between 0 and 1, e.g. 0.2")
     divided = []
@@ -91,8 +89,8 @@ def set_aside(
                 f"--val_fraction {fraction} cannot divide the {len(names)} patients of fold {number}'s training part "
                 f"by class: use another fraction, fewer folds or more data ({error})"
             ) from None
-        kept_out = set(chosen)
-        val = {subject for subject, name in owner.items() if name in kept_out}
+        validation = set(chosen)
+        val = {subject for subject, name in owner.items() if name in validation}
         divided.append(
             {"train": [s for s in fold["train"] if s not in val], "val": sorted(val), "test": fold["test"]}
         )  # fmt: skip
@@ -100,14 +98,14 @@ def set_aside(
 
 
 def fold_hash(folds: list[Fold]) -> str:
-    """SHA-256 of the folds' subjects."""
+    """The SHA-256 of the folds' subjects."""
     return hashlib.sha256(json.dumps(folds, sort_keys=True).encode()).hexdigest()
 
 
 def save_folds(
     path: Path, folds: list[Fold], *, label_type: str, seed: int, design: Mapping[str, Any] | None = None
 ) -> None:
-    """design: how the folds were made, for readers."""
+    """Write folds.json. design: the options that the folds were made with, for readers."""
     content = {"label_type": label_type, "seed": seed, "design": dict(design or {}), "hash": fold_hash(folds)}
     write_json(path, {**content, "folds": folds})
 
@@ -115,8 +113,8 @@ def save_folds(
 def load_folds(
     path: Path, labels: Mapping[str, int], label_type: str, remedy: str = "use another --output_dir"
 ) -> list[Fold]:
-    """Folds from a file, checked: unedited (hash), of this label, and covering exactly the labelled subjects; `remedy`
-    is what ValueError tells to do otherwise."""
+    """Read folds.json. Raises ValueError, with `remedy`, if the file was edited, if it is for another label type, or if
+    it does not cover exactly the labelled subjects."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     folds: list[Fold] = content["folds"]
     if content["hash"] != fold_hash(folds):
@@ -128,26 +126,37 @@ def load_folds(
 
 
 def check_folds(folds: list[Fold], labels: Mapping[str, int], source: str, remedy: str) -> None:
-    """ValueError unless every subject of `labels`, and no other, is tested equally often and never trained on then."""
+    """Raise ValueError unless the folds test every subject of `labels`, and no other, equally often, and no subject is
+    in two parts of a fold."""
     tested = Counter(subject for fold in folds for subject in fold["test"])
-    if odd := sorted(tested.keys() ^ set(labels)):
-        raise ValueError(f"{source} and the labelled data differ in {len(odd)} subjects, e.g. {odd[:3]}: {remedy}")
+    if differing := sorted(tested.keys() ^ set(labels)):
+        raise ValueError(
+            f"{source} and the labelled data differ in {len(differing)} subjects, e.g. {differing[:3]}: {remedy}"
+        )
     if len(set(tested.values())) > 1:
         often = max(tested, key=lambda subject: tested[subject])
         raise ValueError(f'{source} tests some subjects more often than others, e.g. "{often}": {remedy}')
     for number, fold in enumerate(folds):
-        seen = Counter([*fold["train"], *fold.get("val", []), *fold["test"]])
-        if shared := [subject for subject, count in seen.items() if count > 1]:
+        counts = Counter([*fold["train"], *fold.get("val", []), *fold["test"]])
+        if shared := [subject for subject, count in counts.items() if count > 1]:
             raise ValueError(f'{source}: fold {number} has "{shared[0]}" in two of its parts: {remedy}')
 
 
 def _merged(classes: list[int], values: list[str], k: int) -> list[str]:
-    """(class, value) as text; values of fewer than k subjects of a class count as its most frequent one."""
+    """(class, value) as text. A value with fewer than k subjects of a class is merged with the most frequent value."""
     counts = Counter(zip(classes, values))
-    commonest = {label: max((c for c in sorted(counts) if c[0] == label), key=lambda c: counts[c])[1]
-                 for label in set(classes)}  # fmt: skip
+    most_frequent = {
+        label: max((c for c in sorted(counts) if c[0] == label), key=lambda c: counts[c])[1] for label in set(classes)
+    }
     for label, value in sorted(cell for cell, count in counts.items() if count < k):
-        logger.info('--stratify_by: "%s" has %d subjects of class %d, put with "%s"',
-                    value, counts[label, value], label, commonest[label])  # fmt: skip
-    return [f"{label} {value if counts[label, value] >= k else commonest[label]}"
-            for label, value in zip(classes, values)]  # fmt: skip
+        logger.info(
+            '--stratify_by: "%s" has %d subjects of class %d, merged with "%s"',
+            value,
+            counts[label, value],
+            label,
+            most_frequent[label],
+        )
+    return [
+        f"{label} {value if counts[label, value] >= k else most_frequent[label]}"
+        for label, value in zip(classes, values)
+    ]

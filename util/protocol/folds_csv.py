@@ -1,4 +1,4 @@
-"""Folds made elsewhere: a CSV with columns subject, fold and, for repeated cross-validation, repeat."""
+"""Read folds from a CSV file with the columns subject, fold and, for a repeated cross-validation, repeat."""
 
 import csv
 import logging
@@ -11,9 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_folds_csv(path: Path, labels: Mapping[str, int], k: int) -> list[Fold]:
-    """repeats * k folds. Row: in which fold (0 to k - 1) of which repeat (default 0) a subject is tested.
+    """repeats * k folds. Each row gives the fold (0 to k - 1) and repeat (default 0) in which a subject is tested.
 
-    Subjects of unknown label are passed over and counted. ValueError names the file, the line and the fix.
+    Subjects without a known label are ignored, and their number is logged. Raises ValueError with the file, the line
+    and the fix.
     """
     if not path.is_file():
         raise ValueError(f"--folds_csv {path} does not exist")
@@ -21,25 +22,25 @@ def read_folds_csv(path: Path, labels: Mapping[str, int], k: int) -> list[Fold]:
     unknown = set()
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        if lacking := [name for name in ("subject", "fold") if name not in (reader.fieldnames or [])]:
-            raise ValueError(f"--folds_csv {path} has no column {', '.join(lacking)}; name them in the first line")
+        if missing := [name for name in ("subject", "fold") if name not in (reader.fieldnames or [])]:
+            raise ValueError(f"--folds_csv {path} has no column {', '.join(missing)}; name them in the first line")
         for row in reader:
-            where, subject = f"--folds_csv {path}, line {reader.line_num}", (row["subject"] or "").strip()
+            place, subject = f"--folds_csv {path}, line {reader.line_num}", (row["subject"] or "").strip()
             try:
                 fold, repeat = int(row["fold"]), int(row.get("repeat") or 0)
             except (TypeError, ValueError):
-                raise ValueError(f"{where}: fold and repeat are whole numbers counted from 0") from None
+                raise ValueError(f"{place}: fold and repeat are whole numbers counted from 0") from None
             if not 0 <= fold < k or repeat < 0:
-                raise ValueError(f"{where}: fold {fold}, repeat {repeat}; with --k_fold {k} folds are 0 to {k - 1}")
+                raise ValueError(f"{place}: fold {fold}, repeat {repeat}; with --k_fold {k} folds are 0 to {k - 1}")
             if subject not in labels:
                 unknown.add(subject)
                 continue
             members = fold_of.setdefault(repeat, {})
             if subject in members:
-                raise ValueError(f'{where}: subject "{subject}" is listed twice; keep one row')
+                raise ValueError(f'{place}: subject "{subject}" is listed twice; keep one row')
             members[subject] = fold
     if unknown:
-        logger.info("%s: %d subjects without a known label passed over", path, len(unknown))
+        logger.info("%s: %d subjects without a known label ignored", path, len(unknown))
     if sorted(fold_of) != list(range(len(fold_of))) or not fold_of:
         raise ValueError(f"--folds_csv {path} has repeats {sorted(fold_of)}; count them from 0 without gaps")
     folds = []

@@ -1,4 +1,4 @@
-"""Which subjects a fine-tuned fold may be shown on, read from its folds.json."""
+"""The held-out subjects of a fine-tuned fold, from the run's folds.json."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,16 @@ from util.run_folder import FOLDS
 
 
 def read_folds(run: Path) -> list[dict[str, list[str]]]:
-    """The folds of a fine-tuning run; ValueError if there are none, if the file was edited (by its hash), or if one
-    trained on what it tests."""
+    """The folds of a fine-tuning run. Raises ValueError if folds.json is missing or was edited, or if a fold tests a
+    subject that it trains on."""
     path = run / FOLDS
     if not path.is_file() and (is_hub_name(run) or is_exported(run)):
         raise ValueError(
-            f"{run} was exported without the names of its subjects, so nobody knows which are held out: use predict.py "
+            f"{run} was exported without the names of its subjects, so the held-out ones are unknown: use predict.py "
             "for new patients; for held-out ones give the run itself, or put its folds.json into the exported folder"
         )
     if not path.is_file():
-        raise ValueError(f"{path} is missing, so nobody knows which subjects are held out; give a whole run with --run")
+        raise ValueError(f"{path} is missing, so the held-out subjects are unknown; give a whole run with --run")
     content = json.loads(path.read_text(encoding="utf-8"))
     folds = content["folds"]
     if content.get("hash") != fold_hash(folds):
@@ -31,16 +31,16 @@ def read_folds(run: Path) -> list[dict[str, list[str]]]:
 
 
 def held_out(folds: list[dict[str, list[str]]], fold: int) -> list[str]:
-    """Sorted subjects that `fold` did not train on; ValueError for a fold that does not exist."""
+    """The sorted test subjects of `fold`. Raises ValueError for a fold that does not exist."""
     if not 0 <= fold < len(folds):
         raise ValueError(f"--fold {fold}: the run has folds 0 to {len(folds) - 1}")
     return sorted(folds[fold]["test"])
 
 
 def check_held_out(wanted: list[str], folds: list[dict[str, list[str]]], fold: int) -> None:
-    """Raise ValueError for a name that `fold` trained on, saying in which fold it is held out."""
+    """Raise ValueError for a subject that `fold` trained on, with the fold that holds it out."""
     for name in wanted:
         if name in folds[fold]["train"]:
-            where = [str(number) for number, other in enumerate(folds) if name in other["test"]]
-            hint = f"it is held out in fold {where[0]}: pass --fold {where[0]}" if where else "no fold holds it out"
-            raise ValueError(f'--subjects: fold {fold} trained on "{name}", so its map would prove nothing; {hint}')
+            others = [str(number) for number, other in enumerate(folds) if name in other["test"]]
+            hint = f"it is held out in fold {others[0]}: pass --fold {others[0]}" if others else "no fold holds it out"
+            raise ValueError(f'--subjects: fold {fold} trained on "{name}", so its map is no held-out result; {hint}')

@@ -29,7 +29,7 @@ from util.export.trained import open_trained
 from util.hub.exported_folder import FILES, OURS, files_of
 from util.inference.ensemble import open_ensemble
 from util.inference.fold_models import FoldModels
-from util.patient.reference_features import references
+from util.patient.reference_features import reference_features
 from util.protocol.best_epoch import selected_weights
 from util.protocol.decision import read_decision
 from util.protocol.held_out import read_folds
@@ -200,7 +200,7 @@ NEED_SUBJECTS = {
     "check_maps": (vis.check_maps.main, "--run", "was exported without the names of its subjects"),
     "check_maps, seeds": (vis.check_maps.main, "--seeds", "was exported without the names of its subjects"),
     "report": (vis.report.main, "--finetune", r"is an exported model: its README\.md says what it contains"),
-    "compare": (compare.main, "", r"predictions\.csv is missing: .* or one that was exported without predictions"),
+    "compare": (compare.main, "", r"predictions\.csv is missing: .* or it was exported without predictions"),
 }
 
 
@@ -220,7 +220,7 @@ def test_what_needs_data_asks_for_them(exported):
     with pytest.raises(ValueError, match=r"--run hf-hub:user/name is not a local folder: name .* with --out"):
         output_folder(None, Path("hf-hub:user/name"), "vis")
     with pytest.raises(ValueError, match="an exported run has no data of held-out subjects"):
-        references(open_ensemble(exported / "idh", CPU), [], 40)
+        reference_features(open_ensemble(exported / "idh", CPU), [], 40)
 
 
 def test_who_has_the_folds_can_put_them_back(hub_runs, exported, tmp_path):

@@ -1,4 +1,4 @@
-"""Frozen features: what the model gives for each volume alone; kept, and computed anew where anything changed."""
+"""Features of a frozen model: each volume's own, cached, and computed again if anything changed."""
 
 import logging
 
@@ -11,6 +11,7 @@ from tests.helpers.prepared import SIDE, make_prepared
 from util.data.dataset import PreparedVolumes
 from util.data.folder import volume_path
 from util.probing.features import cached, extract_features, file_hash, state_of_volumes
+from util.training.eval_mode import evaluating
 
 FIELDS = {"img_size": SIDE, "embed_dim": 12, "depth": 2, "d_state": 2, "decoder_embed_dim": 12, "decoder_depth": 1}
 
@@ -23,12 +24,13 @@ def volumes(tmp_path):
 def test_features_are_those_of_the_model_in_evaluation_mode(volumes):
     mae = create_model("mae_3d_vim_tiny_patch8", **FIELDS, drop_path_rate=0.5).train()
     for pool, pooled in (("mean", torch.mean), ("max", torch.amax)):
-        found = extract_features(mae, volumes, [0, 1], pool=pool, batch_size=2)
-        assert found.shape == (3, 2, 12)
-        with torch.no_grad():
+        features = extract_features(mae, volumes, [0, 1], pool=pool, batch_size=2)
+        assert features.shape == (3, 2, 12)
+        with evaluating(mae):
             tokens = mae.encode(volumes[2][0].unsqueeze(0))
-        np.testing.assert_allclose(found[2, 1], pooled(tokens, 1)[0], atol=1e-5)
-    assert not np.allclose(found[:, 0], found[:, 1])
+        np.testing.assert_allclose(features[2, 1], pooled(tokens, 1)[0], atol=1e-5)
+        assert all(module.training for module in mae.modules())  # the mode that the caller chose
+    assert not np.allclose(features[:, 0], features[:, 1])
 
 
 def test_features_that_are_not_finite_name_the_subject(volumes):

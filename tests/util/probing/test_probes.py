@@ -76,5 +76,5 @@ def test_constant_features_do_no_harm():
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 1]])
 def test_too_few_subjects_of_a_class_are_named(labels):
-    with pytest.raises(ValueError, match="needs 2 of each"):
+    with pytest.raises(ValueError, match="needs 2 subjects of each"):
         fit_and_score(PROBES["knn"], np.zeros((4, 2), np.float32), labels, np.zeros((1, 2), np.float32), seed=0)

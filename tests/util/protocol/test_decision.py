@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from util.protocol.decision import COLDEST, HOTTEST, Decision, fit_decision, read_decision, scaled
+from util.protocol.decision import MAX_TEMPERATURE, MIN_TEMPERATURE, Decision, calibrated, fit_decision, read_decision
 from util.run_folder import DECISION
 from util.statistics.metrics import classification_metrics
 
@@ -22,7 +22,7 @@ def test_temperature_undoes_overconfidence_on_other_subjects():
     assert decision.threshold == 0.5
     labels, probabilities = overconfident(1)
     before = classification_metrics(labels, probabilities)
-    after = classification_metrics(labels, scaled(probabilities, decision.temperature))
+    after = classification_metrics(labels, calibrated(probabilities, decision.temperature))
     assert after["brier"] < before["brier"]
     assert after["ece"] < before["ece"] / 2
     assert (after["auc"], after["accuracy"]) == (before["auc"], before["accuracy"])
@@ -30,15 +30,15 @@ def test_temperature_undoes_overconfidence_on_other_subjects():
 
 def test_scaling_by_one_changes_nothing_and_extremes_stay_finite():
     values = np.array([0.0, 0.2, 1.0])
-    assert scaled(values, 1.0).tolist() == values.tolist()
-    assert np.isfinite(scaled(values, 2.0)).all()
-    np.testing.assert_allclose(scaled(np.array([0.8]), 2.0), 2 / 3)  # odds 4, their root 2
+    assert calibrated(values, 1.0).tolist() == values.tolist()
+    assert np.isfinite(calibrated(values, 2.0)).all()
+    np.testing.assert_allclose(calibrated(np.array([0.8]), 2.0), 2 / 3)  # odds 4, their root 2
 
 
 def test_separated_validation_parts_stop_at_the_bound():
     found = fit_decision(np.array([0, 0, 1, 1]), np.array([0.4, 0.45, 0.55, 0.6]), fit_temperature=True,
                          fit_threshold=False)  # fmt: skip
-    assert found.temperature == pytest.approx(COLDEST, rel=0.01)
+    assert found.temperature == pytest.approx(MIN_TEMPERATURE, rel=0.01)
 
 
 def test_the_temperature_is_that_of_the_smallest_loss():
@@ -50,7 +50,7 @@ def test_the_temperature_is_that_of_the_smallest_loss():
     assert abs((residuals * log_odds).mean()) < 1e-11 * np.abs(residuals * log_odds).mean()
 
 
-@pytest.mark.parametrize(("probabilities", "temperature"), [([0.5] * 4, 1.0), ([0.6, 0.7, 0.4, 0.1], HOTTEST)],
+@pytest.mark.parametrize(("probabilities", "temperature"), [([0.5] * 4, 1.0), ([0.6, 0.7, 0.4, 0.1], MAX_TEMPERATURE)],
                          ids=["no information", "worse than none"])  # fmt: skip
 def test_where_no_temperature_is_best_it_is_one_or_at_the_bound(probabilities, temperature):
     found = fit_decision(np.array([0, 0, 1, 1]), np.array(probabilities), fit_temperature=True, fit_threshold=False)
