@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from util.files.atomic import atomic_write
+from util.files.text_table import read_table
 from util.run_folder import PREDICTIONS
 from util.statistics.metrics import THRESHOLD
 from util.statistics.scores import Scores, quoted
 
 COLUMNS = ("subject", "fold", "label", "probability", "repeat", "threshold", "patient")
-REQUIRED = COLUMNS[:4]
+REQUIRED, OPTIONAL = COLUMNS[:4], COLUMNS[4:]
 
 
 @dataclass(frozen=True, order=True)
@@ -52,27 +53,18 @@ def read_predictions(path: Path) -> list[Prediction]:
             f"{path} is missing: no fold of that run has finished, or it is no fine-tuning run, or it was exported "
             "without predictions"
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if missing := [name for name in REQUIRED if name not in (reader.fieldnames or [])]:
-            raise ValueError(f"{path} has no column {', '.join(missing)}; name the columns in the first line")
-        predictions = []
-        for row in reader:
-            try:
-                predictions.append(
-                    Prediction(
-                        row["subject"],
-                        int(row["fold"]),
-                        int(row["label"]),
-                        float(row["probability"]),
-                        int(row.get("repeat") or 0),
-                        float(row.get("threshold") or THRESHOLD),
-                        row.get("patient") or "",
-                    )
-                )
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}; correct or remove that line") from error
-    return predictions
+    return [
+        Prediction(
+            row.text("subject"),
+            row.integer("fold"),
+            row.integer("label"),
+            row.number("probability"),
+            row.integer("repeat", 0),
+            row.number("threshold", THRESHOLD),
+            row.text("patient"),
+        )
+        for row in read_table(path, REQUIRED, OPTIONAL)
+    ]
 
 
 def held_out_predictions(run: Path) -> dict[str, Prediction]:

@@ -146,7 +146,7 @@ def _decode(content: bytes, source: str) -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise ValueError(f"{source}, line {line}: holds a NUL character; the file is damaged or no text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")  # some programs write a second mark
 
 
 def _key(name: str) -> str:

@@ -24,13 +24,19 @@ def test_a_file_of_an_older_run_reads(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [("subject,fold,label\n", "no column probability"), ("", "no column subject, fold"),
-     ("subject,fold,label,probability\na,0,1,0.5\nb,0,x,0.5\n", "line 3: .*'x'"),
+     ("subject,fold,label,probability\na,0,1,0.5\nb,0,x,0.5\n", 'line 3, column "label": "x" is not a whole number'),
      ("subject,fold,label,probability\na,0\n", "line 2")],
 )  # fmt: skip
 def test_bad_files_are_named(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"p\.csv.*{message}"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_a_file_that_excel_saved_again_reads_alike(tmp_path):
+    text = "\ufeffSubject;Fold;Label;Probability;Repeat;Threshold;Patient\r\na;0;1;0,75;0;0,5;p1\r\n;;;;;;\r\n"
+    (tmp_path / "p.csv").write_bytes(text.encode("utf-16"))
+    assert read_predictions(tmp_path / "p.csv") == [Prediction("a", 0, 1, 0.75, 0, 0.5, "p1")]
 
 
 def test_a_missing_file_is_named(tmp_path):
