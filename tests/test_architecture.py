@@ -1,6 +1,7 @@
 """Who may import whom: the floors and rooms of the code, read from the imports of every file."""
 
 import ast
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -140,6 +141,21 @@ def test_models_know_no_device_rank_or_path():
     for path in (ROOT / "models").rglob("*.py"):
         assert not {"pathlib", "os", "logging", "argparse"} & set(imports(path)), path
         assert ".cuda()" not in path.read_text(encoding="utf-8"), path
+
+
+def test_files_explain_the_shapes_in_their_names():
+    """A name such as tokens_BLE ends in the letters of its axes: the file's docstring says what each of them means."""
+    unexplained = []
+    for path in [path for floor in ("ops", "models") for path in (ROOT / floor).rglob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        suffixes = [name.rsplit("_", 1)[1] for name in names if "_" in name and not name.isupper()]
+        axes = "".join(suffix for suffix in suffixes if re.fullmatch("[BLDK][A-Zcx0-9]+", suffix))
+        explained = set(re.findall(r"\b[A-Z]\b", ast.get_docstring(tree) or ""))
+        if missing := {axis for axis in axes if axis.isupper()} - explained:
+            unexplained.append(f"{name_of(path)}: {', '.join(sorted(missing))}")
+    assert not unexplained
 
 
 def test_every_source_file_has_its_test_file():

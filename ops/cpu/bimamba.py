@@ -4,7 +4,8 @@ The forward pass keeps the input, the small projections (P = R + 2N numbers per 
 states. The backward pass computes convolution, step sizes and gated output again. Short sequences go through every
 product and kernel with both directions at once, because with few tokens a call costs as much as its arithmetic. In long
 sequences one direction follows the other in the same temporary memory (ops/cpu/scratch.py).
-Shapes: as in ops/reference/bimamba.py; D directions, 1 or 2.
+Shapes: B batch, L tokens, x twice the inner width I, E model width, N states, R rank of the step size, D directions (1
+or 2).
 """
 
 from collections.abc import Iterator, Sequence

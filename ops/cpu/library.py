@@ -1,4 +1,7 @@
-"""The compiled CPU kernels as Python functions over tensors; structs mirror the headers of ops/cpu/csrc."""
+"""The compiled CPU kernels as Python functions on tensors. Structures mirror the headers of ops/cpu/csrc.
+
+Shapes: D directions, B batch, L positions, I channels, N states, G groups.
+"""
 
 import ctypes
 import functools

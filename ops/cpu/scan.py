@@ -86,7 +86,7 @@ class ScanCall:
         return dA, dD, dbias
 
     def states_shape(self, keep: bool) -> tuple[int, ...]:
-        """Of the states that all directions keep."""
+        """The shape of the states that all directions keep."""
         return self.directions, *stored_shape(self.batch, self.dim, self.length, self.states, self.groups, keep)
 
     def new_sequence(self, like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 Triton and the kernels are imported on the first call that could use them. No GPU has run them yet, so backend="auto"
 uses them only with MAMBA_MAE_TRITON=1.
+Shape suffixes: B batch, L tokens, x twice the inner width I.
 """
 
 import functools

@@ -3,7 +3,8 @@
 As on a CPU, the forward pass keeps the input, the small projections (P = R + 2N numbers per token and direction) and
 the states at segment borders. The backward pass computes convolution, step sizes and gated output again. Both
 directions go through every product and kernel at once.
-Shapes: as in ops/reference/bimamba.py; D directions, always 2; S segments.
+Shapes: B batch, L tokens, x twice the inner width I, E model width, N states, R rank of the step size, D directions
+(always 2), S segments.
 """
 
 from collections.abc import Sequence
@@ -82,8 +83,8 @@ def mix_backward(
     gradients = scan.backward(call, dy, starts, dz, y)
     d_projected = torch.empty_like(projected)
     states = weights.A.shape[2]
-    d_dt, d_BC = d_projected.split_with_sizes([dt.shape[2], 2 * states], dim=-1)
-    d_BC.copy_(gradients.dBC.squeeze(2))
+    d_dt, d_matrices = d_projected.split_with_sizes([dt.shape[2], 2 * states], dim=-1)
+    d_matrices.copy_(gradients.dBC.squeeze(2))
     flat = (v.flatten(1, 2) for v in (u, gradients.du, gradients.ddelta, d_projected))
     u_rows, du_rows, ddelta_rows, d_rows = flat
     d_dt.copy_(torch.bmm(ddelta_rows, weights.dt_proj).view_as(d_dt))
