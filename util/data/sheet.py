@@ -1,6 +1,7 @@
 """Read the rows of an Excel sheet within bounds: an .xlsx file is a zip archive of XML, and both can expand to
 gigabytes."""
 
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,21 +21,14 @@ _DOCTYPE = b"<!DOCTYPE"  # declares entities, which can expand to gigabytes; Exc
 def read_rows(path: Path) -> Iterator[tuple[Any, ...]]:
     """Yield MAX_COLUMNS cells of every row of the first sheet, from row 1 on, blank rows included.
 
-    A formula gives the value that Excel stored; nothing is calculated here. Raises ValueError with the file and the
-    fix.
+    A formula gives the value that Excel stored; nothing is calculated here. A file that has not changed is parsed once
+    per process. Raises ValueError with the file and the fix.
     """
     if not path.is_file():
         raise ValueError(f"label sheet {path} is missing; copy the Excel file there")
-    try:
-        workbook = openpyxl.load_workbook(_trusted_copy(path), read_only=True, data_only=True, keep_links=False)
-    except _Refused:
-        raise
-    except Exception as error:  # a damaged part surfaces as nearly any type in zipfile, the XML parser, openpyxl
-        raise _unreadable(path, error) from error
-    try:
-        yield from _rows(workbook, path)
-    finally:
-        workbook.close()
+    state = path.stat()
+    for row in _parsed(path.resolve(), path, state.st_mtime_ns, state.st_size):
+        yield row + (None,) * (MAX_COLUMNS - len(row))
 
 
 def text_of(cell: Any) -> str:
@@ -46,6 +40,25 @@ def text_of(cell: Any) -> str:
 
 class _Refused(ValueError):
     """An error with our own message, which is not wrapped again."""
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(resolved: Path, path: Path, changed_ns: int, size: int) -> tuple[tuple[Any, ...], ...]:
+    """The rows of a file in this state, without the empty cells at their ends. path: the file's name in messages."""
+    try:
+        workbook = openpyxl.load_workbook(_trusted_copy(path), read_only=True, data_only=True, keep_links=False)
+    except _Refused:
+        raise
+    except Exception as error:  # a damaged part surfaces as nearly any type in zipfile, the XML parser, openpyxl
+        raise _unreadable(path, error) from error
+    try:
+        return tuple(map(_without_empty_end, _rows(workbook, path)))
+    finally:
+        workbook.close()
+
+
+def _without_empty_end(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return row[: max((place for place, cell in enumerate(row, start=1) if cell is not None), default=0)]
 
 
 def _rows(workbook: Any, path: Path) -> Iterator[tuple[Any, ...]]:

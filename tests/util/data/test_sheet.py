@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 
 from tests.helpers.bounded import messages
-from util.data.labels import read_labels
+from util.data.labels import column_names, read_labels
 from util.data.sheet import MAX_COLUMNS, MAX_ROWS, read_rows, text_of
 
 MIB_BEYOND_IMPORTS = 200
@@ -66,7 +66,10 @@ def test_bombs_are_refused_in_little_memory(tmp_path):
         with_xml(tmp_path / "entities16.xlsx", TABLE, before=entities, encoding="utf-16"),
     ]
     said = messages(
-        "from util.data.labels import read_labels", 'read_labels(path, "IDH")', bombs, mib=MIB_BEYOND_IMPORTS
+        "from util.data.labels import column_names, read_labels",
+        'read_labels(path, "IDH")',
+        bombs,
+        mib=MIB_BEYOND_IMPORTS,
     )
     assert "bomb.xlsx unpacks to 200 MiB, more than the limit of 32 MiB" in said["bomb.xlsx"]
     for name in ("million.xlsx", "far.xlsx"):
@@ -126,3 +129,16 @@ def test_no_sheet_at_all(tmp_path):
 
 def test_text_of_a_cell():
     assert [text_of(cell) for cell in (None, " a ", 1001.0, 0.5, 7)] == ["", "a", "1001", "0.5", "7"]
+
+
+def test_a_sheet_is_parsed_once_until_it_changes(tmp_path, monkeypatch):
+    opened = []
+    load = openpyxl.load_workbook
+    monkeypatch.setattr(openpyxl, "load_workbook", lambda *args, **kw: opened.append(1) or load(*args, **kw))
+    path = write_sheet(tmp_path / "a.xlsx", [["Subject", "IDH"], ["A", 1]])
+    assert read_labels(path, "IDH") == read_labels(path, "IDH") == {"A": 1}
+    assert column_names(path) == ["Subject", "IDH"]
+    assert len(opened) == 1
+    write_sheet(path, [["Subject", "IDH"], ["A", 0], ["B", 1]])
+    assert read_labels(path, "IDH") == {"A": 0, "B": 1}
+    assert len(opened) == 2
