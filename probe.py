@@ -1,9 +1,9 @@
-"""Compare pre-trained checkpoints by probes of their frozen features, in one set of folds.
+"""Compare pre-trained checkpoints by probes of their frozen features, in the same folds.
 
 python probe.py --checkpoints runs/a/checkpoint-99.pth runs/b/checkpoint-99.pth random --data DIR
 python probe.py ... --layers 3 7 11 --folds_from runs/idh/folds.json     some layers, the folds of a fine-tuning run
 
-Features are computed once per checkpoint and kept in OUTPUT_DIR/features; another call reads them there.
+Features are computed once per checkpoint and cached in OUTPUT_DIR/features.
 """
 
 import argparse
@@ -47,7 +47,8 @@ K_FOLD = 5
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of --checkpoints, and what its encoder expects of data. path: None for random weights."""
+    """One entry of --checkpoints: its model, and the normalisation and contrasts that its encoder expects. path: None
+    for random weights."""
 
     title: str
     path: Path | None
@@ -64,28 +65,33 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="FILE",
-        help=f'pre-trained: {cli.WEIGHTS_FROM}; "{RANDOM}" stands for the first one\'s model without them',
+        help=f'pre-trained weights: {cli.WEIGHTS_FROM}; "{RANDOM}" is the first model with random weights',
     )
     parser.add_argument("--layers", nargs="+", default=["last"], metavar="N", help='block numbers, from 0, or "last"')
-    parser.add_argument("--pool", choices=tuple(POOLS), default="mean", help="tokens of a volume to one vector")
+    parser.add_argument(
+        "--pool", choices=tuple(POOLS), default="mean", help="how the tokens of a volume become one vector"
+    )
     parser.add_argument("--data", type=Path, required=True, help="prepared folder with labels")
     parser.add_argument("--label_type", choices=("IDH", "1p19q"), default="IDH", help="column of the label sheet")
     parser.add_argument("--labels", type=Path, help=f"label sheet; default {LABEL_SHEET} in the data folder")
     folds = parser.add_mutually_exclusive_group()
-    folds.add_argument("--k_fold", type=ranges.Whole(2, 1000), help=f"folds to make from --seed; default {K_FOLD}")
+    folds.add_argument("--k_fold", type=ranges.Whole(2, 1000), help=f"number of folds to make; default {K_FOLD}")
     folds.add_argument("--folds_from", type=Path, help="folds.json of a fine-tuning run, or its folder")
-    parser.add_argument("--seed", type=ranges.seed, default=0, help="of the folds, inner folds and random weights")
+    parser.add_argument("--seed", type=ranges.seed, default=0, help="seed of folds, inner folds and random weights")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/probe"), help="results and cached features")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("runs/probe"), help="folder of results and cached features"
+    )
     return parser.parse_args(argv)
 
 
 def read_sources(entries: Sequence[str], data: Path) -> list[Source]:
+    """The sources of --checkpoints, in order."""
     if len(set(entries)) < len(entries):
-        raise ValueError(f"--checkpoints {' '.join(entries)}: one is named twice; name each once")
+        raise ValueError(f"--checkpoints {' '.join(entries)}: one is given twice; give each once")
     sources = {entry: read_source(Path(entry), data) for entry in entries if entry != RANDOM}
     if not sources:
-        raise ValueError(f"--checkpoints {RANDOM} takes its model from a checkpoint: name one beside it")
+        raise ValueError(f"--checkpoints {RANDOM} takes its model from a checkpoint: give one with it")
     first = next(iter(sources.values()))
     title = f"{RANDOM} ({first.name})"
     sources[RANDOM] = Source(title, None, first.name, first.fields, first.normalize, first.contrasts)
@@ -93,8 +99,8 @@ def read_sources(entries: Sequence[str], data: Path) -> list[Source]:
 
 
 def read_source(path: Path, data: Path) -> Source:
-    """What a checkpoint says of its model and data. Raises ValueError where its model is unknown, and for a classifier
-    that was trained with the labels which a probe is to predict."""
+    """The model and data settings of a checkpoint. Raises ValueError if its model is unknown, and for a classifier that
+    was trained on the labels that the probe is to predict."""
     content = read_checkpoint(path)
     name = registry_name(content)
     if name.value is None:
@@ -102,12 +108,16 @@ def read_source(path: Path, data: Path) -> Source:
     root = recorded(content, "data", "root")
     if recorded(content, "kind") == "finetune" and root and Path(root).resolve() == data.resolve():
         raise ValueError(
-            f"--checkpoints {path} was fine-tuned with labels of {data}, so its features know the answers: name the "
+            f"--checkpoints {path} was fine-tuned with labels of {data}, so its features contain the answers: give the "
             "pre-training checkpoint that it started from"
         )
     if recorded(content, "kind") == "finetune" and root is None:
-        logger.warning("%s was fine-tuned with labels of data that it does not name: if they are those of %s, its "
-                       "features know the answers", path, data)  # fmt: skip
+        logger.warning(
+            "%s was fine-tuned with labels of data that it does not record: if they are those of %s, its features "
+            "contain the answers",
+            path,
+            data,
+        )
     fields = recorded(content, "model", "fields") or {
         "fidelity": fidelity_of(content, describe(content["model"])).value or "corrected"
     }
@@ -127,19 +137,19 @@ def create_encoder(source: Source, size: tuple[int, int, int]) -> VolumeEncoder:
 
 
 def chosen_layers(layers: Sequence[str], depth: int) -> list[int]:
-    """["last"] or block numbers, as numbers in ascending order."""
+    """The block numbers that --layers selects, in ascending order."""
     numbers = {str(depth - 1) if layer == "last" else layer for layer in layers}
     if not all(number.isdecimal() and int(number) < depth for number in numbers):
         raise ValueError(f'--layers {" ".join(layers)}: choose from 0 to {depth - 1}, or "last"')
     return sorted(map(int, numbers))
 
 
-def read_folds(folds_from: Path, labels: dict[str, int], label_type: str) -> list[Fold]:
-    """The folds of a fine-tuning run, named by its folder or its folds.json."""
+def folds_of_run(folds_from: Path, labels: dict[str, int], label_type: str) -> list[Fold]:
+    """The folds of a fine-tuning run, given as its folder or its folds.json."""
     path = folds_from / FOLDS if folds_from.is_dir() else folds_from
     if not path.is_file():
-        raise ValueError(f"--folds_from {folds_from}: there is no folds.json; name a fine-tuning run, or --k_fold")
-    return load_folds(path, labels, label_type, remedy="name another file with --folds_from, or use --k_fold")
+        raise ValueError(f"--folds_from {folds_from}: there is no folds.json; give a fine-tuning run, or use --k_fold")
+    return load_folds(path, labels, label_type, remedy="give another file with --folds_from, or use --k_fold")
 
 
 def probe_source(
@@ -153,7 +163,7 @@ def probe_source(
     device: str,
     cache: Path,
 ) -> list[ProbeRow]:
-    """Every layer and probe of one source. cache: folder of the features that earlier calls computed."""
+    """The rows of every layer and probe of one source. cache: folder of the cached features."""
     root = cohort.volumes.root
     volumes = PreparedVolumes(
         root, contrasts=source.contrasts, normalize=source.normalize, subjects=list(cohort.labels)
@@ -187,11 +197,11 @@ def probe_source(
             for number, fold in enumerate(folds):
                 train, test = (features[[place[s] for s in fold[part]], position] for part in ("train", "test"))
                 labels = [cohort.labels[subject] for subject in fold["train"]]
-                found, settings = fit_and_score(probe, train, labels, test, seed=seed)
+                probabilities, settings = fit_and_score(probe, train, labels, test, seed=seed)
                 chosen.append(settings)
                 predictions += [
                     Prediction(subject, number, cohort.labels[subject], float(probability))
-                    for subject, probability in zip(fold["test"], found, strict=True)
+                    for subject, probability in zip(fold["test"], probabilities, strict=True)
                 ]
             rows.append(ProbeRow(source.title, layer, name, chosen, predictions))
     return rows
@@ -210,11 +220,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.folds_from is None:
         folds = make_folds(cohort.labels, args.k_fold or K_FOLD, args.seed)
     else:
-        folds = read_folds(args.folds_from, cohort.labels, args.label_type)
+        folds = folds_of_run(args.folds_from, cohort.labels, args.label_type)
     config = {"kind": "probe", "sources": [asdict(source) for source in sources], "args": plain_values(vars(args))}
     for source in config["sources"]:
         source["path"] = source["path"] and pinned(source["path"])
-    start_run(args.output_dir, config, resume=True, overwrite=False)  # another call adds to the features that are there
+    start_run(args.output_dir, config, resume=True, overwrite=False)  # another call adds features to the cache
     save_folds(args.output_dir / FOLDS, folds, label_type=args.label_type, seed=args.seed)
     cache, rows = args.output_dir / "features", []
     for source in sources:

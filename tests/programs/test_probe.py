@@ -130,9 +130,9 @@ def test_folds_of_a_fine_tuning_run_are_used(run, data, pretrained, tmp_path):
     ours, theirs = (load_folds(folder / "folds.json", known, "IDH") for folder in (tmp_path / "out", finetuned))
     assert ours == theirs
     assert run("--folds_from", str(finetuned / "folds.json"), out="file")["folds_hash"] == results["folds_hash"]
-    with pytest.raises(ValueError, match="folds for IDH, not 1p19q: name another file with --folds_from"):
+    with pytest.raises(ValueError, match="folds for IDH, not 1p19q: give another file with --folds_from"):
         run("--folds_from", str(finetuned), "--label_type", "1p19q")
-    with pytest.raises(ValueError, match="its features know the answers"):
+    with pytest.raises(ValueError, match="its features contain the answers"):
         run(checkpoints=[finetuned / "fold_0" / "checkpoint-0.pth"])
     with pytest.raises(ValueError, match="holds a run of another program"):
         run(out="finetune")
@@ -168,7 +168,7 @@ def test_wrong_options_are_named(run, options, message):
 @pytest.mark.parametrize(
     ("checkpoints", "message"),
     [(["random"], "takes its model from a checkpoint"), (["gone.pth"], "gone.pth does not exist"),
-     (["random", "random"], "named twice")],
+     (["random", "random"], "given twice")],
 )  # fmt: skip
 def test_wrong_checkpoints_are_named(data, tmp_path, checkpoints, message):
     with pytest.raises(ValueError, match=message):

@@ -33,11 +33,10 @@ def load_cohort(
     on_bad_volume: OnBadVolume = "stop",
 ) -> Cohort:
     """Read the label sheet, by default the one in `root`, and leave out subjects whose label is unknown (-1)."""
-    everyone = PreparedVolumes(root, normalize=normalize, on_bad_volume=on_bad_volume)
+    volumes = PreparedVolumes(root, normalize=normalize, on_bad_volume=on_bad_volume)
     sheet = sheet or root / LABEL_SHEET
-    labels = read_labels(sheet, label_type, everyone.subjects)
-    known = {subject: labels[subject] for subject in everyone.subjects if labels[subject] != UNKNOWN}
-    n_unknown = len(everyone) - len(known)
+    labels = read_labels(sheet, label_type, volumes.subjects)
+    known = {subject: labels[subject] for subject in volumes.subjects if labels[subject] != UNKNOWN}
+    n_unknown = len(volumes) - len(known)
     logger.info("%s: %d subjects with a known label, %d unknown left out", label_type, len(known), n_unknown)
-    volumes = everyone.subset(list(known)).relabelled(known)
-    return Cohort(volumes, known, sheet, n_unknown)
+    return Cohort(volumes.subset(list(known)).relabelled(known), known, sheet, n_unknown)

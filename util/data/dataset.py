@@ -224,7 +224,7 @@ class StoredVolumes(Dataset[tuple[Tensor, int]]):
         return self.volumes.subjects
 
     def stand_ins(self) -> list[tuple[str, str]]:
-        """As PreparedVolumes.stand_ins."""
+        """The same as PreparedVolumes.stand_ins."""
         return self.volumes.stand_ins()
 
 

@@ -41,17 +41,17 @@ def find_subjects(root: Path, contrasts: Sequence[str] = CONTRASTS, *, complete:
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder; give a folder written by prepare_data.py")
     per_contrast = {contrast: _names_in(root / contrast, contrast) for contrast in contrasts}
-    everyone = set().union(*per_contrast.values())
-    if not everyone:
+    names_of_all = set().union(*per_contrast.values())
+    if not names_of_all:
         raise ValueError(f"{root} has no volumes; prepare_data.py fills such a folder")
-    for subject in sorted(everyone) if complete else ():
+    for subject in sorted(names_of_all) if complete else ():
         for contrast, names in per_contrast.items():
             if subject not in names:
                 raise BadVolume(
                     f'subject "{subject}" has no {contrast}: {volume_path(root, subject, contrast)} is missing; '
                     "prepare that subject again or remove its other files"
                 )
-    return sorted(everyone)
+    return sorted(names_of_all)
 
 
 def read_header(path: Path) -> tuple[int, int, int]:

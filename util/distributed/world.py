@@ -79,7 +79,7 @@ class World:
 
 def choose_device(name: str) -> str:
     """The device that --device selects: "auto" is CUDA if the machine has it, else the CPU. Raises ValueError if CUDA
-    is asked for and missing."""
+    is selected but missing."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

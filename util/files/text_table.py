@@ -1,9 +1,8 @@
-"""Tables as text, as people have them: one tolerant reader for every CSV that a person may hand over or save again.
+"""A tolerant reader of tables as text (CSV, TSV), for every such file that a user may edit.
 
-Excel and its kin change a CSV without a word: a byte-order mark, UTF-16 or the local code page, `;` or tabs between
-cells, decimal commas, blanks and capitals in the header, empty lines at the end, 7 for 0007 and 0.0 for 0. All of that
-is read. What had to be guessed is said in one log line; what cannot be known is a ValueError that names file, line and
-column.
+Spreadsheet programs change a CSV file when they save it: a byte-order mark, UTF-16 or the local code page, `;` or tabs
+between cells, decimal commas, blanks and capitals in the header, empty lines at the end, 7 for 0007 and 0.0 for 0. All
+of these are read. A guess is logged; a value that is ambiguous raises ValueError with file, line and column.
 """
 
 import csv
@@ -20,13 +19,13 @@ MAX_BYTES = 64 * 2**20
 MAX_CELL = 1_000_000  # characters
 DELIMITERS = (",", ";", "\t")
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # at the start of a file
-FALLBACK = "cp1252"  # what Excel on Windows writes where a file is not UTF-8
+FALLBACK = "cp1252"  # the encoding of Excel on Windows for files that are not UTF-8
 NUMERIC_NAME = re.compile(r"0*(\d+)(?:[.,]0*)?")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of one line by column name, stripped; columns that the file lacks are absent."""
+    """The cells of one line by column name, without surrounding blanks. Columns that the file lacks are absent."""
 
     cells: Mapping[str, str]
     line: int
@@ -36,7 +35,7 @@ class Row:
         return self.cells.get(column, default)
 
     def number(self, column: str, default: float | None = None) -> float:
-        """A finite number; `default` where the cell is empty or absent. ValueError otherwise."""
+        """A finite number, or `default` if the cell is empty or absent. Raises ValueError for other text."""
         text = self.text(column)
         if not text and default is not None:
             return default
@@ -49,7 +48,8 @@ class Row:
         return value
 
     def integer(self, column: str, default: int | None = None) -> int:
-        """A whole number, also written as 3.0; `default` where the cell is empty or absent. ValueError otherwise."""
+        """A whole number, also written as 3.0, or `default` if the cell is empty or absent. Raises ValueError for other
+        text."""
         text = self.text(column)
         if not text and default is not None:
             return default
@@ -66,10 +66,10 @@ class Row:
         return int(value)
 
     def error(self, column: str, wanted: str) -> ValueError:
-        """The error for a cell that is not `wanted`; raise it."""
+        """The error for a cell that is not `wanted`, for the caller to raise."""
         text = self.text(column)
-        found = f'"{text[:40]}"' if text else "an empty cell"
-        return ValueError(f'{self.source}, line {self.line}, column "{column}": {found} is not {wanted}')
+        content = f'"{text[:40]}"' if text else "an empty cell"
+        return ValueError(f'{self.source}, line {self.line}, column "{column}": {content} is not {wanted}')
 
 
 def read_table(
@@ -77,8 +77,8 @@ def read_table(
 ) -> Iterator[Row]:
     """The rows of a CSV, TSV or semicolon-separated file whose first line names the columns.
 
-    Columns are found whatever their order, case and blanks; others are passed over. flag: what messages name before the
-    path, such as "--folds_csv ". ValueError names the file and line at fault and the fix.
+    Columns are matched in any order, without regard to case and blanks; other columns are ignored. flag: a prefix of
+    the path in messages, such as "--folds_csv ". Raises ValueError with the file and line at fault and the fix.
     """
     source = f"{flag}{path}"
     if not path.is_file():
@@ -98,7 +98,7 @@ def read_table(
 
 
 class Names:
-    """Names that a table may spell another way: exact ones first, then 7 or 7.0 for 0007 where only one name fits."""
+    """Known names, and other spellings of them in a table: 7 or 7.0 stands for 0007 if only one known name fits."""
 
     def __init__(self, known: Iterable[str], source: str) -> None:
         self.known, self.source = set(known), source
@@ -116,12 +116,12 @@ class Names:
         fitting = self.by_number.get(int(match[1]), set()) if match else set()
         if len(fitting) != 1:
             return None
-        (found,) = fitting
-        self.respelt[name] = found
-        return found
+        (known_name,) = fitting
+        self.respelt[name] = known_name
+        return known_name
 
-    def say(self) -> None:
-        """Log what was matched by its number."""
+    def log_respelt(self) -> None:
+        """Log the names that were matched by their number."""
         if self.respelt:
             written, meant = next(iter(self.respelt.items()))
             logger.warning(
@@ -133,7 +133,7 @@ class Names:
 def _decode(content: bytes, source: str) -> str:
     encoding = next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), None)
     if encoding is None:
-        even, odd = content[:200:2].count(0), content[1:200:2].count(0)  # ASCII in UTF-16 has 0 in every other byte
+        even, odd = content[:200:2].count(0), content[1:200:2].count(0)  # in UTF-16 every other byte of ASCII text is 0
         is_wide = max(even, odd) > len(content[:200]) // 4
         encoding = "utf-8" if not is_wide else "utf-16-le" if odd > even else "utf-16-be"
     try:
@@ -165,10 +165,10 @@ def _columns(header: Sequence[str], required: Sequence[str], optional: Sequence[
             raise ValueError(f'{source} has the column "{name}" {count} times; keep one')
         if count:
             places[name] = keys.index(_key(name))
-    if lacking := [name for name in required if name not in places]:
-        found = ", ".join(f'"{name[:40]}"' for name in header[:20] if name) or "nothing"
+    if missing := [name for name in required if name not in places]:
+        listed = ", ".join(f'"{name[:40]}"' for name in header[:20] if name) or "nothing"
         raise ValueError(
-            f"{source} has no column {', '.join(lacking)}; its first line must name them and holds {found}"
+            f"{source} has no column {', '.join(missing)}; its first line must name them and holds {listed}"
         )
     return places
 

@@ -40,7 +40,7 @@ def read_folds_csv(path: Path, labels: Mapping[str, int], k: int) -> list[Fold]:
         if subject in members:
             raise ValueError(f'{place}: subject "{subject}" is listed twice; keep one row')
         members[subject] = fold
-    names.say()
+    names.log_respelt()
     if unknown:
         logger.info("%s: %d subjects without a known label ignored", path, len(unknown))
     if sorted(fold_of) != list(range(len(fold_of))) or not fold_of:

@@ -92,5 +92,5 @@ def test_names_without_leading_zeros_are_matched_where_only_one_fits(caplog):
         "0007", "0007", "0007", "12", None, "a", None,
     ]  # fmt: skip
     with caplog.at_level(logging.WARNING, "util.files.text_table"):
-        names.say()
+        names.log_respelt()
     assert 't.csv: 2 name(s) lack their leading zeros, such as "7" for "0007"' in caplog.text
