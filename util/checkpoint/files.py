@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import logging
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from util.hub.download import local_path
 from util.hub.exported_folder import OURS, check_digest, is_exported, weights_of
 from util.run_folder import CHECKPOINTS
 
+logger = logging.getLogger(__name__)
 Content = dict[str, Any]  # "model": tensors by name; other keys: "epoch", "config", "args", ...
 PICKLES = (".pth", ".pt")
 SAFETENSORS = ".safetensors"
 METADATA = OURS  # metadata key of a .safetensors file for all but the tensors, as JSON
 SEALED = "sealed"  # key of a .pth file that ends in a seal
+PREFIXES = ("module.", "_orig_mod.")  # of keys, by DistributedDataParallel and torch.compile
 IMPORT_IN_PICKLE = re.compile(r"GLOBAL ([\w.]+)")  # how torch's error names a class that a pickle would import
 
 
@@ -53,18 +57,33 @@ def read_checkpoint(path: Path | str) -> Content:
     path = checkpoint_file(path)
     check_digest(path)
     is_sealed = check_seal(path)
-    content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path)
+    content = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pickle(path, is_sealed=is_sealed)
     if not isinstance(content, dict):
         raise ValueError(f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary with a 'model'")
     if content.pop(SEALED, False) and not is_sealed:
         raise _unreadable(path, "torch checkpoint", ValueError("its checksum is missing"))
+    if "model" not in content and isinstance(content.get("state_dict"), dict):
+        content = {**content, "model": content["state_dict"]}
+        del content["state_dict"]
     weights = content.get("model", content)
     if not (isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())):
         keys = ", ".join(map(str, list(content)[:5]))
         raise ValueError(
             f"checkpoint {path} holds no weights: expected tensors by name, or a 'model' of such tensors; it has {keys}"
         )
-    return content if "model" in content else {"model": content}
+    content = content if "model" in content else {"model": content}
+    content["model"] = _without_prefixes(content["model"], path)
+    return content
+
+
+def check_finite(weights: dict[str, Tensor], path: Path | str) -> None:
+    """Raise ValueError for weights that are not finite: what a diverged training leaves."""
+    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"checkpoint {path}: {len(bad)} of {len(weights)} tensors are not finite, the first is {bad[0]}: its "
+            "training diverged; choose an earlier checkpoint"
+        )
 
 
 def checkpoint_file(path: Path | str) -> Path:
@@ -79,8 +98,32 @@ def checkpoint_file(path: Path | str) -> Path:
     return path
 
 
-def _read_pickle(path: Path) -> Any:
+def _without_prefixes(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights under the names that the bare model gives them."""
+    for prefix in PREFIXES * 2:  # in either order
+        if weights and all(name.startswith(prefix) for name in weights):
+            logger.info("%s: the keys' prefix %s is left out", path, prefix)
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError if a part of a zip archive, the form of torch's files, does not match its own CRC-32. A sealed
+    file has been checked as a whole; a published one has nothing else."""
+    if not zipfile.is_zipfile(path):
+        return  # the older form of torch's files, which has no checksum
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.CRC:  # 0 where the writer computed none
+                with archive.open(part) as file:
+                    while file.read(1 << 20):  # raises BadZipFile at the end
+                        pass
+
+
+def _read_pickle(path: Path, *, is_sealed: bool) -> Any:
     try:
+        if not is_sealed:
+            _check_archive(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte surfaces as nearly any type of exception in torch's unpickler

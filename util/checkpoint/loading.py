@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor, nn
 
 from util.checkpoint.facts import OUR_CONFIG, Grid, fidelity_of, image_size, recorded, source_grid
-from util.checkpoint.files import Content, read_checkpoint, save_checkpoint
+from util.checkpoint.files import Content, check_finite, read_checkpoint, save_checkpoint
 
 __all__ = ["LoadReport", "load_pretrained", "load_weights", "read_checkpoint", "save_checkpoint"]
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = 
     ValueError too, unless `any_fidelity`. Published weights load at either fidelity.
     """
     content = read_checkpoint(path)
+    check_finite(content["model"], path)
     target = cast(Adaptable, model)
     try:
         if not any_fidelity:
@@ -84,6 +85,7 @@ def adapt_checkpoint(model: Adaptable, content: Content) -> tuple[Any, LoadRepor
 def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     """Load every key of one of our own checkpoints into the model it was saved from, and return the file's content."""
     content = read_checkpoint(path)
+    check_finite(content["model"], path)
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:

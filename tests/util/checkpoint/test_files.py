@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import random
 
 import pytest
 import safetensors.torch
@@ -110,7 +111,7 @@ def test_code_in_a_pickle_is_refused_explained_and_not_run(tmp_path, zipped):
 @pytest.mark.parametrize(
     ("content", "message"),
     [([1, 2], "holds a list"), ({"model": {"a": 1}}, "holds no weights.*has model"),
-     ({"state_dict": {"a": torch.zeros(1)}}, "holds no weights.*has state_dict"), ({"model": None}, "no weights")],
+     ({"weights": {"a": torch.zeros(1)}}, "holds no weights.*has weights"), ({"model": None}, "no weights")],
     ids=["list", "numbers", "other nesting", "nothing"],
 )  # fmt: skip
 def test_dictionaries_without_weights_say_what_they_hold(tmp_path, content, message):
@@ -131,3 +132,50 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, save, name):
         save(tmp_path / name, {"model": {"a": lambda: None}})
     assert read_checkpoint(tmp_path / name)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_flipped_bit_of_a_published_checkpoint_is_found(tmp_path):
+    """Its archive has a CRC-32 per part; flips elsewhere are refused or leave the weights as they are."""
+    path = tmp_path / "published.pth"
+    weights = {"model": {"a.weight": torch.arange(1000.0)}, "epoch": 3}
+    torch.save(weights, path)
+    whole, draw = path.read_bytes(), random.Random(0)
+    messages = []
+    for _ in range(100):
+        place = draw.randrange(len(whole))
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except ValueError as error:
+            messages.append(str(error))
+        else:
+            assert torch.equal(found["model"]["a.weight"], weights["model"]["a.weight"])
+    assert all("published.pth" in message for message in messages)
+    assert len(messages) >= 70  # the tensor is most of the file
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(CONTENT["model"], tmp_path / "m.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_checkpoint(tmp_path / "m.pth")["model"]["b"], CONTENT["model"]["b"])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_prefixes_and_wrappers_of_others_are_left_out_and_said(tmp_path, prefix, wrapper, caplog):
+    torch.save({wrapper: {prefix + name: value for name, value in CONTENT["model"].items()}}, tmp_path / "m.pth")
+    with caplog.at_level("INFO", "util.checkpoint.files"):
+        found = read_checkpoint(tmp_path / "m.pth")
+    assert found["model"].keys() == CONTENT["model"].keys()
+    assert "state_dict" not in found
+    assert f"the keys' prefix {prefix.split('.')[0]}. is left out" in caplog.text
+
+
+def test_a_prefix_that_only_some_keys_have_stays(tmp_path):
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "m.pth")
+    assert read_checkpoint(tmp_path / "m.pth")["model"].keys() == {"module.a", "b"}

@@ -1,5 +1,6 @@
 import argparse
 import json
+import math
 from dataclasses import asdict
 
 import pytest
@@ -177,3 +178,13 @@ def test_a_published_classifier_is_no_autoencoder(tmp_path):
         model = create_model("mae_3d_vim_small_patch16")
     with pytest.raises(ValueError, match=r"m\.pth: the checkpoint is a classifier and has no decoder"):
         load_pretrained(model, tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("load", [load_pretrained, load_weights])
+def test_weights_that_are_not_finite_are_refused(tmp_path, load):
+    model = create_model("mae_3d_vim_small_patch8", **SMALL)
+    state = model.state_dict()
+    state["decoder_pred.bias"] = torch.full_like(state["decoder_pred.bias"], math.nan)
+    save_checkpoint(tmp_path / "m.pth", {"model": state})
+    with pytest.raises(ValueError, match=r"m\.pth: 1 of \d+ tensors are not finite, the first is decoder_pred\.bias"):
+        load(model, tmp_path / "m.pth")
