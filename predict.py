@@ -24,8 +24,9 @@ from util.cli import RUN_FROM, Parser, run, setup_logging
 from util.data.folder import CONTRASTS
 from util.data.prepare.study import Prepared, Settings, prepare_study
 from util.data.raw.layouts import RawStudy
-from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files
+from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files, with_masks
 from util.data.raw.orientation import orientation_code
+from util.data.raw.roles import Names, given_names, names_option
 from util.distributed.world import choose_device
 from util.inference.ensemble import EnsemblePrediction, FoldEnsemble, check_label_types, open_ensemble
 from util.patient.novelty import SMALLEST, Novelty, ReferenceFeatures, novelty_of
@@ -44,6 +45,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="one folder per patient, any layout")
     for contrast in CONTRASTS:
         parser.add_argument(f"--{contrast}", type=Path, metavar="FILE", help=f"{contrast} scan, instead of a folder")
+    parser.add_argument("--seg", type=Path, metavar="FILE", help="segmentation of the tumour, of one patient")
+    parser.add_argument("--brain_mask", type=Path, metavar="FILE", help="mask of the brain, of one patient")
+    parser.add_argument(
+        "--names",
+        type=names_option,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=NAME",
+        help="what the files of a folder call a contrast, seg or brain, beside the usual names: t1ce=T1POST; * matches "
+        "any part; seg=none: use no segmentation",
+    )
     parser.add_argument(
         "--run", action="append", required=True, type=Path, help=f"{RUN_FROM}; repeat it for a second label type"
     )
@@ -88,7 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.reference != 0 and args.reference < SMALLEST:
         raise ValueError(f"--reference {args.reference}: give 0 for no comparison, or at least {SMALLEST} subjects")
     files = {contrast: getattr(args, contrast) for contrast in CONTRASTS}
-    patients = choose_patients(args.folders, {name: path for name, path in files.items() if path is not None})
+    files |= {"seg": args.seg, "brain": args.brain_mask}
+    given = {name: path for name, path in files.items() if path is not None}
+    patients = choose_patients(args.folders, given, given_names(args.names))
     if args.threads:
         torch.set_num_threads(args.threads)
     watch = Stopwatch()
@@ -118,22 +133,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-def choose_patients(folders: Sequence[Path], files: Mapping[str, Path]) -> dict[str, RawStudy | ValueError]:
-    """Studies by name, or the reason why a folder holds none. files: the files of a single patient, by contrast."""
-    if bool(files) == bool(folders):
-        flags = ", ".join(f"--{contrast}" for contrast in files)
-        problem = f"folders and {flags} are both given" if files else "neither a folder nor a file is given"
+def choose_patients(
+    folders: Sequence[Path],
+    files: Mapping[str, Path],
+    names: Names = Names(),  # noqa: B008 - it is never changed
+) -> dict[str, RawStudy | ValueError]:
+    """Studies by name, or the reason why a folder holds none.
+
+    files: the files of a single patient, by contrast, or "seg" and "brain" beside a folder.
+    """
+    flags = ", ".join(f"--{contrast}" for contrast in CONTRASTS if contrast in files)
+    if bool(flags) == bool(folders):
+        problem = f"folders and {flags} are both given" if flags else "neither a folder nor a file is given"
         raise ValueError(f"{problem}: give folders of patients, or one patient's files by --t1, --t2, --t1ce, --flair")
-    if files:
+    if flags:
         study = patient_from_files(files)
         return {study.subject: study}
+    if files and len(folders) > 1:
+        raise ValueError("--seg and --brain_mask are of one patient; give one folder")
     patients: dict[str, RawStudy | ValueError] = {}
     for folder in folders:
         name = folder.resolve().name
         if name in patients:
             raise ValueError(f"two folders are named {name}, so one report would replace the other; rename one")
         try:
-            patients[name] = find_patient(folder)
+            patients[name] = with_masks(find_patient(folder, names), files)
         except ValueError as error:
             patients[name] = error
     return patients

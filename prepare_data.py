@@ -21,6 +21,7 @@ from util.data.prepare.cohort import prepare_cohort
 from util.data.prepare.study import Settings
 from util.data.raw.layouts import EXAMPLE_PATTERN, RawStudy, find_brats, find_by_pattern, find_egd
 from util.data.raw.orientation import orientation_code
+from util.data.raw.roles import given_names, names_option
 from util.files.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=default.margin,
         help="original voxels kept around the brain (default: %(default)s)",
     )
+    common.add_argument(
+        "--names",
+        type=names_option,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=NAME",
+        help="what files call a contrast, seg or brain, beside the usual names: t1ce=T1POST for NAME_T1POST.nii.gz; "
+        "* matches any part",
+    )
+    common.add_argument("--seg", metavar="NAME", help="same as --names seg=NAME; none: use no segmentation")
+    common.add_argument("--brain_mask", metavar="NAME", help="same as --names brain=NAME; none: use no brain mask")
     common.add_argument(
         "--assume_orientation",
         type=orientation_code,
@@ -125,13 +138,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
     settings = Settings(size=_size(args.size), percentiles=tuple(args.percentiles), margin=args.margin)
+    masks = {"seg": args.seg, "brain": args.brain_mask}
+    names = given_names([*args.names, *((role, name) for role, name in masks.items() if name)])
     if args.command == "brats":
-        studies = find_brats(args.source)
+        studies = find_brats(args.source, names)
     elif args.command == "egd":
-        studies = find_egd(args.source)
+        studies = find_egd(args.source, names)
         _check_labels(studies, args.labels)
     else:
-        studies = find_by_pattern(args.source, args.pattern)
+        studies = find_by_pattern(args.source, args.pattern, names)
     for study in studies:
         study.assumed_orientation = args.assume_orientation
     failures = prepare_cohort(studies, args.destination, settings, workers=args.workers, overwrite=args.overwrite)

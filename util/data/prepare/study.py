@@ -20,6 +20,9 @@ from util.data.raw.layouts import RawStudy
 from util.data.raw.nifti import Volume, check_same_grid, read_image, read_mask
 from util.data.raw.scan_warnings import scan_warnings
 
+MAX_TUMOUR, MAX_TUMOUR_ML = 0.4, 700  # part of the brain, and volume, that a tumour with its oedema does not exceed
+MAX_GIVEN_TUMOUR = 0.9  # part of the brain that a segmentation named by the user may cover
+MIN_BRAIN = 0.04  # smallest part of the non-zero voxels that is a brain, in a scan of head and neck
 MAX_FILL = 0.9  # largest plausible fraction of non-zero voxels in a skull-stripped scan
 
 
@@ -82,6 +85,8 @@ def prepare_study(study: RawStudy, settings: Settings, contrasts: Sequence[str] 
     check_same_grid({**images, **masks})
     brain = _brain(images, masks)
     first = images[contrasts[0]]
+    if "seg" in masks:
+        _check_tumour(masks["seg"], brain, study.seg_is_given)
     warnings = [f"{role}: {warning}" for role, volume in {**images, **masks}.items() for warning in volume.warnings]
     warnings += _warnings(brain, images, masks.get("seg"))
     box = brain_box(brain, settings.margin)
@@ -116,10 +121,30 @@ def _brain(images: Mapping[str, Volume], masks: Mapping[str, Volume]) -> np.ndar
     """The brain, bool (X, Y, Z): non-zero in any contrast, and inside the brain mask if there is one."""
     brain = np.any([image.data != 0 for image in images.values()], axis=0)
     if "brain" in masks:
+        tissue = brain.sum()
         brain &= masks["brain"].data > 0
         if not brain.any():
             raise ValueError(f"{masks['brain'].path} does not overlap the images; remove it or export it again")
+        if (covered := brain.sum() / tissue) < MIN_BRAIN:
+            raise ValueError(
+                f"{masks['brain'].path} covers {covered:.1%} of the image and is taken for the mask of the brain; name "
+                "that mask by --brain_mask, and a tumour by --seg"
+            )
     return brain
+
+
+def _check_tumour(segmentation: Volume, brain: np.ndarray, is_given: bool) -> None:
+    """Raise ValueError if the segmentation is too large for a tumour, such as a mask of the brain."""
+    labelled = segmentation.data > 0
+    covered = float((labelled & brain).sum() / brain.sum())
+    millilitres = float(labelled.sum() * abs(np.linalg.det(segmentation.affine[:3, :3])) / 1000)
+    largest, largest_ml = (MAX_GIVEN_TUMOUR, np.inf) if is_given else (MAX_TUMOUR, MAX_TUMOUR_ML)
+    if covered > largest or millilitres > largest_ml:
+        raise ValueError(
+            f"{segmentation.path} covers {covered:.0%} of the brain ({millilitres:.0f} ml) and is no tumour, perhaps "
+            "the mask of the brain or a segmentation of tissue; name the tumour's segmentation by --seg (none: use no "
+            "segmentation) and the mask of the brain by --brain_mask"
+        )
 
 
 def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Volume | None) -> list[str]:

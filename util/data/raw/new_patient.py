@@ -1,43 +1,43 @@
 """The scans of one new patient: which file in a folder is which contrast."""
 
 import logging
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from util.data.folder import CONTRASTS
-from util.data.raw.layouts import ROLES, RawStudy, image_files
-from util.data.raw.nifti_file import SUFFIX
+from util.data.raw.finding import image_files, stem
+from util.data.raw.layouts import RawStudy
+from util.data.raw.roles import Candidates, Names
 
 logger = logging.getLogger(__name__)
-NAMED = re.compile(rf"(.*[_\-. ])?(?P<role>{'|'.join(sorted(ROLES, key=len, reverse=True))})({SUFFIX})", re.I)
 DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
 DICOM_SUFFIXES = (".dcm", ".ima")
 MAX_DICOM_CHECKS = 200  # files of a folder without NIfTI that are opened to see whether they are DICOM
 EXAMPLES = "NAME_t1.nii.gz, NAME-t1c.nii.gz, T2.nii.gz or FLAIR.nii.gz"
 
 
-def find_patient(folder: Path) -> RawStudy:
+def find_patient(folder: Path, names: Names = Names()) -> RawStudy:  # noqa: B008 - it is never changed
     """The study of the files below `folder`, which may have the names of any layout. The study has the folder's name.
 
     Some contrasts may be missing. Raises ValueError with the folder or files at fault and the fix.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a patient's folder, or files by --t1, --t2, --t1ce, --flair")
-    files: dict[str, Path] = {}
-    unknown = []
+    candidates, unknown = Candidates(names), []
     for path in image_files(folder):
-        match = NAMED.fullmatch(path.name)
-        if match is None:
+        role, name = _role(path, names)
+        if role is None:
             unknown.append(path)
-            continue
-        role = ROLES[match["role"].lower()]
-        if role in files:
-            raise ValueError(
-                f"{files[role]} and {path} are both the {role} of {folder}; give the folder of one patient and one "
-                f"visit, or name the files by --t1, --t2, --t1ce, --flair"
-            )
-        files[role] = path
+        else:
+            candidates.add(role, name, path)
+    files, duplicate, unused = candidates.choose()
+    if duplicate:
+        role, one, other = duplicate
+        raise ValueError(
+            f"{one} and {other} are both the {role} of {folder}; give the folder of one patient and one visit, or name "
+            f"the files by --t1, --t2, --t1ce, --flair, --seg or --names"
+        )
     if not any(contrast in files for contrast in CONTRASTS):
         _check_not_dicom(folder)
         raise ValueError(
@@ -45,7 +45,17 @@ def find_patient(folder: Path) -> RawStudy:
         )
     if unknown:
         logger.info("%d files below %s are no known contrast, the first is %s", len(unknown), folder, unknown[0])
-    return RawStudy(_checked_name(folder.resolve().name), files)
+    unused += unknown
+    return RawStudy(_checked_name(folder.resolve().name), files, seg_is_given="seg" in names.given, unused=unused)
+
+
+def with_masks(study: RawStudy, files: Mapping[str, Path]) -> RawStudy:
+    """The study with the user's own "seg" and "brain" in place of those that were found."""
+    for role, path in files.items():
+        if not path.is_file():
+            raise ValueError(f"{path}, given as the {role}, is missing")
+    is_given = study.seg_is_given or "seg" in files
+    return replace(study, files={**study.files, **files}, seg_is_given=is_given)
 
 
 def patient_from_files(files: Mapping[str, Path | None]) -> RawStudy:
@@ -53,7 +63,8 @@ def patient_from_files(files: Mapping[str, Path | None]) -> RawStudy:
     contrast."""
     given = {contrast: path for contrast, path in files.items() if path is not None}
     first = next(iter(given.values()))
-    for contrast, path in given.items():
+    for role, path in given.items():
+        contrast = {"brain": "brain_mask"}.get(role, role)  # the option
         if path.is_dir():
             _check_not_dicom(path)
             raise ValueError(f"--{contrast} {path} is a folder; give one NIfTI file")
@@ -61,10 +72,21 @@ def patient_from_files(files: Mapping[str, Path | None]) -> RawStudy:
             raise ValueError(f"--{contrast} {path} is missing")
         if path.name.lower().endswith(DICOM_SUFFIXES) or _is_dicom(path):
             raise ValueError(_dicom_error(path, path.parent))
-    stem = re.sub(rf"({SUFFIX})$", "", first.name, flags=re.I)
-    match = NAMED.fullmatch(first.name)
-    name = stem[: len(match[1] or "")].rstrip("_-. ") if match else stem
-    return RawStudy(_checked_name(name or first.resolve().parent.name), given)
+    name, known = stem(first.name), Names()
+    if known.role(name):
+        name = first.resolve().parent.name
+    elif parts := known.split(name, first.parent.name):
+        name = parts[0].rstrip("_-. ")
+    return RawStudy(_checked_name(name or first.resolve().parent.name), given, seg_is_given="seg" in given)
+
+
+def _role(path: Path, names: Names) -> tuple[str | None, str]:
+    """The role of a file and its name for it, with or without the patient's name before it."""
+    name = stem(path.name)
+    if role := names.role(name):
+        return role, name
+    parts = names.split(name, path.parent.name)
+    return (parts[1], parts[2]) if parts else (None, "")
 
 
 def missing_contrasts(study: RawStudy, needed: tuple[str, ...]) -> list[str]:

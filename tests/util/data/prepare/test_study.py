@@ -146,3 +146,48 @@ def test_some_contrasts_alone(tmp_path):
 def test_settings_survive_json():
     settings = Settings(size=(16, 20, 24), percentiles=(1.0, 98.0), margin=3)
     assert Settings.from_json(settings.as_json()) == settings
+
+
+@pytest.mark.parametrize("role", ["seg", "brain"])
+def test_a_mask_of_the_brain_is_no_tumour_and_a_tumour_no_brain(tmp_path, role):
+    study = write_study(tmp_path, "A")
+    brain = brain_volume() > 0
+    if role == "seg":
+        write_nifti(study.files["seg"], brain.astype(np.uint8))
+        message = r"A_seg\.nii\.gz covers 100% of the brain .* by --seg .* by --brain_mask"
+    else:
+        small = np.zeros(SHAPE, np.uint8)
+        small[10, 12, 9] = 1
+        study.files["brain"] = write_nifti(tmp_path / "b.nii.gz", small)
+        message = r"b\.nii\.gz covers 0\.\d% of the image .* --brain_mask, and a tumour by --seg"
+    with pytest.raises(ValueError, match=message):
+        prepare_study(study, SMALL)
+
+
+@pytest.mark.parametrize(("part", "is_given", "is_refused"), [(0.3, False, False), (0.5, False, True),
+                                                             (0.5, True, False), (0.95, True, True)])  # fmt: skip
+def test_the_largest_tumour(tmp_path, part, is_given, is_refused):
+    study = write_study(tmp_path, "A")
+    brain = brain_volume() > 0
+    tumour = brain & (np.cumsum(brain.ravel()).reshape(SHAPE) <= part * brain.sum())
+    write_nifti(study.files["seg"], tumour.astype(np.uint8) * 2)
+    study.seg_is_given = is_given
+    if is_refused:
+        with pytest.raises(ValueError, match="is no tumour"):
+            prepare_study(study, SMALL)
+    else:
+        assert prepare_study(study, SMALL).segmentation is not None
+
+
+def test_a_tumour_of_litres_is_refused(tmp_path):
+    """A mask of the brain within a whole head covers less of it."""
+    affine = np.diag([12.0, 12, 12, 1])
+    study = write_study(tmp_path, "A")
+    for position, contrast in enumerate(CONTRASTS):
+        write_nifti(study.files[contrast], brain_volume(position), affine)
+    brain = brain_volume() > 0
+    third = brain & (np.cumsum(brain.ravel()).reshape(SHAPE) <= 0.35 * brain.sum())
+    write_nifti(study.files["seg"], third.astype(np.uint8), affine)
+    assert third.sum() * 1.728 > 700
+    with pytest.raises(ValueError, match=r"covers 35% of the brain \(\d+ ml\) and is no tumour"):
+        prepare_study(study, SMALL)
