@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models import VolumeClassifier, create_model
 from util.checkpoint.loading import load_pretrained, load_weights, read_checkpoint
 from util.evaluation.fold_predictions import FoldPredictor
+from util.options import of_run
 from util.options.finetune import FinetuneOptions, FinetuneTrainingOptions
 from util.process.stopping import StopRequest
 from util.protocol.best_epoch import BestEpoch, selected_weights
@@ -105,6 +106,7 @@ def train_fold(
         layer_decay=training.layer_decay,
         schedule="cosine" if training.use_scheduler else "constant",
     )
+    world.together(lambda: of_run.start_fold(options, folder, {**config, "fold": fold}))
     trainer.resume(run.resume)
     state = trainer.state
     best = BestEpoch(

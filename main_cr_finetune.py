@@ -20,13 +20,13 @@ from util.evaluation.cross_validation import BaselineData, gather_results
 from util.evaluation.fold_predictions import FoldPredictor
 from util.files.locks import locked, locked_by_main
 from util.hub.download import pinned
-from util.options import build
+from util.options import build, of_run
 from util.options.finetune import FinetuneOptions
 from util.process.launch import launch
 from util.process.stopping import StopRequest
 from util.protocol.division import Division, divide, protocol_facts
 from util.run_folder import FOLDS, PREDICTIONS, checkpoint_path, fold_folder, fold_folders
-from util.runs import checkpoints, device_name, refuse_exported, start_run
+from util.runs import checkpoints, device_name, record_command, refuse_exported, start_run
 from util.training.data_failures import with_one_restart
 from util.training.precision import precision_of_run
 
@@ -35,11 +35,12 @@ OTHER_FOLDS = "leave it to that job and choose others with --folds"
 
 
 def parse(argv: list[str] | None = None) -> FinetuneOptions:
-    return build.parse(FinetuneOptions, argv, "Fine-tune and evaluate a 3D classifier by k-fold cross-validation.")
+    text = "Fine-tune and evaluate a 3D classifier by k-fold cross-validation."
+    return of_run.parse(FinetuneOptions, argv, text, "finetune")
 
 
 def open_cohort(options: FinetuneOptions) -> Cohort:
-    data, root = options.data, options.data.root("TEST_BASE_PATH")
+    data, root = options.data, options.data.root(options.data_key)
     cohort = load_cohort(
         root, data.label_type, sheet=data.labels, normalize=data.normalization, on_bad_volume=data.on_bad_volume
     )
@@ -47,7 +48,7 @@ def open_cohort(options: FinetuneOptions) -> Cohort:
     return cohort
 
 
-def start_folds(options: FinetuneOptions, division: Division, config: dict[str, Any]) -> None:
+def start_folds(options: FinetuneOptions, division: Division, config: dict[str, Any], changed: of_run.Changes) -> None:
     """Make the run folder, or join one where other jobs work on other folds: folds.json stays as the first wrote it."""
     run = options.run
     with locked(run.output_dir, "the run's folds.json", "try again in a moment", wait_s=60):
@@ -56,7 +57,7 @@ def start_folds(options: FinetuneOptions, division: Division, config: dict[str, 
                 with locked(folder, folder.name, "wait for that job before --overwrite"):
                     pass
         continues = run.resume is not None or options.protocol.folds is not None  # other folds may already be here
-        start_run(run.output_dir, config, resume=continues, overwrite=run.overwrite)
+        start_run(run.output_dir, config, resume=continues, overwrite=run.overwrite, changed=changed)
         if not (run.output_dir / FOLDS).exists():
             division.save(run.output_dir, options.data.label_type, run.seed)
 
@@ -89,8 +90,9 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
     labels = {subject: volumes.label(subject) for subject in volumes.subjects}  # shuffled ones stratify their own folds
     division = divide(protocol, labels, cohort.sheet, run, label_type)
     folds = folds_to_run(options, len(division.folds))
-    starts_over = run.overwrite and run.resume is None and not run.eval
-    precision = precision_of_run(options.training.precision, world, None if starts_over else run.output_dir)
+    changed = of_run.changes(options, "finetune")
+    of_run.changes_of_folds(options, [] if run.overwrite else folds)
+    precision = precision_of_run(options.training.precision, world, None if run.overwrite else run.output_dir)
     config = {
         "kind": "finetune",
         "label_type": label_type,
@@ -105,8 +107,11 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
         "precision": precision.plain(),
         "args": build.as_json(options),
     }
-    if not run.eval:
-        world.together(lambda: start_folds(options, division, config))
+    if run.eval:
+        if changed:
+            world.together(lambda: record_command(run.output_dir, config, changed))
+    else:
+        world.together(lambda: start_folds(options, division, config, changed))
         if not run.overwrite:  # another job may have been the first
             division = divide(protocol, labels, cohort.sheet, run, label_type)
     predictor = FoldPredictor(volumes, division, protocol, world, options.training.batch_size, precision.used)
@@ -123,6 +128,7 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
     if world.is_main:
         baselines = BaselineData(cohort.volumes, volumes, cohort.sheet, division, protocol.baselines)
         facts = protocol_facts(protocol, division, run.seed, options.training.class_weights)
+        facts |= {"folds_differ": differing} if (differing := of_run.changes_of_folds(options, [])) else {}
         gather_results(run.output_dir, baselines, label_type, cohort.n_unknown, facts)
 
 

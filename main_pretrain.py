@@ -16,7 +16,7 @@ from util import cli
 from util.data.dataset import PreparedVolumes
 from util.distributed.world import World
 from util.files.locks import locked_by_main
-from util.options import build
+from util.options import build, of_run
 from util.options.groups import RunOptions
 from util.options.pretrain import PretrainModelOptions, PretrainOptions
 from util.process.launch import launch
@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None = None) -> PretrainOptions:
-    return build.parse(PretrainOptions, argv, "Pre-train a 3D masked autoencoder, or an autoregressive model.")
+    text = "Pre-train a 3D masked autoencoder, or an autoregressive model."
+    return of_run.parse(PretrainOptions, argv, text, "pretrain")
 
 
 def build_model(options: PretrainModelOptions) -> PatchPredictor:
@@ -57,7 +58,7 @@ def resumed_run(run: RunOptions) -> Path | None:
 def pretrain(options: PretrainOptions, world: World, stop: StopRequest) -> None:
     data, run = options.data, options.run
     with stop:
-        root = data.root("BASE_PATH")
+        root = data.root(options.data_key)
         volumes = PreparedVolumes(root, normalize=data.normalization, on_bad_volume=data.on_bad_volume)
         options.model.check_size(volumes.size, root)
         seed_all(run.seed)  # the same weights on every rank
@@ -88,7 +89,10 @@ def pretrain(options: PretrainOptions, world: World, stop: StopRequest) -> None:
         )
         with locked_by_main(world, run.output_dir, "the run", "wait for it, or choose another --output_dir"):
             is_resumed = run.resume is not None
-            world.together(lambda: start_run(run.output_dir, config, resume=is_resumed, overwrite=run.overwrite))
+            changed = of_run.changes(options, "pretrain")
+            world.together(
+                lambda: start_run(run.output_dir, config, resume=is_resumed, overwrite=run.overwrite, changed=changed)
+            )
             trainer.resume(run.resume)
             baseline = patch_mean_loss(model, eval_loader(volumes, batch_size=1, num_workers=0), world.device)
             log_start(trainer, options, volumes, baseline)

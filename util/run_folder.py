@@ -4,8 +4,8 @@ RUN/config.json             model, data, options, versions and machine of the ru
 RUN/checkpoint-N.pth        after epoch N; checkpoint-N-step-S.pth within it
 RUN/metrics.jsonl           a line per epoch, beside the TensorBoard events
 RUN/stopped.json            where a training stands that was asked to stop
-RUN/fold_K/                 of a fine-tuning run: checkpoints and metrics of a fold, best.pth (--select best_val),
-                            decision.json and predictions.csv, predictions_raw.csv beside an average (--ema)
+RUN/fold_K/                 of a fine-tuning run: config.json, checkpoints and metrics of a fold, best.pth (--select
+                            best_val), decision.json and predictions.csv, predictions_raw.csv beside an average (--ema)
 RUN/folds.json              the subjects of every fold
 RUN/predictions.csv         of all folds, with results.json and results.xlsx
 RUN/contrasts.csv, .json    scores with fewer contrasts

@@ -20,7 +20,7 @@ from util import project
 from util.files.atomic import atomic_write
 from util.hub.download import local_path
 from util.hub.exported_folder import is_exported, read_exported_config, run_config_of, weights_of
-from util.run_folder import CHECKPOINTS, CONFIG, METRICS, OF_A_RUN, checkpoint_place
+from util.run_folder import CHECKPOINTS, CONFIG, METRICS, OF_A_RUN, checkpoint_place, fold_folder, fold_number
 
 logger = logging.getLogger(__name__)
 RunKind = Literal["pretrain", "finetune"]
@@ -28,15 +28,24 @@ RUN_ROOTS = (project.FOLDER / "runs", project.FOLDER / "demo_run")
 RECORDED_PACKAGES = ("mamba-mae-3d", "torch", "timm", "torchio", "numpy", "scikit-learn", "mamba-ssm", "causal-conv1d")
 
 
-def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+def start_run(
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    changed: Mapping[str, Any] | None = None,
+) -> None:
     """Create the run folder and write config.json with versions, git revision and command line added.
 
     overwrite: first remove what an earlier run left, its results and maps included, so that nothing of it is taken for
-    a result of the new one. Raises ValueError where the folder already holds a run, unless that run is resumed or
-    overwritten.
+    a result of the new one. resume: a config.json that is there keeps describing what the run was started with, and its
+    history gets the new command; options that --override has `changed` are taken from `config`, with all that follows
+    from them. Raises ValueError where the folder already holds a run, unless that run is resumed or overwritten.
     """
     refuse_exported(folder)
-    if (folder / CONFIG).exists() and not (resume or overwrite):
+    is_there = (folder / CONFIG).exists()
+    if is_there and not (resume or overwrite):
         raise ValueError(
             f"--output_dir {folder} already holds a run: continue it with --resume auto, replace it with --overwrite, "
             f"or choose another folder"
@@ -45,7 +54,32 @@ def start_run(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: 
         for pattern in OF_A_RUN:
             for stale in folder.glob(pattern):
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-    write_json(folder / CONFIG, {**config, **environment()})
+    content, history = {**config, **environment()}, []
+    if is_there and resume:
+        stored = read_config(folder)
+        history = _history(stored)
+        if not changed:
+            kept = {"precision": config["precision"]} if "precision" in config else {}  # of the present machine
+            content = {**stored, **kept}
+    write_json(folder / CONFIG, {**content, "history": [*history, _event(config, changed)]})
+
+
+def record_command(folder: Path, config: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Add this program's command, and what --override changed for it, to the history in config.json."""
+    stored = read_config(folder)
+    write_json(folder / CONFIG, {**stored, "history": [*_history(stored), _event(config, changed)]})
+
+
+def _event(config: Mapping[str, Any], changed: Mapping[str, Any] | None) -> dict[str, Any]:
+    where = {name: config[name] for name in ("device", "ranks", "precision") if name in config}
+    return {**environment(), **where, "overridden": dict(changed or {})}
+
+
+def _history(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The commands of a run so far; of one that is older than this record, its first or only one."""
+    names = ("command", "git", "versions", "machine", "device", "ranks", "precision")
+    first = {name: stored[name] for name in names if name in stored}
+    return list(stored.get("history", [{**first, "overridden": {}}]))
 
 
 def refuse_exported(folder: Path) -> None:
@@ -105,6 +139,15 @@ def read_config(run: Path) -> dict[str, Any]:
     )
 
 
+def read_fold_config(run: Path, fold: int) -> dict[str, Any]:
+    """The config.json of a fold, which may differ from its run's by what --override changed; the run's own where the
+    fold has none, as in older and exported runs."""
+    folder = fold_folder(run, fold)
+    if (folder / CONFIG).is_file() and not is_exported(folder):
+        return read_config(folder)
+    return read_config(run)
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of a folder's metrics.jsonl; empty if there is none yet. A last line that was cut off is left out."""
     path = folder / METRICS
@@ -131,7 +174,7 @@ def data_root(config: Mapping[str, Any]) -> Path | None:
 def newest_run(roots: Iterable[Path] = RUN_ROOTS, kind: RunKind = "pretrain") -> Path:
     """The run of this kind whose config.json is youngest, anywhere below `roots`."""
     roots = list(roots)
-    found = [path for root in roots for path in root.rglob(CONFIG)]
+    found = [path for root in roots for path in root.rglob(CONFIG) if fold_number(path.parent) is None]
     runs = [path for path in found if json.loads(path.read_text(encoding="utf-8")).get("kind") == kind]
     if not runs:
         places = " or ".join(str(root) for root in roots)

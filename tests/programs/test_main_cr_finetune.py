@@ -175,7 +175,7 @@ def test_two_jobs_want_the_same_fold(data, tmp_path):
             finetune(data, tmp_path, "--folds", "1")
         with pytest.raises(ValueError, match="wait for that job before --overwrite"):
             finetune(data, tmp_path, "--overwrite")
-        finetune(data, tmp_path, "--folds", "0", epochs=1)
+        finetune(data, tmp_path, "--folds", "0")
         other.kill()
 
 
@@ -349,8 +349,9 @@ def test_folds_come_from_a_file(data, tmp_path):
     (tmp_path / "f.csv").write_text("subject,fold\n" + "".join(f"sub-{i:02d},{i // 6}\n" for i in range(12)))
     finetune(data, tmp_path / "run", "--folds_csv", str(tmp_path / "f.csv"), "--folds", "1", epochs=1, k=2)
     assert folds_of(tmp_path / "run")[1]["test"] == [f"sub-{i:02d}" for i in range(6, 12)]
+    (tmp_path / "g.csv").write_text((tmp_path / "f.csv").read_text())
     with pytest.raises(ValueError, match="was made with --folds_csv"):
-        finetune(data, tmp_path / "run", "--folds", "0", epochs=1, k=2)
+        finetune(data, tmp_path / "run", "--folds_csv", str(tmp_path / "g.csv"), "--folds", "0", epochs=1, k=2)
 
 
 CHOOSING = ("--val_fraction", "0.4", "--select", "best_val", "--calibrate", "temperature", "--threshold", "val",
@@ -405,7 +406,7 @@ def test_the_chosen_epoch_is_the_best_on_validation(chosen, data):
     assert (chosen / "predictions.csv").read_text() == before
     assert read_decision(chosen / "fold_0", {}) == decision
     finetune(data, chosen, *CHOOSING, "--eval", "--select", "last", "--threshold", "fixed", "--calibrate", "none",
-             epochs=4, k=2)  # fmt: skip
+             "--override", epochs=4, k=2)  # fmt: skip
     last = read_predictions(chosen / "predictions.csv")
     assert {p.threshold for p in last} == {0.5}
     assert read_decision(chosen / "fold_0", {}) == Decision()
@@ -423,7 +424,7 @@ def test_patience_stops_and_a_resumed_run_stays_stopped(data, tmp_path):
 
 def test_test_time_flips_change_predictions_but_no_weight(run, data, pretrained, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    finetune(data, tmp_path / "run", "--finetune", str(pretrained), "--eval", "--tta", "flip")
+    finetune(data, tmp_path / "run", "--finetune", str(pretrained), "--eval", "--tta", "flip", "--override")
     assert (tmp_path / "run" / "predictions.csv").read_text() != (run / "predictions.csv").read_text()
     assert read_decision(tmp_path / "run" / "fold_0", {}) == Decision(tta="flip")
 

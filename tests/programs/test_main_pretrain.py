@@ -139,7 +139,14 @@ def test_half_precision_that_does_not_pay_is_float32_and_stays_so_when_resumed(
 
     (tmp_path / "elsewhere").mkdir()
     pretrain(
-        data, tmp_path / "elsewhere", "--precision", asked, "--resume", str(tmp_path / "checkpoint-1.pth"), epochs=3
+        data,
+        tmp_path / "elsewhere",
+        "--precision",
+        asked,
+        "--resume",
+        str(tmp_path / "checkpoint-1.pth"),
+        "--override",
+        epochs=3,
     )
     assert read_config(tmp_path / "elsewhere")["precision"] == record
     pretrain(data, tmp_path, "--precision", asked, "--overwrite", epochs=1)

@@ -22,12 +22,13 @@ the choices, `| None` stands for an option that is not given, tuple[int, ...] ta
 import argparse
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from util.cli import Parser
 
+NOT_GIVEN = object()  # in place of an option that the command line leaves out
 T = TypeVar("T")
 OptionsT = TypeVar("OptionsT")
 Check = Callable[[str], Any]
@@ -38,7 +39,9 @@ class Option:
     """One option as the parser and the documentation need it.
 
     check: turns text into the value, or raises with the reason. choices: the allowed values, empty for any. takes_many:
-    whether it takes several values. off: further flags that set a bool to False.
+    whether it takes several values. off: further flags that set a bool to False. is_free: whether a run that goes on,
+    or is scored again, may take another value than it was started with; all other options define the run. meaning:
+    values of one meaning are the same choice.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Option:
     metavar: str | None
     takes_many: bool
     off: tuple[str, ...]
+    is_free: bool = False
+    meaning: Callable[[Any], Any] | None = None
 
     @property
     def flag(self) -> str:
@@ -62,10 +67,18 @@ class Option:
 
 
 def option(
-    default: T, help: str, *, check: Check | None = None, metavar: str | None = None, off: tuple[str, ...] = ()
+    default: T,
+    help: str,
+    *,
+    check: Check | None = None,
+    metavar: str | None = None,
+    off: tuple[str, ...] = (),
+    free: bool = False,
+    meaning: Callable[[Any], Any] | None = None,
 ) -> T:
     """A field of a group; see `Option`. check: instead of the type of the annotation."""
-    return field(default=default, metadata={"help": help, "check": check, "metavar": metavar, "off": off})
+    facts = {"help": help, "check": check, "metavar": metavar, "off": off, "free": free, "meaning": meaning}
+    return field(default=default, metadata=facts)
 
 
 def list_options(program: type) -> list[Option]:
@@ -87,6 +100,8 @@ def list_options(program: type) -> list[Option]:
                     metavar=one.metadata["metavar"],
                     takes_many=takes_many,
                     off=one.metadata["off"],
+                    is_free=one.metadata["free"],
+                    meaning=one.metadata["meaning"],
                 )
             )
     return found
@@ -105,11 +120,52 @@ def build_parser(program: type, description: str) -> Parser:
 
 def parse(program: type[OptionsT], argv: Sequence[str] | None, description: str) -> OptionsT:
     """The options that the words of a command line give; sys.argv for None."""
-    given = vars(build_parser(program, description).parse_args(argv))
+    return make(program, given_options(program, argv, description))
+
+
+def given_options(program: type, argv: Sequence[str] | None, description: str) -> dict[str, Any]:
+    """The values, by name, of those options only that the words of a command line give; sys.argv for None."""
+    unset = argparse.Namespace(**{one.name: NOT_GIVEN for one in list_options(program)})
+    found = vars(build_parser(program, description).parse_args(argv, unset))
+    return {name: _frozen(value) for name, value in found.items() if value is not NOT_GIVEN}
+
+
+def make(program: type[OptionsT], values: Mapping[str, Any]) -> OptionsT:
+    """The options of a program with these values by name, the program's defaults for all others."""
     groups = {}
     for group, defaults in _groups(program):
-        groups[group] = type(defaults)(**{one.name: _frozen(given[one.name]) for one in fields(defaults)})
+        groups[group] = replace(
+            defaults, **{one.name: values[one.name] for one in fields(defaults) if one.name in values}
+        )
     return program(**groups)
+
+
+def restored(program: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """`as_json` reversed: the value of every option, by name; a program's default where `stored` lacks it, as in files
+    that are older than the option. ValueError, with the option, for a value that the command line would refuse."""
+    return {one.name: _from_json(one, stored.get(one.name, one.default)) for one in list_options(program)}
+
+
+def _from_json(one: Option, value: Any) -> Any:
+    try:
+        if value == one.default or (value is None and one.default is None):
+            return one.default
+        if one.is_switch:
+            if not isinstance(value, bool):
+                raise ValueError(f"{str(value)[:40]} is neither true nor false")
+            return value
+        if one.takes_many:
+            if not isinstance(value, list | tuple):
+                raise ValueError(f"{str(value)[:40]} is not a list")
+            return tuple(one.check(str(part)) for part in value)
+        if not isinstance(value, str | int | float | Path) or isinstance(value, bool):
+            raise ValueError(f"{str(value)[:40]} is not a value of {one.flag}")
+        found = one.check(str(value))
+        if one.choices and found not in one.choices:
+            raise ValueError(f'"{str(value)[:40]}" is none of {", ".join(map(str, one.choices))}')
+        return found
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"args.{one.name}: {error}") from error
 
 
 def as_json(options: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from util import ranges
 from util.cli import WEIGHTS_FROM
@@ -44,11 +44,12 @@ class FinetuneTrainingOptions(TrainingOptions):
 @dataclass(frozen=True)
 class FinetuneRunOptions(RunOptions):
     eval_freq: int = option(1, "epochs between evaluations on the held-out part, for its curve", check=ranges.positive)
-    eval: bool = option(False, "train nothing; score the folds that have checkpoints")
+    eval: bool = option(False, "train nothing; score the folds that have checkpoints", free=True)
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
+    data_key: ClassVar[str] = "TEST_BASE_PATH"  # of config.ini
     model: FinetuneModelOptions = FinetuneModelOptions()
     data: FinetuneDataOptions = FinetuneDataOptions()
     protocol: ProtocolOptions = ProtocolOptions()

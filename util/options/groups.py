@@ -36,6 +36,7 @@ class ModelOptions:
         "size of the volumes in voxels: one side of a cube, or Z Y X",
         check=ranges.Whole(1, 4096),
         metavar="SIDE",
+        meaning=lambda sides: sides * 3 if len(sides) == 1 else sides,
     )
     drop_path: float = option(0.1, "drop-path rate", check=ranges.part_or_none)
     contrast_dropout: float = option(
@@ -54,9 +55,11 @@ class ModelOptions:
         "shuffle; default raster, with --fidelity paper shuffle",
         metavar="ORDER",
     )
-    grad_checkpointing: bool = option(False, "recompute blocks in the backward pass: less memory, more time")
-    model_kwargs: tuple[str, ...] = option((), "other fields of ModelConfig", metavar="FIELD=VALUE")
-    use_3d: bool = option(False, "accepted for the paper's commands; models are always 3D")
+    grad_checkpointing: bool = option(False, "recompute blocks in the backward pass: less memory, more time", free=True)
+    model_kwargs: tuple[str, ...] = option(
+        (), "other fields of ModelConfig", metavar="FIELD=VALUE", meaning=lambda pairs: parse_model_kwargs(pairs)
+    )
+    use_3d: bool = option(False, "accepted for the paper's commands; models are always 3D", free=True)
 
     @property
     def image_size(self) -> tuple[int, int, int]:
@@ -92,7 +95,9 @@ class DataOptions:
     name_dataset: str = option("brats-160", "section of config.ini that names the prepared folder, with - for _")
     config: Path = option(project.FOLDER / "config.ini", "file of paths")
     data: Path | None = option(None, "prepared folder, instead of the one that config.ini names")
-    normalize: Normalize | None = option(None, "intensity normalisation; default zscore")
+    normalize: Normalize | None = option(
+        None, "intensity normalisation; default zscore", meaning=lambda value: value or "zscore"
+    )
     use_z_score: bool = option(False, "the paper's flag for --normalize zscore")
     augment: AugmentWhere = option(
         "device",
@@ -106,8 +111,8 @@ class DataOptions:
         "another subject (of the same class and part of the data) stands in for it, a list of them is logged at the "
         "end, and held-out subjects are left out",
     )
-    num_workers: int = option(2, "data-loading processes per rank", check=ranges.processes)
-    pin_mem: bool = option(True, "page-locked host memory for CUDA", off=("--no_pin_mem", "--no_pin_men"))
+    num_workers: int = option(2, "data-loading processes per rank", check=ranges.processes, free=True)
+    pin_mem: bool = option(True, "page-locked host memory for CUDA", off=("--no_pin_mem", "--no_pin_men"), free=True)
 
     def root(self, key: str) -> Path:
         """The prepared folder: --data, or what `key` in config.ini's section names."""
@@ -139,6 +144,7 @@ class TrainingOptions:
         10,
         "updates in a row that may be skipped because loss or gradient is not finite; one more ends the run",
         check=ranges.count,
+        free=True,
     )
     precision: PrecisionName = option(
         "fp32",
@@ -152,38 +158,50 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    output_dir: Path = option(Path("runs/finetune"), "the run folder")
-    log_dir: Path | None = option(None, "TensorBoard folder; default the run folder")
-    resume: str | None = option(None, 'a checkpoint, or "auto" for the newest in the run folder')
-    overwrite: bool = option(False, "replace the run that the folder holds")
+    output_dir: Path = option(Path("runs/finetune"), "the run folder", free=True)
+    log_dir: Path | None = option(None, "TensorBoard folder; default the run folder", free=True)
+    resume: str | None = option(None, 'a checkpoint, or "auto" for the newest in the run folder', free=True)
+    overwrite: bool = option(False, "replace the run that the folder holds", free=True)
+    override: bool = option(
+        False,
+        "let options differ from those of the run that --resume, --folds or --eval takes; recorded in config.json",
+        free=True,
+    )
     save_freq: str = option(
         "20",
         "time between checkpoints: epochs, or minutes such as 10min, then also within epochs; the end is always saved",
         check=frequency,
+        free=True,
     )
     keep_last: int | None = option(
         None,
         "delete all but the N newest checkpoints; default keeps those of finished epochs",
         check=ranges.positive,
         metavar="N",
+        free=True,
     )
     on_save_error: OnSaveError = option(
         "stop",
         "what happens where a checkpoint cannot be written (disk full, no permission); earlier checkpoints stay",
+        free=True,
     )
     max_minutes: float | None = option(
         None,
         f"save and stop after this time, with exit code {STOPPED}, as after SIGTERM, SIGINT or SIGUSR1; default: never",
         check=ranges.minutes,
+        free=True,
     )
     rank_timeout: float = option(
         30.0,
         "minutes that a rank waits for the others before it gives up; set it above the time of the longest step",
         check=ranges.minutes,
+        free=True,
     )
     seed: int = option(0, "seed of weights, order, augmentation, masks and folds", check=ranges.seed)
-    device: str = option("auto", "auto, cpu or cuda")
-    threads: int | None = option(None, "CPU threads of torch; default as torch chooses", check=ranges.threads)
+    device: str = option("auto", "auto, cpu or cuda", free=True)
+    threads: int | None = option(
+        None, "CPU threads of torch; default as torch chooses", check=ranges.threads, free=True
+    )
 
 
 class TrainingProgram(Protocol):

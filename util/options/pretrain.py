@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from util import ranges
 from util.options.build import option
@@ -42,11 +42,12 @@ class PretrainModelOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class PretrainRunOptions(RunOptions):
-    picture_freq: int = option(20, "epochs between pictures in TensorBoard, 0 for none", check=ranges.count)
+    picture_freq: int = option(20, "epochs between pictures in TensorBoard, 0 for none", check=ranges.count, free=True)
 
 
 @dataclass(frozen=True)
 class PretrainOptions:
+    data_key: ClassVar[str] = "BASE_PATH"  # of config.ini
     model: PretrainModelOptions = PretrainModelOptions(model="mae_3d_vim_small_patch16")
     data: DataOptions = DataOptions()
     training: TrainingOptions = TrainingOptions(epochs=1000, blr=2.5e-4, warmup_epochs=40.0)

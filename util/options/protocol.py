@@ -57,7 +57,7 @@ class ProtocolOptions:
         "all",
         "simple models in the same folds: all: on columns of the label sheet and on images, sheet: on columns only",
     )
-    folds: str | None = option(None, "run only these, e.g. 0,3; default all")
+    folds: str | None = option(None, "run only these, e.g. 0,3; default all", free=True)
 
     def __post_init__(self) -> None:
         needs_val = {

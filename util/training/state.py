@@ -73,7 +73,7 @@ class TrainingState(Generic[ModelT]):
             raise ValueError(
                 f"{len(bad)} of {len(tensors)} tensors of the model are not finite, the first is {bad[0]}; they are "
                 f"not saved, and {self._newest()}. Lower --lr, set --clip_grad or use --precision fp32, then continue "
-                "with --resume auto"
+                "with --resume auto --override"
             )
 
     def _newest(self) -> str:
