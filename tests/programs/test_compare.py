@@ -59,7 +59,7 @@ def test_unequal_subjects_are_an_error_that_names_them_or_are_left_out(runs, tmp
     assert {run["statistics"]["n"] for run in content["runs"]} == {49}
 
 
-def test_the_seed_moves_the_intervals(runs, tmp_path):
+def test_the_seed_changes_the_intervals(runs, tmp_path):
     for seed in ("0", "1"):
         main([*map(str, runs[:2]), "--out", str(tmp_path / seed), "--seed", seed])
     a, b = (json.loads((tmp_path / seed / "comparison.json").read_text())["comparisons"][0] for seed in ("0", "1"))

@@ -1,4 +1,4 @@
-"""The command line, from phantom studies to a folder that loads, and its exit codes."""
+"""The command line of prepare_data.py, from phantom studies to a folder that loads, and its exit status."""
 
 import logging
 import shutil
@@ -130,7 +130,7 @@ def test_flags_are_checked_and_nothing_is_written(tmp_path, flags, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_second_run_says_that_nothing_is_left(tmp_path, capsys):
+def test_second_run_reports_that_nothing_is_left_to_do(tmp_path, capsys):
     write_study(tmp_path / "raw", "A")
     command = ("brats", tmp_path / "raw", tmp_path / "out", "--size", 16)
     assert prepare(*command) == 0

@@ -1,4 +1,4 @@
-"""The real program on a tiny cohort: every option has an effect, nothing leaks, features are computed once."""
+"""probe.py on a tiny cohort: every option has an effect, no held-out label is used, features are computed once."""
 
 import argparse
 import csv
@@ -83,7 +83,7 @@ def test_every_checkpoint_layer_and_probe_is_scored_in_the_same_folds(run, data,
     assert config["sources"][0]["normalize"] == "zscore"
 
 
-def test_labels_that_mean_nothing_give_chance(run, tmp_path):
+def test_random_labels_give_chance(run, tmp_path):
     """The whole path from volumes to table, labels dealt out at random: no probe is far above a half."""
     generator = np.random.default_rng(0)
     found = []

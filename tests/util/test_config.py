@@ -1,4 +1,4 @@
-"""config.ini: quotes are no part of a path, and every error says which key to fix."""
+"""config.ini: quotes are removed, and every error names the key to fix."""
 
 from pathlib import Path
 

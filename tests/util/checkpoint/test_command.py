@@ -56,7 +56,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_there_and_back_loses_nothing_that_loading_needs(tmp_path, writer, caplog):
+def test_conversion_and_back_keeps_all_that_loading_needs(tmp_path, writer, caplog):
     source, middle, back = WRITERS[writer](tmp_path / "a.pth"), tmp_path / "b.safetensors", tmp_path / "c.pth"
     with caplog.at_level("INFO", "util.checkpoint.__main__"):
         main(["convert", str(source), str(middle)])

@@ -18,7 +18,7 @@ def small_classifier():
     return create_model("vim_3d_small_patch8", **SMALL)
 
 
-def test_our_config_answers_first():
+def test_our_config_has_priority():
     model = create_model("mae_3d_vim_tiny_patch8", **SMALL, fidelity="paper")
     fields = asdict(model.config)
     content = {"model": model.state_dict(), "config": {"model": {"name": "mae_3d_vim_tiny_patch8", "fields": fields}}}
@@ -29,7 +29,7 @@ def test_our_config_answers_first():
     assert source_grid(content, PATCH) == (2, 3, 4)
 
 
-def test_published_options_answer_next():
+def test_published_options_come_second():
     content = {"model": {}, "args": argparse.Namespace(model="mae_3d_vim_small_patch16", input_size=160)}
     assert recorded_name(content) == ("mae_3d_vim_small_patch16", "args.model")
     assert fidelity_of(content, {"fidelity": "corrected"}) == (
@@ -40,12 +40,12 @@ def test_published_options_answer_next():
 
 
 @pytest.mark.parametrize("fidelity", ["corrected", "paper"])
-def test_tensors_answer_last(fidelity):
+def test_tensors_come_last(fidelity):
     state = create_model("mae_3d_vim_small_patch8", **SMALL, fidelity=fidelity).state_dict()
     assert fidelity_of({"model": state}, describe(state)) == (fidelity, "names and shapes of the tensors")
 
 
-def test_bare_weights_of_a_classifier_answer_nothing():
+def test_bare_weights_of_a_classifier_record_nothing():
     content = {"model": small_classifier().state_dict()}
     assert fidelity_of(content, describe(content["model"])) == (None, "not recorded")
     assert source_grid(content, PATCH) is None

@@ -1,4 +1,4 @@
-"""Checkpoint files: what is written is read; what is damaged, foreign or dangerous is refused in words."""
+"""Checkpoint files: written content is read back; damaged, foreign and dangerous files are refused with a message."""
 
 import argparse
 import json
@@ -42,7 +42,7 @@ def test_what_json_does_not_know_is_kept_as_text(tmp_path):
     assert read_checkpoint(tmp_path / "m.safetensors")["config"] == {"device": "cpu"}
 
 
-def test_safetensors_of_others_are_weights_and_nothing_else(tmp_path):
+def test_foreign_safetensors_are_read_as_weights_only(tmp_path):
     safetensors.torch.save_file(CONTENT["model"], tmp_path / "m.safetensors", {"format": "pt"})
     assert read_checkpoint(tmp_path / "m.safetensors").keys() == {"model"}
 
@@ -52,14 +52,14 @@ def test_safetensors_of_others_are_weights_and_nothing_else(tmp_path):
     [("{", "no safetensors file with JSON"), ("[" * 100_000, "no safetensors file with JSON"), ("[1]", "hold a list")],
     ids=["cut", "deep", "list"],
 )
-def test_metadata_of_ours_that_were_damaged_are_named(tmp_path, said, message):
+def test_damaged_metadata_of_ours_are_named(tmp_path, said, message):
     safetensors.torch.save_file(CONTENT["model"], tmp_path / "m.safetensors", {METADATA: said})
     with pytest.raises(ValueError, match=message):
         read_checkpoint(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(("save", "name"), WRITERS)
-def test_truncated_and_damaged_files_are_refused_in_words(tmp_path, save, name):
+def test_truncated_and_damaged_files_are_refused_with_a_message(tmp_path, save, name):
     """Cut anywhere: an error that names the file. One byte changed anywhere: that error, or other numbers."""
     save(tmp_path / name, CONTENT)
     whole = (tmp_path / name).read_bytes()
@@ -77,7 +77,7 @@ def test_truncated_and_damaged_files_are_refused_in_words(tmp_path, save, name):
             assert name in str(error)  # noqa: PT017  nothing but ValueError may leave
 
 
-def test_a_header_that_promises_too_much_is_refused(tmp_path):
+def test_a_header_with_a_false_size_is_refused(tmp_path):
     header = json.dumps({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
     (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
     with pytest.raises(ValueError, match="truncated"):
@@ -114,7 +114,7 @@ def test_code_in_a_pickle_is_refused_explained_and_not_run(tmp_path, zipped):
      ({"weights": {"a": torch.zeros(1)}}, "holds no weights.*has weights"), ({"model": None}, "no weights")],
     ids=["list", "numbers", "other nesting", "nothing"],
 )  # fmt: skip
-def test_dictionaries_without_weights_say_what_they_hold(tmp_path, content, message):
+def test_the_error_for_a_dictionary_without_weights_lists_its_keys(tmp_path, content, message):
     torch.save(content, tmp_path / "m.pth")
     with pytest.raises(ValueError, match=message):
         read_checkpoint(tmp_path / "m.pth")

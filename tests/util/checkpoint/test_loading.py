@@ -43,7 +43,7 @@ def test_the_published_format_loads(tmp_path):
     assert {"cls_token", "rope.freqs", "mask_token"} <= set(report.ignored)
 
 
-def test_another_grid_is_resampled_and_said(tmp_path, caplog):
+def test_another_grid_is_resampled_and_logged(tmp_path, caplog):
     content = {"model": mae(img_size=16).state_dict(), "config": {"model": {"fields": {"img_size": [16, 16, 16]}}}}
     save_checkpoint(tmp_path / "m.pth", content)
     with caplog.at_level("INFO", "util.checkpoint"):
@@ -95,7 +95,7 @@ def test_a_run_of_ours_of_another_fidelity_is_refused_with_the_flag_to_pass(tmp_
 @pytest.mark.parametrize(
     ("trained", "wanted", "fix"), [("hilbert", None, "--scan_order hilbert"), (None, "snake", "leave out")]
 )
-def test_another_scan_order_is_warned_of(tmp_path, caplog, trained, wanted, fix):
+def test_another_scan_order_gives_a_warning(tmp_path, caplog, trained, wanted, fix):
     source = mae(scan_order=trained)
     config = {"model": {"name": "mae_3d_vim_small_patch8", "fields": asdict(source.config)}}
     save_checkpoint(tmp_path / "m.pth", {"model": source.state_dict(), "config": config})
@@ -106,7 +106,7 @@ def test_another_scan_order_is_warned_of(tmp_path, caplog, trained, wanted, fix)
 
 
 @pytest.mark.parametrize("write", [save_checkpoint, save_safetensors])
-def test_published_weights_load_at_either_fidelity_and_say_so(tmp_path, caplog, write):
+def test_published_weights_load_at_either_fidelity_with_a_log_line(tmp_path, caplog, write):
     path = tmp_path / ("m.pth" if write is save_checkpoint else "m.safetensors")
     args = argparse.Namespace(input_size=[16, 24, 32])
     write(path, {"model": mae(fidelity="paper").state_dict(), "args": args})
@@ -121,7 +121,7 @@ def test_published_weights_load_at_either_fidelity_and_say_so(tmp_path, caplog, 
     assert "fidelity" not in caplog.text
 
 
-def test_safetensors_without_our_metadata_load_by_shapes_and_say_what_is_unknown(tmp_path, caplog):
+def test_safetensors_without_our_metadata_load_and_log_what_is_unknown(tmp_path, caplog):
     source, target = mae(), classifier()
     safetensors.torch.save_file(source.state_dict(), tmp_path / "m.safetensors")
     with caplog.at_level("INFO", "util.checkpoint"):

@@ -48,7 +48,7 @@ def test_the_tensors_show_every_registered_name(name):
     assert registry_name({"model": on_meta(name).state_dict()}) == (name, "names and shapes of the tensors")
 
 
-def test_a_recorded_name_answers_before_the_tensors():
+def test_a_recorded_name_has_priority_over_the_tensors():
     state = on_meta("mae_3d_vim_small_patch16").state_dict()
     content = {"model": state, "config": {"model": {"name": "mae_3d_vim_tiny_patch8"}}}
     assert registry_name(content) == ("mae_3d_vim_tiny_patch8", "our config in the file")

@@ -1,4 +1,4 @@
-"""Augmentation changes training volumes, reproducibly, and leaves background background."""
+"""Augmentation changes training volumes reproducibly and keeps background at 0."""
 
 import pickle
 import subprocess
@@ -74,7 +74,7 @@ def test_flip_exchanges_left_and_right_only(volume):
     torch.testing.assert_close(flipped, volume.flip(-1))
 
 
-def test_input_is_left_alone(volume):
+def test_input_is_not_changed(volume):
     before = volume.clone()
     make_augmentation()(volume)
     assert torch.equal(volume, before)

@@ -1,4 +1,4 @@
-"""Who has a known label: unknown subjects are left out and counted."""
+"""The cohort: subjects without a known label are left out and counted."""
 
 import pytest
 

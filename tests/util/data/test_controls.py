@@ -18,7 +18,7 @@ def volumes(tmp_path):
     return PreparedVolumes(root, labels={f"sub-{i:02d}": i % 2 for i in range(6)})
 
 
-def test_background_keeps_the_outline_and_nothing_else(volumes):
+def test_the_background_control_keeps_only_the_outline(volumes):
     shown = controlled(volumes, "background", 0)
     for subject in volumes.subjects:
         plain, masked = volumes.stored_volume(subject), shown.stored_volume(subject)

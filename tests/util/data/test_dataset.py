@@ -1,4 +1,4 @@
-"""PreparedVolumes: normalisation per contrast, transforms that are really used, nothing read before it is needed."""
+"""PreparedVolumes: normalisation per contrast, use of the transform, and no read before it is needed."""
 
 import dataclasses
 from pathlib import Path

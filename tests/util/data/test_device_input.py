@@ -1,4 +1,4 @@
-"""Batches augmented on the device: torchio's geometry, the loader's distribution, background still background."""
+"""Batches augmented on the device: torchio's geometry, the loader's distribution, background at 0."""
 
 import math
 
@@ -75,14 +75,14 @@ def test_each_part_has_an_effect_that_differs_between_samples(stored, part):
     assert not torch.allclose(first, second, atol=1e-4)
 
 
-def test_gamma_is_of_each_contrast(stored):
+def test_each_contrast_has_its_own_gamma(stored):
     gamma = torch.tensor([[0.8, 1.0, 1.2], [1.1, 0.9, 1.0]])
     drawn = Drawn(torch.zeros(2, dtype=torch.bool), *torch.ones(1, 2, 3), *torch.zeros(2, 2, 3), gamma, torch.zeros(2))
     volume = stored.float() / 255
     torch.testing.assert_close(shade(volume.clone(), drawn), volume ** gamma[:, :, None, None, None])
 
 
-def test_what_resampling_rounds_below_zero_has_a_power(stored):
+def test_values_that_resampling_rounds_below_zero_are_clipped(stored):
     drawn = Drawn(torch.zeros(2, dtype=torch.bool), *torch.ones(1, 2, 3), *torch.zeros(2, 2, 3),
                   torch.full((2, 3), 1.3), torch.zeros(2))  # fmt: skip
     volume = stored.float() / 255
@@ -128,7 +128,7 @@ def test_the_global_seed_repeats_it_and_calls_differ(stored):
     assert not torch.equal(first, second)
 
 
-def test_the_stored_batch_is_left_alone_and_autocast_changes_nothing(stored):
+def test_the_stored_batch_is_not_changed_and_autocast_has_no_effect(stored):
     before = stored.clone()
     torch.manual_seed(1)
     first = DeviceInput("zscore", Strengths())(stored)

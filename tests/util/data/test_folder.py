@@ -1,4 +1,4 @@
-"""The prepared folder's names, and files that are opened without being read or trusted."""
+"""The file names of the prepared folder, and the checks of its files."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from util.data.folder import (
 )
 
 
-def test_names_are_the_papers(tmp_path):
+def test_file_names_are_those_of_the_paper(tmp_path):
     assert CONTRASTS == ("t1", "t2", "t1ce", "flair")
     assert volume_path(tmp_path, "A", "t1ce") == tmp_path / "t1ce" / "A_t1ce.npy"
     assert segmentation_path(tmp_path, "A") == tmp_path / "seg_mask" / "A_seg.npy"
@@ -77,7 +77,7 @@ def test_other_size_and_a_file_cut_while_it_is_read_are_refused(tmp_path, monkey
         read_volume(path, (2, 3, 4))
 
 
-def test_header_that_promises_terabytes_is_refused(tmp_path):
+def test_header_with_a_false_size_is_refused(tmp_path):
     with (tmp_path / "a.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (20000,) * 3})
     with pytest.raises(BadVolume, match=r"a\.npy is not a readable"):

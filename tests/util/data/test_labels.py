@@ -1,4 +1,4 @@
-"""Labels are found by column name; a sheet that cannot be trusted is refused with sheet, row and fix."""
+"""Labels are found by column name; an invalid sheet is refused with sheet, row and fix."""
 
 from pathlib import Path
 

@@ -80,14 +80,14 @@ def test_skip_takes_the_next_of_the_same_class(root, fault, when, caplog):
     assert "sub-02_t1.npy" in caplog.text
 
 
-def test_a_part_stays_within_itself(root):
+def test_stand_ins_of_a_subset_are_from_the_subset(root):
     vanish(volume_path(root, "sub-02", "flair"))
     part = opened(root, "skip").subset(["sub-01", "sub-02", "sub-03"])
     assert part[1][1] == 1  # the only ones of the part are of the other class
     assert part.stand_ins() == [("sub-02", "sub-03")]
 
 
-def test_a_part_has_the_size_of_the_whole(root):
+def test_a_subset_has_the_size_of_all_volumes(root):
     for contrast in ("t1", "t2", "t1ce", "flair"):
         reshape(volume_path(root, "sub-02", contrast))
     part = opened(root, "skip").subset(["sub-02"])
@@ -104,7 +104,7 @@ def test_data_loading_processes_tell_the_main_one(root):
     assert volumes.stand_ins() == [("sub-05", "sub-01")]
 
 
-def test_nobody_left_is_an_error(root):
+def test_no_usable_subject_is_an_error(root):
     volumes = opened(root, "skip", subjects=["sub-00", "sub-01"])
     for name in volumes.subjects:
         truncate(volume_path(root, name, "t1"))

@@ -1,4 +1,4 @@
-"""Exported folders: timm and our programs compute with them what the run computes, and nothing private is in them."""
+"""Exported folders: timm and our programs compute the same as with the run, and nothing private is in them."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_an_exported_run_is_read_as_the_run(hub_runs, exported, volume):
     assert form.warnings == run.warnings
 
 
-def test_single_files_become_what_they_are(hub_runs, exported, tmp_path):
+def test_single_checkpoints_are_exported(hub_runs, exported, tmp_path):
     decision = read_decision(hub_runs / "idh" / "fold_0", {})
     best, last = (selected_weights(hub_runs / "idh" / "fold_0", select) for select in ("best_val", "last"))
     main(["export", str(best), str(tmp_path / "best")])
@@ -117,7 +117,7 @@ def test_single_files_become_what_they_are(hub_runs, exported, tmp_path):
                      .replace("weights: unknown.", "weights: unknown; ask whoever published them.")]  # fmt: skip
 
 
-def test_an_exported_folder_is_a_start_for_fine_tuning(hub_runs, exported):
+def test_fine_tuning_starts_from_an_exported_folder(hub_runs, exported):
     kept = torch.load(hub_runs / "pretrain" / "checkpoint-1.pth", weights_only=True)["model"]
     for path in (exported / "pretrain", exported / "pretrain" / "model.safetensors"):
         model = models.create_model("vim_3d_tiny_patch8", img_size=16, embed_dim=12, depth=2, d_state=2)
@@ -140,7 +140,7 @@ def everything(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_private_leaves_the_house(hub_runs, tmp_path):
+def test_nothing_private_is_exported(hub_runs, tmp_path):
     runs = shutil.copytree(hub_runs, tmp_path / "runs")
     config = json.loads((runs / "idh" / "config.json").read_text())
     config |= {"note": PLANTED, "finetune": f"/home/{PLANTED}/checkpoint-3.pth"}
@@ -170,7 +170,7 @@ def test_only_listed_files_are_written(exported):
     assert {re.sub(r"fold_\d", "fold_*", name) for name in everything(exported / "idh")} == set(FILES)
 
 
-def test_what_is_no_export_is_never_replaced(hub_runs, tmp_path):
+def test_a_folder_that_was_not_exported_is_never_replaced(hub_runs, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("precious")
     with pytest.raises(ValueError, match=r"photos exists: choose another name, or replace it with --overwrite"):
@@ -186,7 +186,7 @@ def test_what_is_no_export_is_never_replaced(hub_runs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "photos"]  # nothing half written is left
 
 
-def test_a_training_leaves_exported_folders_alone(exported, tmp_path):
+def test_a_training_does_not_write_to_exported_folders(exported, tmp_path):
     data, folder = make_prepared(tmp_path / "data"), exported / "pretrain"
     before = everything(folder)
     for more in ([], ["--resume", "auto"], ["--overwrite"]):
@@ -205,7 +205,7 @@ NEED_SUBJECTS = {
 
 
 @pytest.mark.parametrize("program", NEED_SUBJECTS)
-def test_what_needs_the_subjects_says_that_they_stayed_at_home(hub_runs, exported, tmp_path, program):
+def test_programs_that_need_the_subjects_explain_that_they_are_not_exported(hub_runs, exported, tmp_path, program):
     main_of, flag, message = NEED_SUBJECTS[program]
     run = ["--run", str(hub_runs / "idh")] if flag == "--seeds" else []
     more = [str(hub_runs / "idh")] if program == "compare" else ["--device", "cpu"]
@@ -214,7 +214,7 @@ def test_what_needs_the_subjects_says_that_they_stayed_at_home(hub_runs, exporte
     assert not (tmp_path / "out").exists()
 
 
-def test_what_needs_data_asks_for_them(exported):
+def test_programs_that_need_data_ask_for_them(exported):
     with pytest.raises(ValueError, match=r"was exported without its data: name a prepared folder with --data"):
         vis.visualize.main(["--run", str(exported / "pretrain"), "--device", "cpu"])
     with pytest.raises(ValueError, match=r"--run hf-hub:user/name is not a local folder: name .* with --out"):
@@ -223,7 +223,7 @@ def test_what_needs_data_asks_for_them(exported):
         reference_features(open_ensemble(exported / "idh", CPU), [], 40)
 
 
-def test_who_has_the_folds_can_put_them_back(hub_runs, exported, tmp_path):
+def test_folds_json_can_be_added_to_an_exported_folder(hub_runs, exported, tmp_path):
     folder = shutil.copytree(exported / "idh", tmp_path / "idh")
     shutil.copy(hub_runs / "idh" / "folds.json", folder)
     assert read_folds(folder) == read_folds(hub_runs / "idh")
@@ -237,7 +237,7 @@ def test_nothing_is_scored_on_subjects_that_an_exported_fold_may_have_seen(hub_r
                                str(exported / "idh"), "--eval", *TINY])  # fmt: skip
 
 
-def test_a_probe_warns_where_features_may_know_the_answers(hub_runs, exported, caplog):
+def test_a_probe_warns_if_features_may_contain_the_answers(hub_runs, exported, caplog):
     found = probe.read_source(exported / "idh", hub_runs / "private_place")
     assert (found.name, found.normalize) == ("vim_3d_tiny_patch8", "zscore")
     assert "its features contain the answers" in " ".join(caplog.text.split())

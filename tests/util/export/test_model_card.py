@@ -1,4 +1,4 @@
-"""The model card: every number in it is one of the run's, and what the run does not say is called unknown."""
+"""The model card: its numbers are those of the run, and what the run does not record is "unknown"."""
 
 import json
 
@@ -37,7 +37,7 @@ def rows(text):
     return {first: others for first, *others in cells}
 
 
-def test_a_fine_tuned_run_says_its_scores_with_intervals(hub_runs, exported):
+def test_the_card_of_a_fine_tuned_run_has_scores_with_intervals(hub_runs, exported):
     card = parts((exported / "idh" / "README.md").read_text())
     results = json.loads((hub_runs / "idh" / "results.json").read_text())
     found = rows(card["Results"])
@@ -63,7 +63,7 @@ def test_a_fine_tuned_run_says_its_scores_with_intervals(hub_runs, exported):
     assert "license: unknown\n" in card[""]
 
 
-def test_a_pre_training_says_its_loss(hub_runs, exported):
+def test_the_card_of_a_pre_training_has_its_loss(hub_runs, exported):
     card = parts((exported / "pretrain" / "README.md").read_text())
     last = json.loads((hub_runs / "pretrain" / "metrics.jsonl").read_text().splitlines()[-1])
     found = rows(card["Results"])

@@ -1,4 +1,4 @@
-"""What is published is listed; everything else that a run records stays at home."""
+"""Only listed facts are published; everything else that a run records stays private."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The model of a run or a checkpoint is opened for export, or refused with the fix."""
+"""Opening the model of a run or a checkpoint for export, and errors with the fix."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writes."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def test_writes_bytes_and_text_and_makes_the_folder(tmp_path):
     assert (tmp_path / "new" / "b.txt").read_text(encoding="utf-8") == "größe"
 
 
-def test_nothing_is_seen_before_the_end(tmp_path):
+def test_the_old_file_is_kept_until_the_end(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with atomic_write(path, "w") as file:
@@ -40,7 +40,7 @@ def test_a_failure_keeps_the_old_file_and_leaves_nothing_behind(tmp_path, failur
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_check_refuses_replaces_nothing(tmp_path):
+def test_a_failed_check_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -60,7 +60,7 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", ".lock"}
 
 
-def test_others_may_read_it(tmp_path):
+def test_permissions_are_those_of_a_plain_file(tmp_path):
     with atomic_write(tmp_path / "a.txt", "w") as file:
         file.write("x")
     (tmp_path / "plain.txt").write_text("x")

@@ -36,7 +36,7 @@ def holder(tmp_path):
         os.kill(child, signal.SIGKILL)
 
 
-def test_a_second_job_hears_who_holds_the_folder_and_what_to_do(tmp_path, holder):
+def test_the_error_of_a_second_job_names_the_holder_and_the_fix(tmp_path, holder):
     main = World(0, 1, torch.device("cpu"))
     with (
         pytest.raises(ValueError, match=rf"fold 2 \(.*\) is in use by process {holder[0].pid} on .*: choose others"),

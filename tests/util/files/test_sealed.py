@@ -27,7 +27,7 @@ def test_every_flipped_bit_of_the_content_is_recognised(sealed):
             check_seal(sealed)
 
 
-def test_a_file_without_a_seal_is_no_damage(tmp_path):
+def test_a_file_without_a_seal_is_not_damaged(tmp_path):
     torch.save({}, tmp_path / "published.pth")
     assert not check_seal(tmp_path / "published.pth")
     (tmp_path / "empty.pth").touch()

@@ -1,4 +1,5 @@
-"""Tables as Excel and people leave them are read alike; what cannot be known is named with file, line and column."""
+"""Tables are read in any spelling that spreadsheet programs write; ambiguous content is an error with file, line and
+column."""
 
 import logging
 
@@ -40,7 +41,7 @@ def test_every_spelling_of_a_table_reads_alike(tmp_path, text, encoding):
     assert rows_of(tmp_path / "t.csv") == MEANT
 
 
-def test_a_code_page_is_guessed_and_said(tmp_path, caplog):
+def test_a_guessed_code_page_is_logged(tmp_path, caplog):
     (tmp_path / "t.csv").write_bytes("subject,fold\nMüller,0\n".encode("cp1252"))
     with caplog.at_level(logging.WARNING, "util.files.text_table"):
         assert rows_of(tmp_path / "t.csv") == [("Müller", 0, 0.0)]
@@ -72,7 +73,7 @@ def test_absent_cells_have_the_default(tmp_path):
         (b"\xff\xfe\x00\xd8x", r"is not readable as utf-16"),
     ],
 )
-def test_what_cannot_be_known_is_named(tmp_path, content, message):
+def test_ambiguous_content_is_an_error(tmp_path, content, message):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         rows_of(tmp_path / "t.csv")

@@ -1,4 +1,4 @@
-"""Models on the hub: pushed to and loaded from a stand-in of it, and what is said where that fails."""
+"""Models on the hub: upload to and download from a local server in its place, and the errors."""
 
 import json
 import shutil
@@ -118,7 +118,7 @@ def test_a_second_push_replaces_all_and_leaves_other_files(server, forms):
     ]  # fmt: skip
 
 
-def test_strangers_in_the_folder_stay_at_home(server, forms, tmp_path):
+def test_other_files_in_the_folder_are_not_uploaded(server, forms, tmp_path):
     folder = shutil.copytree(forms / "idh", tmp_path / "idh")
     for name in (
         "folds.json",
@@ -134,7 +134,7 @@ def test_strangers_in_the_folder_stay_at_home(server, forms, tmp_path):
     assert sorted(pushed) == sorted(path.relative_to(forms / "idh").as_posix() for path in files_of(forms / "idh"))
 
 
-def test_private_means_private(server, forms, tmp_path):
+def test_a_private_push_needs_a_private_repository(server, forms, tmp_path):
     push(forms / "pretrain", "user/secret", "--private")
     assert server.repositories["user/secret"].private
     assert local_path("hf-hub:user/secret").is_dir()
@@ -173,7 +173,7 @@ def test_a_folder_that_is_not_whole_is_not_pushed(server, forms, tmp_path, spoil
     assert server.requests == []
 
 
-def test_who_is_not_logged_in_is_told_how(server, forms, tmp_path):
+def test_the_error_without_a_login_says_how_to_log_in(server, forms, tmp_path):
     message = "not logged in to the hub: log in with `hf auth login`, or set HF_TOKEN"
     with reached(server.url, tmp_path / "stranger", token=None), pytest.raises(ValueError, match=message):
         push(forms / "idh")
@@ -187,7 +187,7 @@ def test_who_is_not_logged_in_is_told_how(server, forms, tmp_path):
         push(forms / "idh", "idh")
 
 
-def test_no_hub_and_a_hub_in_trouble(server, forms, tmp_path, monkeypatch):
+def test_an_unreachable_hub_and_a_failing_hub(server, forms, tmp_path, monkeypatch):
     push(forms / "pretrain")
     known = local_path(SOURCE)
     hub._snapshot.cache_clear()

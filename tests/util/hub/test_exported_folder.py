@@ -1,4 +1,4 @@
-"""Reading exported folders: what is missing, foreign or damaged is named with the fix."""
+"""Reading exported folders: missing, foreign and damaged files are an error with the fix."""
 
 import json
 import shutil
@@ -107,7 +107,7 @@ def test_a_folder_of_another_kind_is_refused(hub_runs, tmp_path):
     assert not is_exported(hub_runs / "pretrain")
 
 
-def test_the_weights_say_what_they_are_without_their_folder(folder, tmp_path):
+def test_the_weights_file_records_its_model(folder, tmp_path):
     shutil.copy(folder / "model.safetensors", tmp_path / "m.safetensors")
     alone, there = read_checkpoint(tmp_path / "m.safetensors"), read_checkpoint(folder)
     assert alone["config"] == there["config"]
@@ -115,6 +115,6 @@ def test_the_weights_say_what_they_are_without_their_folder(folder, tmp_path):
     assert OURS not in alone["config"]
 
 
-def test_names_agree_with_those_who_write_them():
+def test_file_names_agree_with_the_writers():
     assert calibration.DECISION in FOLD_FILES
     assert {f"fold_*/{name}" for name in FOLD_FILES} < set(FILES)

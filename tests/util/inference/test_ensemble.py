@@ -1,4 +1,4 @@
-"""All folds of a run as one model, and runs that cannot be one."""
+"""The ensemble of all folds of a run, and the errors."""
 
 import json
 
@@ -27,7 +27,7 @@ def edit(run, **changed):
     (run / "config.json").write_text(json.dumps({**config, **changed}))
 
 
-def test_the_opinion_is_that_of_every_fold(run, volume):
+def test_the_prediction_is_the_mean_of_all_folds(run, volume):
     ensemble, scan = open_ensemble(run, CPU), torch.randn(1, 4, *SIZE)
     found = ensemble.predict(scan)
     for fold, model in ensemble.models.items():
@@ -38,7 +38,7 @@ def test_the_opinion_is_that_of_every_fold(run, volume):
     assert EnsemblePrediction({0: 0.2}, {}).sd == 0
 
 
-def test_a_temperature_cools_or_heats_its_fold(run):
+def test_each_fold_has_its_own_temperature(run):
     scan = torch.randn(1, 4, *SIZE)
     plain = open_ensemble(run, CPU).predict(scan).by_fold
     Decision(4.0).save(run / "fold_1")
@@ -74,7 +74,7 @@ def test_the_epoch_chosen_on_validation_is_used_where_the_run_used_it(run):
     assert open_ensemble(run, CPU).models[0].head.bias[0] == 3
 
 
-def test_folds_that_are_not_there_are_said(run):
+def test_missing_folds_give_a_warning(run):
     (run / "fold_0" / "checkpoint-4.pth").unlink()
     ensemble = open_ensemble(run, CPU)
     assert list(ensemble.models) == [1]

@@ -1,4 +1,4 @@
-"""Which model of a run a subject's map is compared with."""
+"""The models of a run's folds that maps are compared with."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Opening a run: the right weights, the right data, and clear words when either is not there."""
+"""Opening a run: the right weights, the right data, and the errors if they are missing."""
 
 import dataclasses
 import math
@@ -60,7 +60,7 @@ def test_phantoms_are_known_by_their_generators_names(tmp_path):
     assert open_run(run, "pretrain", device="cpu").study("A").phantom
 
 
-def test_folder_made_by_hand_is_not_lettered(tmp_path):
+def test_sides_are_not_lettered_without_a_manifest(tmp_path):
     data = write_prepared(tmp_path / "data", ["A"])
     (data / "manifest.csv").unlink()
     run = write_pretrain_run(tmp_path / "run", data)
@@ -86,7 +86,7 @@ def test_absent_data_checkpoint_and_wrong_size(folder, tmp_path):
         open_run(folder / "pre", "pretrain", checkpoint=folder / "fine" / "fold_0" / "checkpoint-4.pth", device="cpu")
 
 
-def test_another_fidelity_still_wants_the_whole_model(folder):
+def test_another_fidelity_still_needs_every_parameter(folder):
     session = open_run(folder / "fine", "finetune", fold=0, device="cpu", fidelity="paper")
     assert session.model.config.fidelity == "paper"
     stored = torch.load(folder / "fine" / "fold_0" / "checkpoint-4.pth", weights_only=True)["model"]

@@ -1,4 +1,4 @@
-"""Probabilities are computed in evaluation mode, whatever mode the model is in."""
+"""Probabilities are computed in evaluation mode, also if the model is in training mode."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A subject to draw: air is black, the focus lies in the tumour."""
+"""A subject for drawing: background is black, the focus lies in the tumour."""
 
 import numpy as np
 import pytest

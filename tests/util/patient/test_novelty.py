@@ -15,7 +15,7 @@ def cohort(rng, count, folds=3, width=16):
     return [make_reference(draw(count)[fold]) for fold in range(folds)], draw
 
 
-def test_ordinary_scans_are_rarely_flagged_and_strange_ones_nearly_always():
+def test_ordinary_scans_are_rarely_flagged_and_novel_ones_nearly_always():
     references, draw = cohort(np.random.default_rng(0), 30)
     ordinary, strange = ([novelty_of(references, found) for found in zip(*draw(200, shift))] for shift in (0.0, 3.0))
     assert np.mean([found.unlike for found in ordinary]) < UNLIKE + 0.03
@@ -24,7 +24,7 @@ def test_ordinary_scans_are_rarely_flagged_and_strange_ones_nearly_always():
     assert ordinary[0].n == 90
 
 
-def test_one_fold_is_calibrated_to_its_promise():
+def test_the_false_alarm_rate_of_one_fold_is_calibrated():
     """Over many references, an ordinary scan is flagged about as often as promised, not nearly never."""
     flagged = []
     for seed in range(60):
@@ -58,7 +58,7 @@ def test_a_feature_that_never_varies_is_no_division_by_zero():
     assert novelty_of([make_reference(np.ones((10, 4)))], [np.ones(4)]).distance == 0
 
 
-def test_few_subjects_judge_nothing():
+def test_too_few_subjects_give_no_novelty():
     features = np.random.default_rng(3).normal(size=(SMALLEST, 4))
     assert make_reference(features[:-1]) is None
     assert novelty_of([None, None], [features[0]] * 2) is None

@@ -1,4 +1,4 @@
-"""A new scan is compared with held-out subjects only, computed as it is, and only once."""
+"""A new scan is compared with held-out subjects, whose features are computed in the same way, once."""
 
 import numpy as np
 import pytest

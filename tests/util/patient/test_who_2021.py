@@ -26,6 +26,6 @@ def test_each_threshold_decides_its_marker():
 
 
 @pytest.mark.parametrize("wrong", [(1.2, 0.1), (0.1, -0.1), (float("nan"), 0.5)])
-def test_what_is_no_probability_is_refused(wrong):
+def test_values_outside_zero_to_one_are_refused(wrong):
     with pytest.raises(ValueError, match="must lie between 0 and 1"):
         who_2021(*wrong)

@@ -66,7 +66,7 @@ def test_a_damaged_cache_is_computed_again(tmp_path, damage, caplog):
     np.testing.assert_array_equal(cached(tmp_path, {"a": 1}, lambda: np.ones(2)), np.zeros(2))
 
 
-def test_changed_files_are_noticed(volumes, tmp_path):
+def test_changed_files_are_detected(volumes, tmp_path):
     before = state_of_volumes(volumes)
     assert state_of_volumes(volumes) == before
     path = volume_path(volumes.root, "sub-01", "flair")

@@ -1,4 +1,4 @@
-"""Probes: they find what is there, find nothing in noise, and look at nothing but the training part."""
+"""Probes: they find a signal, find none in noise, and use the training part only."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_settings_are_chosen_by_the_training_part():
     assert set(clean) == {"n_neighbors", "metric"}
 
 
-def test_constant_features_do_no_harm():
+def test_constant_features_are_ignored():
     features, labels = sample(0, signal=5.0)
     features[:, 3:] = 7.0
     found, _ = fit_and_score(PROBES["logistic"], features[:30], labels[:30], features[30:], seed=0)

@@ -1,4 +1,4 @@
-"""Tables of probes: the same numbers in print, JSON and CSV; an undefined one is empty, never NaN."""
+"""Tables of probes: the same numbers as text, JSON and CSV; undefined ones are empty, not NaN."""
 
 import csv
 import json

@@ -52,7 +52,7 @@ def test_the_temperature_is_that_of_the_smallest_loss():
 
 @pytest.mark.parametrize(("probabilities", "temperature"), [([0.5] * 4, 1.0), ([0.6, 0.7, 0.4, 0.1], MAX_TEMPERATURE)],
                          ids=["no information", "worse than none"])  # fmt: skip
-def test_where_no_temperature_is_best_it_is_one_or_at_the_bound(probabilities, temperature):
+def test_without_a_best_temperature_it_is_one_or_at_the_bound(probabilities, temperature):
     found = fit_decision(np.array([0, 0, 1, 1]), np.array(probabilities), fit_temperature=True, fit_threshold=False)
     assert found.temperature == temperature
 
@@ -76,7 +76,7 @@ def test_a_decision_is_read_as_it_was_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [DECISION]
 
 
-def test_without_the_file_what_was_fitted_is_missed_and_what_was_not_comes_from_the_options(tmp_path):
+def test_without_the_file_fitted_values_are_an_error_and_others_come_from_the_options(tmp_path):
     assert read_decision(tmp_path, {}) == Decision()
     options = {"calibrate": "none", "threshold": "fixed", "select": "best_val", "tta": "flip"}
     assert read_decision(tmp_path, options) == Decision(select="best_val", tta="flip")

@@ -22,7 +22,7 @@ def test_folds_depend_on_labels_and_seed_only():
     assert make_folds(shuffled, 5, seed=0) == make_folds(LABELS, 5, seed=0) != make_folds(LABELS, 5, seed=1)
 
 
-def test_repeats_divide_anew_and_begin_with_the_single_one():
+def test_repeats_have_different_folds_and_the_first_is_that_of_a_single_run():
     folds = make_folds(LABELS, 5, seed=0, repeats=3)
     assert len(folds) == 15
     assert folds[:5] == make_folds(LABELS, 5, seed=0)
@@ -92,7 +92,7 @@ def test_impossible_validation_parts_are_refused(fraction):
         set_aside(make_folds(LABELS, 5, seed=0), LABELS, fraction, seed=0)
 
 
-def test_saved_folds_come_back_and_edits_are_noticed(tmp_path):
+def test_saved_folds_are_read_and_edits_are_detected(tmp_path):
     path, folds = tmp_path / "folds.json", set_aside(make_folds(LABELS, 5, seed=0, repeats=2), LABELS, 0.2, 0)
     save_folds(path, folds, label_type="IDH", seed=0, design={"k_fold": 5})
     assert load_folds(path, LABELS, "IDH") == folds

@@ -42,7 +42,7 @@ def test_bad_files_are_named(tmp_path, rows, header, message):
         read_folds_csv(write(tmp_path / "f.csv", rows, header), LABELS, 2)
 
 
-def test_folds_and_repeats_counted_from_one_are_said(tmp_path, caplog):
+def test_folds_and_repeats_counted_from_one_give_a_warning(tmp_path, caplog):
     rows = ["a;1;1", "b;1,0;1", "c;2;1", "d;2;1"]
     with caplog.at_level("WARNING", "util.protocol.folds_csv"):
         folds = read_folds_csv(write(tmp_path / "f.csv", rows, "Subject;FOLD;Repeat"), LABELS, 2)
@@ -51,7 +51,7 @@ def test_folds_and_repeats_counted_from_one_are_said(tmp_path, caplog):
     assert "counts repeats from 1" in caplog.text
 
 
-def test_names_that_excel_made_numbers_are_matched(tmp_path, caplog):
+def test_names_that_excel_turned_into_numbers_are_matched(tmp_path, caplog):
     labels = {"0007": 0, "0008": 1, "0011": 0, "0012": 1}
     with caplog.at_level("WARNING", "util.files.text_table"):
         folds = read_folds_csv(write(tmp_path / "f.csv", ["7,0", "8,0", "11,1", "12.0,1"]), labels, 2)

@@ -1,4 +1,4 @@
-"""Only subjects that a fold did not train on are shown with it."""
+"""A fold shows only its held-out subjects."""
 
 import pytest
 

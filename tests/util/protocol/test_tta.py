@@ -22,7 +22,7 @@ def test_probabilities_are_averaged_over_the_mirror_image():
     assert not torch.allclose(model(volume).softmax(-1), seen)
 
 
-def test_certainty_stays_finite_and_the_mode_is_the_models():
+def test_certain_predictions_stay_finite_and_the_mode_is_the_models():
     class Certain(nn.Module):
         def forward(self, volume):
             return torch.tensor([[-1e4, 1e4]]).expand(len(volume), -1)

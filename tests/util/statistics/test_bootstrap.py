@@ -1,4 +1,4 @@
-"""The vectorised metrics against scikit-learn on every resample, and the intervals against what they promise."""
+"""The vectorised metrics against scikit-learn on every resample, and the coverage of the intervals."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_intervals_are_seeded_and_ordered():
             assert low <= value <= high
 
 
-def test_one_class_has_intervals_where_it_can():
+def test_one_class_has_intervals_for_the_metrics_that_are_defined():
     found = bootstrap_intervals(scores([0, 0, 0, 0], [0.2, 0.4, 0.6, 0.1]))
     assert all(math.isnan(bound) for bound in found["auc"])
     assert found["specificity"][0] < 0.75 <= found["specificity"][1]
@@ -86,7 +86,7 @@ def test_identical_runs_do_not_differ_and_a_better_one_does():
     assert 0 < low < high
 
 
-def test_a_sample_without_errors_has_the_intervals_that_its_size_allows():
+def test_a_sample_without_errors_has_intervals_from_its_size():
     labels = np.repeat([1, 0], [33, 20])
     perfect = scores(labels, labels * 0.8 + 0.1)
     found = bootstrap_intervals(perfect)
@@ -115,7 +115,7 @@ def test_differences_of_samples_without_errors_are_not_points_either():
     assert bootstrap_differences(perfect, perfect)["auc"] == (0, 0)
 
 
-def test_percentile_interval_passes_over_what_is_not_defined():
+def test_percentile_interval_ignores_nan():
     assert percentile_interval(np.array([np.nan, *np.linspace(0, 1, 41)])) == pytest.approx((0.025, 0.975))
 
 

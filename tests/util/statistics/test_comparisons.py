@@ -42,7 +42,7 @@ def test_folds_without_a_value_are_left_out():
     assert math.isnan(corrected_t_test([0.1, 0.1], 0.5).p)
 
 
-def test_corrected_t_keeps_its_level_where_the_plain_one_does_not():
+def test_the_corrected_t_test_keeps_its_level_and_the_plain_one_does_not():
     """Folds whose models share most of their training data: differences with correlation 1 / k, mean 0."""
     generator = np.random.default_rng(0)
     k, draws = 5, 2000
@@ -82,7 +82,7 @@ def test_permutation_p_of_perfect_and_of_one_class():
     assert permutation_p(scores([1, 0, 1, 0], [0.4] * 4), permutations=99) == 1  # every permutation is as good
 
 
-def test_labels_unrelated_to_scores_are_found_above_chance_as_often_as_promised():
+def test_the_permutation_test_keeps_its_level():
     generator = np.random.default_rng(0)
     labels = np.repeat([1, 0], [15, 25])
     p = [permutation_p(scores(labels, generator.random(40)), permutations=199, seed=i) for i in range(300)]

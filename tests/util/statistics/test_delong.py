@@ -1,4 +1,4 @@
-"""DeLong's variance against its definition by brute force, and its promises by simulation."""
+"""DeLong's variance against its definition by brute force, and its coverage by simulation."""
 
 import math
 from dataclasses import astuple
@@ -66,7 +66,7 @@ def test_repeats_that_agree_change_nothing():
     assert repeated == pytest.approx(once, rel=1e-12)
 
 
-def test_what_is_not_defined_is_nan():
+def test_undefined_values_are_nan():
     assert math.isnan(delong_interval(scores([0, 0, 0], [0.1, 0.2, 0.3])).auc)
     few = delong_interval(scores([1, 0, 0], [0.9, 0.2, 0.3]))
     assert few.auc == 1
@@ -78,7 +78,7 @@ def test_what_is_not_defined_is_nan():
     assert math.isnan(delong_difference(one_class, one_class).difference)
 
 
-def test_equal_runs_have_p_one_and_a_perfect_against_a_constant_one_none():
+def test_p_is_one_for_equal_runs_and_nan_for_a_perfect_against_a_constant_one():
     labels, one = binormal(0, 10, 10)
     assert delong_difference(scores(labels, one), scores(labels, one)).p == 1
     perfect, constant = scores(labels, labels * 0.8), scores(labels, np.full(20, 0.5))
@@ -144,7 +144,7 @@ def test_small_samples_that_are_often_separated_are_covered():
     assert hits / 300 >= 0.95
 
 
-def test_near_one_it_covers_what_the_plain_interval_does_not():
+def test_near_one_it_has_the_coverage_that_the_plain_interval_lacks():
     truth, hits, plain = norm.cdf(2.5 / math.sqrt(2)), 0, 0
     for seed in range(300):
         found = delong_interval(scores(*binormal(seed, 20, 30, distance=2.5)))
@@ -153,7 +153,7 @@ def test_near_one_it_covers_what_the_plain_interval_does_not():
     assert hits / 300 >= 0.9 > plain / 300
 
 
-def test_coverage_and_false_alarms():
+def test_coverage_and_false_positive_rate():
     """400 simulated cohorts of 40 against 60: the interval holds the truth in 92% to 98%, and two runs that are equally
     good are told apart in 2% to 8% of them at the 5% level."""
     truth, hits, alarms = norm.cdf(1 / math.sqrt(2)), 0, 0

@@ -36,7 +36,7 @@ def test_the_bound_of_the_auc_lies_1_96_of_its_own_errors_from_one(positives, ne
 
 
 @pytest.mark.parametrize("n", [1, 7, 300])
-def test_shares_agree_with_scipys_wilson_interval(n):
+def test_proportions_agree_with_scipys_wilson_interval(n):
     for value in (0, 1):
         expected = binomtest(value * n, n).proportion_ci(method="wilson")
         assert proportion_interval(value, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
@@ -60,7 +60,7 @@ def test_every_metric_has_an_interval_that_holds_it_and_narrows_with_the_sample(
     assert 0 < widths[1] < widths[0] < 1
 
 
-def test_every_share_is_one_of_its_own_patients():
+def test_every_metric_counts_the_right_patients():
     """7 patients of class 1, 4 of class 0 with two subjects each."""
     labels, patients = np.repeat([1, 0], [7, 8]), [*"abcdefg", *"ppqqrrss"]
     sample = scores(labels, np.full(15, 0.5), patients=patients)

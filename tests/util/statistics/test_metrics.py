@@ -33,7 +33,7 @@ def test_calibration_error_by_hand():
     assert calibration_bins(np.array([0.0, 0.0999, 0.1, 0.95, 1.0])).tolist() == [0, 0, 1, 9, 9]
 
 
-def test_a_threshold_per_subject_moves_decisions_and_not_ranks():
+def test_thresholds_per_subject_change_predicted_classes_and_not_ranks():
     labels, scores = [1, 1, 0, 0], [0.4, 0.8, 0.3, 0.6]
     plain, moved = (classification_metrics(labels, scores, t) for t in (0.5, np.array([0.35, 0.5, 0.35, 0.7])))
     assert plain["accuracy"] == 0.5
@@ -56,7 +56,7 @@ def test_a_class_that_is_never_right_has_the_rate_zero():
         assert metrics[name] == 0, name
 
 
-def test_at_the_threshold_a_subject_is_called_class_1():
+def test_at_the_threshold_the_predicted_class_is_1():
     metrics = classification_metrics([1, 0], [0.5, 0.49])
     assert (metrics["sensitivity"], metrics["specificity"]) == (1, 1)
     assert classification_metrics([1, 0], [0.3, 0.2], 0.3)["accuracy"] == 1

@@ -20,7 +20,7 @@ def test_thresholds_are_averaged_over_repeats_too():
     assert found.decisions_S.tolist() == [True, False, True]  # means 0.3, 0.6, 0.45
 
 
-def test_patients_of_several_subjects_are_seen():
+def test_patients_with_several_subjects_are_detected():
     assert not scores([1, 0, 1], [0.5] * 3, patients=["a", "a", "b"]).is_independent
 
 

@@ -1,4 +1,4 @@
-"""Phantom anatomy: on the BraTS grid, tissue fractions that add up, a different head for everyone."""
+"""Phantom anatomy: the BraTS grid, tissue fractions that add up to 1, a different head for every subject."""
 
 import numpy as np
 import pytest

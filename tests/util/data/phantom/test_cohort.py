@@ -1,4 +1,4 @@
-"""A cohort of phantoms: independent of its size, continued when called again, never two kinds in one folder."""
+"""A cohort of phantoms: independent of its size, continued by another call, one setting per folder."""
 
 import pytest
 

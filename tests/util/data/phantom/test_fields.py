@@ -1,4 +1,4 @@
-"""Smooth fields: right scale, right statistics, decided by the generator."""
+"""Smooth fields: their length scale, their statistics, their dependence on the generator."""
 
 import numpy as np
 

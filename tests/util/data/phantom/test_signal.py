@@ -1,4 +1,4 @@
-"""Phantom contrasts: fluid dark on t1 and flair and bright on t2; tumours look like their class."""
+"""Phantom contrasts: fluid is dark on t1 and flair and bright on t2; tumours have the appearance of their class."""
 
 import numpy as np
 import pytest

@@ -107,7 +107,7 @@ def test_without_markers_a_study_is_the_same_whatever_its_class(monkeypatch):
     assert all(same_study(wildtype, other) for other in others)
 
 
-def test_faint_markers_show_the_class_and_full_ones_are_the_default(monkeypatch):
+def test_weak_markers_show_the_class_and_full_ones_are_the_default(monkeypatch):
     wildtype, *others = (as_kind(monkeypatch, kind, 0.3) for kind in get_args(TumourClass))
     assert not any(same_study(wildtype, other) for other in others)
     plain = make_phantom("egd", 2, seed=7, spacing=SPACING)

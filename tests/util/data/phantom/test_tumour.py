@@ -1,4 +1,4 @@
-"""Phantom tumours: one piece, inside the brain, with the parts and the place of their class."""
+"""Phantom tumours: one component inside the brain, with the parts and the position of their class."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def tumours(anatomy, kind, count=6):
 
 
 @pytest.mark.parametrize("kind", ["wildtype", "mutant", "codeleted"])
-def test_one_piece_inside_the_brain_of_believable_size(anatomy, kind):
+def test_one_component_inside_the_brain_of_plausible_size(anatomy, kind):
     found = tumours(anatomy, kind)
     for tumour in found:
         assert tumour.kind == kind
@@ -57,7 +57,7 @@ def test_codeleted_lies_in_frontal_cortex(anatomy):
     assert tumours(anatomy, "codeleted", 1)[0].texture.std() > 3 * tumours(anatomy, "mutant", 1)[0].texture.std()
 
 
-def test_markers_fade_with_their_strength(anatomy):
+def test_markers_depend_on_their_strength(anatomy):
     """Ring, mismatch, texture: each lies between that of no class and its own, in the order of the strengths."""
     for kind, of_tumour in {
         "wildtype": lambda t: t.appearance[ENHANCING]["t1ce"] - t.appearance[NECROSIS]["t1ce"],
@@ -70,7 +70,7 @@ def test_markers_fade_with_their_strength(anatomy):
         assert full > 1.2 * half > 1.2 * 1.2 * none >= 0
 
 
-def test_ring_and_place_fade_too(anatomy):
+def test_ring_and_position_depend_on_the_strength_too(anatomy):
     def tumours_at(kind, strength):
         return [random_tumour(np.random.default_rng(seed), anatomy, kind, SPACING, strength) for seed in range(8)]
 

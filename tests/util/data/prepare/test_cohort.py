@@ -1,4 +1,5 @@
-"""A cohort: bad subjects are left out and named, a second run repeats nothing, a changed setting is noticed."""
+"""Preparing a cohort: faulty subjects are left out and listed, a second run repeats nothing, changed settings are
+detected."""
 
 import hashlib
 
@@ -51,7 +52,7 @@ def test_folder_is_complete_and_loads(source, target):
     assert data.segmentation("C") is None
 
 
-def test_manifest_says_what_was_done(source, target):
+def test_manifest_records_the_preparation(source, target):
     prepare_cohort(find_brats(source), target, SMALL)
     row = read_manifest(target)["A"]
     assert row.sources["flair"] == str((source / "A" / "A_flair.nii.gz").resolve())
@@ -149,14 +150,14 @@ def test_killed_run_is_continued(source, target, monkeypatch):
     assert PreparedVolumes(target).subjects == ["A", "B", "C"]
 
 
-def test_segmentation_that_was_removed_is_gone(source, target):
+def test_a_removed_segmentation_is_deleted(source, target):
     prepare_cohort(find_brats(source), target, SMALL)
     (source / "A" / "A_seg.nii.gz").unlink()
     prepare_cohort(find_brats(source), target, SMALL)
     assert PreparedVolumes(target).segmentation("A") is None
 
 
-def test_another_patient_of_the_same_name_replaces_nobody(source, target, tmp_path):
+def test_another_patient_of_the_same_name_is_refused(source, target, tmp_path):
     prepare_cohort(find_brats(source), target, SMALL)
     before = PreparedVolumes(target).stored_volume("A")
     write_study(tmp_path / "others", "A", seed=9)

@@ -1,4 +1,4 @@
-"""Crop, grid and window: geometry that can be undone, brain that stays brain, background that stays 0."""
+"""Crop, grid and window: an invertible geometry, values of the brain only, background 0."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_flat_brain_stays_flat_up_to_its_edge():
     np.testing.assert_allclose(image[mask], 500, rtol=1e-4)
 
 
-def test_shrinking_averages_instead_of_picking():
+def test_coarser_grids_average():
     checkers = np.indices((40, 40, 40)).sum(0) % 2 * 100.0
     brain = np.ones_like(checkers, bool)
     grid = fit_grid(checkers.shape, np.ones(3), (13, 13, 13))
@@ -89,7 +89,7 @@ def test_a_prepared_label_is_that_of_the_voxel_its_centre_lies_in(voxel_mm, shap
     np.testing.assert_array_equal(resample_labels(labels, grid), expected)
 
 
-def test_window_maps_percentiles_of_the_brain_only():
+def test_window_uses_percentiles_of_the_brain_only():
     brain = np.zeros((10, 10, 10), bool)
     brain[2:8, 2:8, 2:8] = True
     image = np.where(brain, np.random.default_rng(0).normal(500, 50, brain.shape), -1e6)

@@ -1,4 +1,4 @@
-"""One study to prepared volumes: every voxel stays at its place in the patient, bad studies are refused."""
+"""Preparing one study: every voxel keeps its position in the patient, faulty studies are refused."""
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_contrast_that_is_constant_in_the_brain_is_refused(tmp_path):
         prepare_study(study, SMALL)
 
 
-def test_doubts_become_warnings(tmp_path):
+def test_scan_warnings_are_reported(tmp_path):
     study = write_study(tmp_path, "A")
     write_nifti(study.files["seg"], np.zeros(SHAPE, np.uint8))
     half = brain_volume()

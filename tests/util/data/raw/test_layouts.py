@@ -1,4 +1,4 @@
-"""Which file is which contrast of which subject, in the layouts people have."""
+"""Which file is which contrast of which subject, in every layout."""
 
 import logging
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_duplicate_subject_is_the_studys_problem(tmp_path):
     assert "two/A_t2.nii.gz" in str(study.problem)
 
 
-def test_unknown_files_are_counted_not_lost(tmp_path, caplog):
+def test_unknown_files_are_counted_in_the_log(tmp_path, caplog):
     touch(tmp_path / "A" / "A_t1.nii.gz")
     touch(tmp_path / "A" / "A_dwi.nii.gz")
     with caplog.at_level(logging.INFO):

@@ -1,4 +1,4 @@
-"""A new patient's files are found by name in any layout; what cannot be one patient's scans is refused."""
+"""A new patient's files are found by name in any layout; files that cannot be one patient's scans are refused."""
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_named_files(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["=cmd", "@x", "-1", "a\nb"])
-def test_names_that_a_table_or_a_folder_could_run_are_refused(tmp_path, name):
+def test_names_that_are_formulas_or_hidden_files_are_refused(tmp_path, name):
     nifti(tmp_path / name / "t1.nii.gz")
     with pytest.raises(ValueError, match="rename the folder or file"):
         find_patient(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Reading NIfTI: canonical orientation, and an error with file and fix for everything that cannot be trusted."""
+"""Reading NIfTI: canonical orientation, and an error with the file and the fix for implausible content."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Headers that promise what no scan has, and files that unpack to gigabytes, cost neither memory nor time."""
+"""Headers with false sizes, and files that unpack to gigabytes, cost neither memory nor time."""
 
 import gzip
 
@@ -24,7 +24,7 @@ def nifti(kind=nibabel.Nifti1Image, **fields) -> bytes:
     return bytes(content)
 
 
-def test_promises_of_terabytes_and_bombs_are_refused_in_little_memory(tmp_path):
+def test_false_sizes_and_bombs_are_refused_in_little_memory(tmp_path):
     zeros = gzip.compress(bytes(64 * 2**20))
     bombs = {
         "terabytes.nii": nifti(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]),

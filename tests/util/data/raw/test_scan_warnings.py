@@ -1,4 +1,4 @@
-"""Odd scans are doubted by name, good ones are not."""
+"""Unsuitable scans give a warning, good ones give none."""
 
 import nibabel
 import numpy as np
@@ -29,12 +29,12 @@ def with_head(images, brain):
     return heads, np.any([head != 0 for head in heads], axis=0)
 
 
-def test_a_stripped_brain_raises_no_doubt(phantom):
+def test_a_stripped_brain_gives_no_warning(phantom):
     images, brain = phantom
     assert scan_warnings(brain, images, ISOTROPIC) == []
 
 
-def test_scalp_around_the_brain_is_measured_and_told(phantom):
+def test_scalp_around_the_brain_gives_a_warning(phantom):
     images, brain = phantom
     heads, head = with_head(images, brain)
     measured = fraction_outside(head, heads, ISOTROPIC)
@@ -91,7 +91,7 @@ def test_qform_and_sform_that_disagree_say_by_how_much_and_which_is_used(tmp_pat
     assert "up to 7.0 mm" in volume.warnings[0]
 
 
-def test_doubts_reach_the_preparation_by_contrast(tmp_path):
+def test_warnings_of_the_preparation_name_the_contrast(tmp_path):
     study = write_study(tmp_path, "A", seg=False)
     moved = AFFINE.copy()
     moved[1, 3] += 3
