@@ -137,8 +137,6 @@ def test_other_data_are_used(run, check):
     ("flags", "words"),
     [
         (("--folds", "2"), "--folds 2: the run has folds 0 to 1"),
-        (("--sanity", "-1"), "--sanity -1"),
-        (("--stability", "-1"), "--stability -1"),
         (("--block", "9"), "--block 9"),
     ],
 )
