@@ -89,7 +89,7 @@ def train_fold(
     seed_all(run.seed, fold)  # the same weights on every rank
     model = build_classifier(options)
     if options.model.finetune is not None:
-        load_pretrained(model, options.model.finetune)
+        load_pretrained(model, options.model.finetune, data=config["data"])
     if training.freeze_trunk:
         model.requires_grad_(False).get_classifier().requires_grad_(True)
     labels = [volumes.label(subject) for subject in volumes.subjects]

@@ -9,10 +9,13 @@ import torch
 import main_cr_finetune
 import main_pretrain
 from tests.helpers.prepared import TINY, make_prepared
+from util.inference.ensemble import open_ensemble
+from util.inference.open_run import open_run
 from util.options.build import list_options
 from util.options.finetune import FinetuneOptions
 from util.options.pretrain import PretrainOptions
 from util.runs import read_config, read_fold_config
+from vis.reporting.facts import finetune_facts
 
 # Another value than that of the runs below.
 OTHER = {
@@ -193,6 +196,29 @@ def test_a_fold_of_other_options_is_recorded_and_kept_apart(finetuned, tmp_path)
     assert results["protocol"]["folds_differ"] == {"0": {"lr": [0.001, 0.01]}}
     with pytest.raises(ValueError, match=r"fold_0/config\.json was made with --lr 0\.001, not 0\.01"):
         main_cr_finetune.main(["--output_dir", str(out), "--eval", *FREE])
+
+
+def test_folds_of_different_input_are_each_opened_as_trained_and_never_mixed(finetuned, tmp_path):
+    out = shutil.copytree(finetuned, tmp_path / "run")
+    words = ["--output_dir", str(out), "--folds", "1", "--normalize", "zscore", "--drop_path", "0.3", "--override"]
+    main_cr_finetune.main([*words, *FREE])
+    for fold, (normalize, drop_path) in enumerate([("range", 0.1), ("zscore", 0.3)]):
+        opened = open_run(out, "finetune", fold=fold, device="cpu")
+        assert (opened.data.normalize, opened.model.config.drop_path_rate) == (normalize, drop_path)
+    assert dict(finetune_facts(out).details)["Intensities of folds"] == "range (fold 0); zscore (fold 1)"
+    with pytest.raises(ValueError, match=r"fold 0 was trained with normalize range, fold 1 with zscore"):
+        open_ensemble(out, torch.device("cpu"))
+    shutil.rmtree(out / "fold_1")
+    assert open_ensemble(out, torch.device("cpu")).config["data"]["normalize"] == "range"  # not the newest command's
+
+
+def test_weights_of_another_normalisation_are_warned_of(pretrained, place, tmp_path, capsys):
+    for normalize in ("range", "zscore"):
+        main_cr_finetune.main(["--model", "vim_3d_tiny_patch8", "--data", str(place["own"]), "--k_fold", "2", "--folds",
+                               "0", "--finetune", str(pretrained / "checkpoint-1.pth"), "--output_dir",
+                               str(tmp_path / normalize), *COMMON, "--normalize", normalize, *TINY])  # fmt: skip
+        said = capsys.readouterr().err
+        assert ("was trained with intensity normalisation range, here it is zscore" in said) == (normalize == "zscore")
 
 
 def test_resuming_keeps_the_command_that_made_the_weights(finetuned, pretrained, tmp_path):

@@ -41,12 +41,15 @@ class Adaptable(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...
 
 
-def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = False) -> LoadReport:
+def load_pretrained(
+    model: nn.Module, path: Path | str, *, any_fidelity: bool = False, data: Mapping[str, Any] | None = None
+) -> LoadReport:
     """Load what fits from a pre-trained checkpoint, ours or a published one, into an autoencoder or a classifier.
 
     The model decides what fits (adapt_state_dict). Any other key that is missing or unexpected raises ValueError, so
     that no model trains from random weights unnoticed. A run of ours that was trained at another fidelity raises
-    ValueError too, unless `any_fidelity`. Published weights load at either fidelity.
+    ValueError too, unless `any_fidelity`. Published weights load at either fidelity. data: what config.json records of
+    the data that the model will read; a warning says where the checkpoint was trained on other input.
     """
     content = read_checkpoint(path)
     check_finite(content["model"], path)
@@ -58,6 +61,7 @@ def load_pretrained(model: nn.Module, path: Path | str, *, any_fidelity: bool = 
     except ValueError as error:
         raise ValueError(f"checkpoint {path}: {error}") from error
     _log_differences(content, adapted.shown, target.config, path)
+    _log_other_input(content, data or {}, path)
     model.load_state_dict(adapted.state, strict=False)
     logger.info(
         "loaded %s: %d tensors, starting fresh: %s, left out: %d",
@@ -101,6 +105,19 @@ def check_fidelity(content: Content, wanted: str) -> None:
         raise ValueError(
             f"it was trained with fidelity={own} ({OUR_CONFIG}), the model computes {wanted}: pass --fidelity {own}"
         )
+
+
+def _log_other_input(content: Content, data: Mapping[str, Any], path: Path | str) -> None:
+    """Warn where the checkpoint was trained on volumes of another normalisation or order of contrasts."""
+    for name, what, fix in (
+        ("normalize", "intensity normalisation", "pass --normalize {} to keep it"),
+        ("contrasts", "contrasts", "its first layer expects {} in this order"),
+    ):
+        trained, now = recorded(content, "data", name), data.get(name)
+        if trained is not None and now is not None and trained != now:
+            texts = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in (trained, now)]
+            advice = fix.format(texts[0])
+            logger.warning("checkpoint %s was trained with %s %s, here it is %s: %s", path, what, *texts, advice)
 
 
 def _log_differences(content: Content, shown: Mapping[str, Any], config: Any, path: Path | str) -> None:

@@ -1,6 +1,6 @@
 """The ensemble of all folds of a fine-tuning run, for patients that no fold was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from util.protocol.best_epoch import selected_weights
 from util.protocol.decision import Decision, read_decision
 from util.protocol.tta import views_of
 from util.run_folder import fold_folders
-from util.runs import checkpoints, data_root, read_config
+from util.runs import checkpoints, data_root, read_config, read_fold_config
 from util.training.eval_mode import evaluating
 
 
@@ -117,16 +117,18 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
         raise ValueError(f"--run {folder} is not a fine-tuning run; give the --output_dir of main_cr_finetune.py")
     warnings = []
     trained = {fold: part for fold, part in fold_folders(folder).items() if checkpoints(part)}
-    decisions = {fold: read_decision(part, config.get("args", {})) for fold, part in trained.items()}
+    configs = {fold: read_fold_config(folder, fold) for fold in trained}
+    decisions = {fold: read_decision(part, configs[fold].get("args", {})) for fold, part in trained.items()}
     paths = {fold: selected_weights(part, decisions[fold].select) for fold, part in trained.items()}
     if not paths:
         raise ValueError(f"--run {folder} has no fold with a checkpoint: finish a fold with main_cr_finetune.py first")
+    config = _with_input_of_folds(folder, config, configs)
     count = config.get("k_fold", len(paths)) * config.get("repeats", 1)
     if len(paths) < count:
         warnings.append(f"only {len(paths)} of {count} folds of {folder} have a checkpoint")
     models = {}
     for fold in paths:
-        model = create_model(config["model"]["name"], **config["model"]["fields"])
+        model = create_model(configs[fold]["model"]["name"], **configs[fold]["model"]["fields"])
         assert isinstance(model, VolumeClassifier)
         content = load_weights(model, paths[fold])
         trained_for = content.get("config", {}).get("label_type", config["label_type"])
@@ -139,6 +141,25 @@ def open_ensemble(folder: Path, device: torch.device) -> FoldEnsemble:
     settings, warning = _settings(config)
     warnings += [warning] if warning else []
     return FoldEnsemble(folder, config, models, paths, decisions, settings, device, tuple(warnings))
+
+
+def _with_input_of_folds(
+    folder: Path, config: dict[str, Any], configs: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The run's config with the input that its folds were trained on. ValueError where --override made them read
+    different inputs: one volume cannot be prepared for all of them."""
+    first, data = min(configs), dict(config["data"])
+    for name in ("normalize", "contrasts", "preparation"):
+        for fold, own in configs.items():
+            if own["data"].get(name) != configs[first]["data"].get(name):
+                raise ValueError(
+                    f"--run {folder}: fold {first} was trained with {name} {configs[first]['data'].get(name)}, fold "
+                    f"{fold} with {own['data'].get(name)}: they cannot predict together; move one of them to a run "
+                    "folder of its own"
+                )
+        if name in configs[first]["data"]:
+            data[name] = configs[first]["data"][name]
+    return {**config, "data": data}
 
 
 def check_label_types(ensembles: Sequence[FoldEnsemble]) -> None:

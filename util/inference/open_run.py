@@ -23,7 +23,7 @@ from util.inference.study import Study
 from util.protocol.best_epoch import selected_weights
 from util.protocol.decision import Decision, read_decision
 from util.run_folder import fold_folder
-from util.runs import RunKind, data_root, last_checkpoint, read_config
+from util.runs import RunKind, data_root, last_checkpoint, read_config, read_fold_config
 
 logger = logging.getLogger(__name__)
 SCRIPTS = {"pretrain": "visualize.py", "finetune": "visualize_finetuned.py"}
@@ -94,6 +94,8 @@ def open_run(
     if config.get("kind") != kind:
         other = SCRIPTS.get(config.get("kind", ""), "another program")
         raise ValueError(f"--run {folder} is not a {kind} run; {other} shows it")
+    if fold is not None:
+        config = read_fold_config(folder, fold)
     device = choose_device(device)
     decision = Decision()
     if checkpoint is None and fold is not None:

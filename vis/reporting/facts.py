@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +13,16 @@ from util.hub.download import local_path
 from util.hub.exported_folder import is_exported
 from util.inference.open_run import is_phantom
 from util.run_folder import CONFIG, METRICS, PREDICTIONS, RESULTS, fold_folders
-from util.runs import newest_run, read_config, read_metrics
+from util.runs import newest_run, read_config, read_fold_config, read_metrics
 from vis.drawing.wording import METRIC_NAMES, task_words
 
+OF_FOLDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "Started from": lambda config: str(config.get("finetune") or "random weights"),
+    "Intensities of folds": lambda config: str(config["data"]["normalize"]),
+    "Seed of folds": lambda config: str(config.get("args", {}).get("seed")),
+    "Learning rate of folds": lambda config: str(config.get("args", {}).get("lr")),
+}
+"""What --override may change between the folds of a run."""
 NOT_DEFINED = "–"  # noqa: RUF001  shown in tables for a value that is not defined
 
 
@@ -86,7 +93,7 @@ def finetune_facts(folder: Path) -> FinetuneFacts:
     config = _config_of(folder, "finetune")
     rows_of_fold = {fold: rows for fold, part in fold_folders(folder).items() if (rows := read_metrics(part))}
     results_path, predictions_path = folder / RESULTS, folder / PREDICTIONS
-    details = [*_shared_details(folder, config), ("Started from", str(config.get("finetune") or "random weights"))]
+    details = [*_shared_details(folder, config), *_of_folds(folder, rows_of_fold)]
     return FinetuneFacts(
         folder,
         config,
@@ -96,6 +103,22 @@ def finetune_facts(folder: Path) -> FinetuneFacts:
         json.loads(results_path.read_text(encoding="utf-8")) if results_path.exists() else None,
         read_predictions(predictions_path) if predictions_path.exists() else [],
     )
+
+
+def _of_folds(folder: Path, folds: Iterable[int]) -> list[tuple[str, str]]:
+    """What folds of one run may differ in after --override, each value with its folds where there are several."""
+    configs = {fold: read_fold_config(folder, fold) for fold in folds} or {0: read_config(folder)}
+    told: list[tuple[str, str]] = []
+    for title, value_of in OF_FOLDS.items():
+        folds_of: dict[str, list[int]] = {}
+        for fold, config in configs.items():
+            folds_of.setdefault(value_of(config), []).append(fold)
+        if len(folds_of) > 1:
+            each = (f"{value} (fold {', '.join(map(str, members))})" for value, members in folds_of.items())
+            told.append((title, "; ".join(each)))
+        elif title == "Started from":
+            told.append((title, next(iter(folds_of))))
+    return told
 
 
 def fold_table(results: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:

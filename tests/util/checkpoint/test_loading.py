@@ -188,3 +188,13 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, load):
     save_checkpoint(tmp_path / "m.pth", {"model": state})
     with pytest.raises(ValueError, match=r"m\.pth: 1 of \d+ tensors are not finite, the first is decoder_pred\.bias"):
         load(model, tmp_path / "m.pth")
+
+
+def test_another_order_of_contrasts_is_warned_of(tmp_path, caplog):
+    source, data = mae(), {"contrasts": ["t1", "t2"], "normalize": "zscore"}
+    config = {"model": {"name": "mae_3d_vim_small_patch8", "fields": asdict(source.config)}, "data": data}
+    save_checkpoint(tmp_path / "m.pth", {"model": source.state_dict(), "config": config})
+    load_pretrained(classifier(), tmp_path / "m.pth", data=data)
+    assert "was trained with" not in caplog.text
+    load_pretrained(classifier(), tmp_path / "m.pth", data={**data, "contrasts": ["t2", "t1"]})
+    assert "was trained with contrasts t1, t2, here it is t2, t1" in caplog.text
