@@ -106,7 +106,7 @@ def train_fold(
         layer_decay=training.layer_decay,
         schedule="cosine" if training.use_scheduler else "constant",
     )
-    world.together(lambda: of_run.start_fold(options, folder, {**config, "fold": fold}))
+    world.on_main_rank(lambda: of_run.start_fold(options, folder, {**config, "fold": fold}))
     trainer.resume(run.resume)
     state = trainer.state
     best = BestEpoch(

@@ -109,9 +109,9 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
     }
     if run.eval:
         if changed:
-            world.together(lambda: record_command(run.output_dir, config, changed))
+            world.on_main_rank(lambda: record_command(run.output_dir, config, changed))
     else:
-        world.together(lambda: start_folds(options, division, config, changed))
+        world.on_main_rank(lambda: start_folds(options, division, config, changed))
         if not run.overwrite:  # another job may have been the first
             division = divide(protocol, labels, cohort.sheet, run, label_type)
     predictor = FoldPredictor(volumes, division, protocol, world, options.training.batch_size, precision.used)

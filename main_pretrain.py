@@ -90,7 +90,7 @@ def pretrain(options: PretrainOptions, world: World, stop: StopRequest) -> None:
         with locked_by_main(world, run.output_dir, "the run", "wait for it, or choose another --output_dir"):
             is_resumed = run.resume is not None
             changed = of_run.changes(options, "pretrain")
-            world.together(
+            world.on_main_rank(
                 lambda: start_run(run.output_dir, config, resume=is_resumed, overwrite=run.overwrite, changed=changed)
             )
             trainer.resume(run.resume)

@@ -51,7 +51,7 @@ class World:
         dist.all_gather_object(parts, items, group=self.control)
         return [item for part in parts for item in part]
 
-    def together(self, work: Callable[[], None]) -> None:
+    def on_main_rank(self, work: Callable[[], None]) -> None:
         """Call `work` on the main rank while the others wait. If it raises, every rank raises the same error."""
         error: Exception | None = None
         if self.is_main:

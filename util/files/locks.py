@@ -45,7 +45,7 @@ def locked(folder: Path, name: str, remedy: str, wait_s: float = 0) -> Iterator[
 def locked_by_main(world: World, folder: Path, name: str, remedy: str) -> Iterator[None]:
     """`locked` on the main rank, which locks for all ranks. If it fails, every rank raises the error."""
     with contextlib.ExitStack() as stack:
-        world.together(lambda: stack.enter_context(locked(folder, name, remedy)))
+        world.on_main_rank(lambda: stack.enter_context(locked(folder, name, remedy)))
         yield
 
 

@@ -146,7 +146,7 @@ def precision_of_run(asked: PrecisionName, world: World, run: Path | None, measu
     def on_main() -> None:
         found.append(choose(asked, world.device, kept=recorded(run), measure=measure))
 
-    world.together(on_main)
+    world.on_main_rank(on_main)
     return world.gather(found)[0]
 
 

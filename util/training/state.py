@@ -64,7 +64,7 @@ class TrainingState(Generic[ModelT]):
             content["raw_model"] = self.model.state_dict()
         self._check_finite()
         path = checkpoint_path(self.folder, *((epoch,) if sums is None else (epoch + 1, sums.step)))
-        self.world.together(lambda: self._write(path, content))
+        self.world.on_main_rank(lambda: self._write(path, content))
 
     def _check_finite(self) -> None:
         tensors = {**self.model.state_dict(), **({} if self.ema is None else self.ema.module.state_dict(prefix="ema."))}
@@ -130,7 +130,7 @@ class TrainingState(Generic[ModelT]):
                 remove_leftovers(self.folder)
                 chosen[0] = newest_readable(self.folder)
 
-            self.world.together(choose)
+            self.world.on_main_rank(choose)
             path = self.world.gather(chosen)[0]
             if path is not None:
                 self.restore(path)

@@ -205,7 +205,7 @@ class Trainer(Generic[ModelT]):
         epoch, step = self.state.next_epoch, self.state.sums.step if self.state.sums else 0
         reason = next(filter(None, self.world.gather([self.stop.reason])), "a signal")
         place = {"reason": reason, "epoch": epoch, "step": step}
-        self.world.together(lambda: write_json(self.state.folder / STOPPED, place))
+        self.world.on_main_rank(lambda: write_json(self.state.folder / STOPPED, place))
         raise Stopped(f"stopped by {reason} at epoch {epoch}, step {step}; continue with --resume auto")
 
 

@@ -23,18 +23,18 @@ def test_a_missing_device_is_named():
 
 def test_what_the_main_rank_does_fails_for_all(monkeypatch):
     done = []
-    World(0, 1, torch.device("cpu")).together(lambda: done.append(1))
+    World(0, 1, torch.device("cpu")).on_main_rank(lambda: done.append(1))
     assert done == [1]
 
     def fail():
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        World(0, 1, torch.device("cpu")).together(fail)
+        World(0, 1, torch.device("cpu")).on_main_rank(fail)
     other = World(1, 2, torch.device("cpu"))
     monkeypatch.setattr(World, "gather", lambda self, items: [OSError("disk full"), *items])
     with pytest.raises(OSError, match="disk full"):
-        other.together(lambda: done.append(2))
+        other.on_main_rank(lambda: done.append(2))
     assert done == [1]
 
 
