@@ -23,6 +23,7 @@ from util import ranges
 from util.cli import RUN_FROM, Parser, run, setup_logging
 from util.data.folder import CONTRASTS
 from util.data.prepare.study import Prepared, Settings, prepare_study
+from util.data.prepare.summary import unused_masks
 from util.data.raw.layouts import RawStudy
 from util.data.raw.new_patient import find_patient, missing_contrasts, patient_from_files, with_masks
 from util.data.raw.orientation import orientation_code
@@ -118,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(study, ValueError):
                 raise study
             study.assumed_orientation = args.assume_orientation
+            log_masks(study)
             facts = predictor.predict(study)
         except ValueError as error:
             if len(patients) == 1:
@@ -254,6 +256,15 @@ class Predictor:
         except ValueError as error:
             logger.warning("%s: no comparison with the training data: %s", ensemble.folder, error)
             return Comparison(problem=str(error))
+
+
+def log_masks(study: RawStudy) -> None:
+    """Log which masks are used, and which file looks like one and is not."""
+    for role, kind in (("seg", "the tumour"), ("brain", "the brain")):
+        if role in study.files:
+            logger.info("%s: mask of %s: %s", study.subject, kind, study.files[role])
+    if lookalikes := unused_masks([study]):
+        logger.warning("%s: looks like a mask and is not used: %s", study.subject, ", ".join(map(str, lookalikes)))
 
 
 def log_result(facts: dict[str, Any], folder: Path) -> None:

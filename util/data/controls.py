@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from util.data.dataset import PreparedVolumes
+from util.data.folder import segmentation_path
 
 Control = Literal["none", "background", "no_tumour", "shuffled_labels"]
 MARGIN = 2  # voxels around the segmentation that are replaced too
@@ -25,6 +26,7 @@ def controlled(volumes: PreparedVolumes, control: Control, seed: int) -> Prepare
     if control == "background":
         return volumes.altered(_background)
     if control == "no_tumour":
+        _check_segmentations(volumes)
         return volumes.altered(_no_tumour)
     if control == "shuffled_labels":
         assert volumes.labels is not None
@@ -39,9 +41,19 @@ def _background(volumes: PreparedVolumes, subject: str, stored_CZYX: np.ndarray)
 
 def _no_tumour(volumes: PreparedVolumes, subject: str, stored_CZYX: np.ndarray) -> np.ndarray:
     mask_ZYX = volumes.segmentation(subject)
-    if mask_ZYX is None:
-        raise ValueError(f'--control no_tumour: subject "{subject}" has no segmentation in {volumes.root}/seg_mask')
+    assert mask_ZYX is not None, "_check_segmentations has seen it"
     return without_tumour(stored_CZYX, mask_ZYX > 0)
+
+
+def _check_segmentations(volumes: PreparedVolumes) -> None:
+    """Raise ValueError, before any training, if a subject has no segmentation."""
+    missing = [each for each in volumes.subjects if not segmentation_path(volumes.root, each).exists()]
+    if missing:
+        more = f", and {len(missing) - 1} more subjects have none" if len(missing) > 1 else ""
+        raise ValueError(
+            f'--control no_tumour: subject "{missing[0]}" has no segmentation in {volumes.root}/seg_mask{more}; '
+            "prepare them with their masks (prepare_data.py --seg NAME), or leave them out"
+        )
 
 
 def noise_brain(volume_CZYX: np.ndarray, subject: str) -> np.ndarray:

@@ -85,7 +85,7 @@ def test_a_control_skips_what_the_plain_volumes_skip(volumes, control):
 def test_a_missing_segmentation_is_named(volumes):
     segmentation_path(volumes.root, "sub-02").unlink()
     with pytest.raises(ValueError, match='--control no_tumour: subject "sub-02" has no segmentation'):
-        controlled(volumes, "no_tumour", 0).stored_volume("sub-02")
+        controlled(volumes, "no_tumour", 0)  # before the first volume is read
 
 
 def test_shuffled_labels_keep_their_counts_and_come_from_the_seed(volumes):

@@ -16,6 +16,7 @@ from util.data.folder import open_volume, segmentation_path, volume_path
 from util.data.manifest import ManifestRow, read_manifest, write_manifest
 from util.data.prepare.quality_control import qc_picture
 from util.data.prepare.study import Prepared, Settings, prepare_study
+from util.data.prepare.summary import log_summary, write_warnings
 from util.data.processes import run_tasks
 from util.data.raw.layouts import RawStudy
 from util.data.raw.orientation import ASSUMED
@@ -63,6 +64,8 @@ def prepare_cohort(
     finally:
         if rows:
             write_manifest(destination, rows)
+            write_warnings(destination, rows)
+    log_summary(studies, {subject: row for subject, row in rows.items() if subject not in failures}, destination)
     return failures
 
 
@@ -78,7 +81,7 @@ def prepare_one(study: RawStudy, destination: Path, settings: Settings) -> Manif
         files[segmentation_path(destination, study.subject)] = _npy(prepared.segmentation)
     spacing = np.linalg.norm(prepared.affine[:3, 0])
     picture = qc_picture(
-        study.subject, prepared.volumes, prepared.segmentation, "; ".join([f"{spacing:.2f} mm", *prepared.warnings])
+        study.subject, prepared.volumes, prepared.segmentation, [f"{spacing:.2f} mm", *prepared.warnings]
     )
     for path, content in {**files, destination / "qc" / f"{study.subject}.png": picture}.items():
         with atomic_write(path) as file:
