@@ -17,6 +17,55 @@ SCAN_TENSORS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D,
 SSD_TENSORS = "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? dt_bias"
 
 
+MOST_BYTES = 2**62
+"""The largest product of sizes, in bytes of float64, that the kernels' 64-bit offsets hold with room to spare."""
+
+
+def check_size(name: str, *sizes: int) -> None:
+    """Raise ValueError if an array of these sizes has no 64-bit offsets. Traced sizes are not numbers and pass."""
+    if torch.compiler.is_compiling():
+        return
+    count = 8
+    for size in sizes:
+        count *= size
+    if count > MOST_BYTES:
+        raise ValueError(f"{name} is too large: {' x '.join(map(str, sizes))} values exceed 64-bit offsets")
+
+
+def require_tensors(**values: Tensor) -> None:
+    """Raise ValueError unless every value is a tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
+def check_devices(first: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError unless all values but None are tensors on the device of the first one."""
+    for name, value in others.items():
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor or None, got {type(value).__name__}")
+        if value.device != first.device:
+            raise ValueError(f"{name} is on {value.device}, the first argument on {first.device}: move it there")
+
+
+def _is_leaf_of_a_gradient(x: Tensor) -> bool:
+    """Whether x, or what it is a view of, requires a gradient and cannot be written to."""
+    base = x if x._base is None else x._base
+    return base.requires_grad and base.is_leaf
+
+
+def shares_elements(x: Tensor) -> bool:
+    """Whether two elements of x may lie at the same place in memory."""
+    reach = 0
+    for stride, size in sorted(zip(x.stride(), x.shape)):
+        if size > 1 and stride <= reach:
+            return x.numel() > 0
+        reach += stride * (size - 1)
+    return False
+
+
 class ScanInputs(NamedTuple):
     """Arguments of a selective scan, with the shapes of `ops.selective_scan_fn`."""
 
@@ -42,6 +91,8 @@ class ScanInputs(NamedTuple):
     def check(self) -> None:
         """Raise ValueError unless the shapes fit together."""
         u, delta, A, B, C, D, z, delta_bias, _, _ = self
+        require_tensors(u=u, delta=delta, A=A, B=B, C=C)
+        check_devices(u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
         if u.dim() != 3 or not u.is_floating_point():
             raise ValueError(f"u must be a real tensor (batch, dim, length), got {u.dtype} {tuple(u.shape)}")
         if A.is_complex() or B.is_complex() or C.is_complex():
@@ -58,6 +109,7 @@ class ScanInputs(NamedTuple):
             if value is not None and value.shape != (dim,):
                 raise ValueError(f"{name} must be (dim,) = ({dim},), got {tuple(value.shape)}")
         states = A.shape[1]
+        check_size("u x states", batch, dim, length, states)
         for name, value in (("B", B), ("C", C)):
             grouped = value.dim() == 4 and value.shape[1] > 0 and dim % value.shape[1] == 0
             expected = {2: (dim, states), 3: (batch, states, length)}.get(value.dim())
@@ -102,9 +154,12 @@ class ConvInputs(NamedTuple):
     def check(self) -> None:
         """Raise ValueError unless the arguments fit together."""
         x, weight, bias, seq_idx, initial_states, activation, _ = self
+        require_tensors(x=x, weight=weight)
+        check_devices(x, weight=weight, bias=bias, seq_idx=seq_idx, initial_states=initial_states)
         if x.dim() != 3 or not x.is_floating_point():
             raise ValueError(f"x must be a real tensor (batch, dim, length), got {x.dtype} {tuple(x.shape)}")
         batch, dim, length = x.shape
+        check_size("x", batch, dim, length)
         if weight.dim() != 2 or weight.shape[0] != dim or weight.shape[1] < 1:
             raise ValueError(f"weight must be (dim, width) with dim {dim} as in x, got {tuple(weight.shape)}")
         if bias is not None and bias.shape != (dim,):
@@ -112,6 +167,8 @@ class ConvInputs(NamedTuple):
         if activation not in ACTIVATIONS:
             raise ValueError(f'activation must be None, "silu" or "swish", got {activation!r}')
         self._check_states("initial_states", initial_states)
+        if seq_idx is not None and seq_idx.is_complex():
+            raise ValueError(f"seq_idx must be whole numbers, got {seq_idx.dtype}")
         if seq_idx is not None and seq_idx.shape != (batch, length):
             raise ValueError(f"seq_idx must be (batch, length) = {(batch, length)}, got {tuple(seq_idx.shape)}")
         if seq_idx is not None and initial_states is not None:
@@ -120,9 +177,14 @@ class ConvInputs(NamedTuple):
     def check_final_states(self, wanted: bool, out: Tensor | None) -> None:
         """Raise ValueError unless the arguments fit together, final states are known, and they fit into `out`."""
         self.check()
+        check_devices(self.x, final_states_out=out)
         self._check_states("final_states_out", out)
         if out is not None and not wanted:
             raise ValueError("final_states_out is given but return_final_states is False: set it to True")
+        if out is not None and shares_elements(out):
+            raise ValueError("final_states_out must have memory of its own for every element: use contiguous()")
+        if out is not None and torch.is_grad_enabled() and _is_leaf_of_a_gradient(out):
+            raise ValueError("final_states_out is written to and must not require a gradient: use detach()")
         if self.seq_idx is not None:
             raise ValueError(STATES_OR_INDEX)
 
@@ -130,6 +192,8 @@ class ConvInputs(NamedTuple):
         expected = (*self.x.shape[:2], self.weight.shape[1] - 1)
         if states is not None and states.shape != expected:
             raise ValueError(f"{name} must be (batch, dim, width - 1) = {expected}, got {tuple(states.shape)}")
+        if states is not None and not states.is_floating_point():
+            raise ValueError(f"{name} must be real floating point, got {states.dtype}")
 
 
 class SSDInputs(NamedTuple):
@@ -159,13 +223,14 @@ class SSDInputs(NamedTuple):
     def check(self) -> None:
         """Raise ValueError unless the shapes fit together."""
         x, dt, A, B, C, D, dt_bias, _, _ = self
+        require_tensors(x=x, dt=dt, B=B, C=C)
         if x.dim() != 4 or not x.is_floating_point():
             raise ValueError(f"x must be a real tensor (batch, length, heads, headdim), got {x.dtype} {tuple(x.shape)}")
         batch, length, heads, _ = x.shape
         if dt.shape != (batch, length, heads):
             raise ValueError(f"dt must be (batch, length, heads) = {(batch, length, heads)}, got {tuple(dt.shape)}")
         for name, value in (("A", A), ("D", D), ("dt_bias", dt_bias)):
-            if value is not None and not isinstance(value, Tensor):
+            if (value is not None or name == "A") and not isinstance(value, Tensor):
                 raise ValueError(
                     f"{name} must be a tensor (heads,), got {value!r}: this scan takes no chunk_size after C"
                 )
@@ -178,6 +243,7 @@ class SSDInputs(NamedTuple):
             )
         if C.shape != B.shape:
             raise ValueError(f"C must have the shape of B {tuple(B.shape)}, got {tuple(C.shape)}")
+        check_devices(x, dt=dt, A=A, B=B, C=C, D=D, dt_bias=dt_bias)
 
 
 ScanFunction = Callable[[ScanInputs], tuple[Tensor, Tensor]]

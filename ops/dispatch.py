@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ops import portable
+from ops import checks, portable
 from ops.arguments import ConvFunction, ConvInputs, ScanFunction, ScanInputs, SSDFunction, SSDInputs
 from ops.backends import Backend, choose, log_choice, only_portable, wants_cpu_mixer, wants_plain, wants_triton
 from ops.chunked import conv as chunked_conv
@@ -204,10 +204,11 @@ def ssd_scan_fn(
 def mamba_fn(xz_BLx: Tensor, weights: Direction, out_weight: Tensor, *, backend: Backend = "auto") -> Tensor:
     """The inner part of a Mamba mixer that scans from the first token only: (B, L, 2I), out_weight (E, I) -> (B, L, E).
 
-    Raises ValueError for a backend that is unknown or cannot run here.
+    Raises ValueError for arguments that do not fit and a backend that is unknown or cannot run here.
     """
+    checks.check_mixer(xz_BLx, {"weights": weights}, out_weight)
     y_BIL = reference_bimamba.one_direction(*_scan_and_conv(backend), xz_BLx, weights, reverse=False)
-    return F.linear(y_BIL.transpose(1, 2), out_weight)
+    return F.linear(y_BIL.transpose(1, 2), out_weight.to(y_BIL.dtype))
 
 
 def bimamba_fn(
@@ -216,8 +217,14 @@ def bimamba_fn(
     """The inner part of a bidirectional Mamba mixer: (B, L, 2I), out_weight (E, I) -> (B, L, E).
 
     A backend with a fused path for both directions takes it. Otherwise the directions run one after the other. Raises
-    ValueError for a backend that is unknown or cannot run here.
+    ValueError for arguments that do not fit and a backend that is unknown or cannot run here.
     """
+    checks.check_mixer(xz_BLx, {"forward": forward, "backward": backward}, out_weight)
+    return _bimamba(xz_BLx, forward, backward, out_weight, backend)
+
+
+def _bimamba(xz_BLx: Tensor, forward: Direction, backward: Direction, out_weight: Tensor, backend: Backend) -> Tensor:
+    """`bimamba_fn` of arguments that were checked."""
     device, width = xz_BLx.device.type, forward.conv_weight.shape[1]
     if wants_cpu_mixer(backend, forward) and cpu.unavailable(xz_BLx) is None:
         log_choice("bidirectional mixer", "cpu", device)
@@ -251,9 +258,24 @@ def add_norm_fn(
 
     rotation (B or 1, L, E/2): unit complex numbers that rotate channel pairs; scale (B,): a factor for each sample.
     Neither gets a gradient. normed is in weight's precision, or in autocast's where that saves a copy.
+    Raises ValueError for arguments that do not fit.
     """
+    checks.check_sum(hidden_BLE, residual_BLE, rotation, "weight", weight, scale_B)
+    return _add_norm(hidden_BLE, residual_BLE, rotation, weight, eps, scale_B, backend)
+
+
+def _add_norm(
+    hidden_BLE: Tensor,
+    residual_BLE: Tensor | None,
+    rotation: Tensor | None,
+    weight: Tensor,
+    eps: float,
+    scale_B: Tensor | None,
+    backend: Backend,
+) -> tuple[Tensor, Tensor]:
+    """`add_norm_fn` of arguments that were checked."""
     summands, run = (hidden_BLE, residual_BLE, rotation), reference_add_norm.add_norm
-    if not wants_plain(backend) and cpu_add_norm.takes(*summands):
+    if not wants_plain(backend) and cpu_add_norm.takes(*summands) and weight.dtype in cpu.PRECISIONS:
         run = cpu_add_norm.add_norm
     elif wants_triton(backend, hidden_BLE) and triton.takes_sum(*summands):
         run = triton.add_norm
@@ -277,7 +299,10 @@ def bimamba_block_fn(
     """(mixed, total), each (B, L, E): `add_norm_fn`, a projection by in_weight (2I, E) and `bimamba_fn`.
 
     The backward pass computes again what it needs, so that memory holds little but total between the passes.
+    Raises ValueError for arguments that do not fit and a backend that is unknown or cannot run here.
     """
+    directions = {"forward": forward, "backward": backward}
+    checks.check_block(hidden_BLE, residual_BLE, rotation, norm_weight, scale_B, in_weight, directions, out_weight)
     device, summands = hidden_BLE.device.type, (hidden_BLE, residual_BLE, rotation)
     arguments = *summands, norm_weight, eps, scale_B, in_weight, forward, backward, out_weight
     if wants_cpu_mixer(backend, forward) and cpu_block.takes(*summands, in_weight):
@@ -288,8 +313,8 @@ def bimamba_block_fn(
         return triton.bimamba_block(*arguments)
 
     def parts() -> tuple[Tensor, Tensor]:
-        normed, total = add_norm_fn(*summands, norm_weight, eps, scale_B, backend=backend)
-        return bimamba_fn(F.linear(normed, in_weight), forward, backward, out_weight, backend=backend), total
+        normed, total = _add_norm(*summands, norm_weight, eps, scale_B, backend)
+        return _bimamba(F.linear(normed, in_weight.to(normed.dtype)), forward, backward, out_weight, backend), total
 
     if only_portable() or torch._C._are_functorch_transforms_active():  # torch.func does not support checkpoint
         return parts()
@@ -303,8 +328,9 @@ def gather_patches_fn(
     """(B, C, Z, Y, X), (B, K) -> (B, K, P): the patches with these raster numbers, or all of them.
 
     Values are ordered (pz, py, px, c), or (c, pz, py, px) with contrasts_first. In the autocast precision where that
-    saves a copy.
+    saves a copy. Raises ValueError for arguments that do not fit.
     """
+    checks.check_patches(volume_BCZYX, ids_BK, patch_size)
     if not only_portable() and cpu_patches.takes(volume_BCZYX):
         return cpu_patches.gather_patches(volume_BCZYX, ids_BK, patch_size, contrasts_first)
     if wants_triton("auto", volume_BCZYX) and triton.takes_volume(volume_BCZYX):
@@ -325,8 +351,10 @@ def patch_error_fn(
 
     The target of row (b, k) is patch ids_BK[b, k] of the volume, values ordered (pz, py, px, c). normalise: subtract
     each patch's own mean and divide by the root of its unbiased variance + 1e-6. All targets would be as large as the
-    volume; only the reference, which is differentiable twice, holds them at once.
+    volume; only the reference, which is differentiable twice, holds them at once. Raises ValueError for arguments that
+    do not fit.
     """
+    checks.check_prediction(pred_BKP, volume_BCZYX, ids_BK, patch_size)
     if wants_triton(backend, volume_BCZYX) and triton.takes_volume(volume_BCZYX, pred_BKP):
         return triton.patch_error(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise)
     run = reference_patches.patch_error_plain if wants_plain(backend) else reference_patches.patch_error
@@ -347,19 +375,23 @@ def linear_patch_error_fn(
     """`patch_error_fn` of the predictions of a linear layer, (): hidden_BKE, weight_PE, bias_P.
 
     On a CPU a few planes of every patch are predicted at a time. Their errors overwrite the predictions, and the
-    layer's gradients are computed from them at once. autograd would keep three tensors as large as the volume.
+    layer's gradients are computed from them at once. autograd would keep three tensors as large as the volume. Raises
+    ValueError for arguments that do not fit.
     """
+    checks.check_layer(hidden_BKE, weight_PE, bias_P, volume_BCZYX, ids_BK, patch_size)
     layer = hidden_BKE, weight_PE, bias_P
     if not wants_plain(backend) and cpu_patches.takes(volume_BCZYX, *layer):
         return cpu_patches.linear_patch_error(*layer, volume_BCZYX, ids_BK, patch_size, normalise)
-    return patch_error_fn(F.linear(*layer), volume_BCZYX, ids_BK, patch_size, normalise, backend=backend)
+    pred_BKP = F.linear(hidden_BKE, weight_PE.to(hidden_BKE.dtype), bias_P.to(hidden_BKE.dtype))
+    return patch_error_fn(pred_BKP, volume_BCZYX, ids_BK, patch_size, normalise, backend=backend)
 
 
 def resample_affine_fn(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     """(B, C, Z, Y, X) -> the same shape: voxel p takes the value at back[:, :3] p + back[:, 3] of its volume.
 
     Positions are in voxels, (z, y, x). Values are trilinear between voxels and fall to 0 beyond the volume. It works on
-    data and has no gradient.
+    data and has no gradient. Raises ValueError for arguments that do not fit.
     """
+    checks.check_resampling(volume_BCZYX, back_B34)
     run = cpu_resample if not only_portable() and cpu_resample.takes(volume_BCZYX) else reference_resample
-    return run.resample_affine(volume_BCZYX, back_B34)
+    return run.resample_affine(volume_BCZYX, back_B34.to("cpu", torch.float64))

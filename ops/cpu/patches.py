@@ -10,6 +10,7 @@ from ops.cpu import backend as cpu
 from ops.cpu import library as cpu_library
 from ops.cpu.library import Patches, pointer
 from ops.operators import differentiate, register
+from ops.reference.patches import check_ids
 
 CHUNK = 2048  # values of each patch that are predicted at a time: 3 MB of bfloat16 at patch 16, which fit into a cache
 
@@ -39,6 +40,7 @@ def linear_patch_error(
 
 
 def _arguments(volume: Tensor, ids: Tensor, patch_size: int, dtype: torch.dtype, **more: Any) -> Patches:
+    check_ids(ids, volume, patch_size)
     batch, contrasts, _, y, x = volume.shape
     return Patches(
         batch=batch, kept=ids.shape[1], contrasts=contrasts, patch=patch_size,

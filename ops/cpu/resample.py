@@ -22,7 +22,7 @@ def takes(volume: Tensor) -> bool:
 
 def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     """`ops.resample_affine_fn` for what `takes` accepts."""
-    return torch.ops.mamba_mae.resample_affine(volume_BCZYX, back_B34.to("cpu", torch.float64))
+    return torch.ops.mamba_mae.resample_affine(volume_BCZYX, back_B34)
 
 
 def _resample(volume: Tensor, back: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def add_norm(
     """`ops.add_norm_fn` in plain PyTorch."""
     total = hidden_BLE.to(torch.promote_types(hidden_BLE.dtype, torch.float32))
     if scale_B is not None:
-        total = total * scale_B[:, None, None]
+        total = total * scale_B.to(total.dtype)[:, None, None]
     if residual_BLE is not None:
         total = total + residual_BLE
     if rotation is not None:

@@ -32,8 +32,8 @@ class Direction(NamedTuple):
 
     def scan_inputs(self, u_BIL: Tensor, z_BIL: Tensor, reverse: bool) -> ScanInputs:
         """Arguments of the scan of u, gated by silu(z): step sizes, B and C are projections of u."""
-        dt_BLR, B_BLN, C_BLN = self.split_projection(F.linear(u_BIL.transpose(1, 2), self.x_proj))
-        delta_BLI = F.linear(dt_BLR, self.dt_proj)  # the scan adds the bias and applies softplus
+        dt_BLR, B_BLN, C_BLN = self.split_projection(F.linear(u_BIL.transpose(1, 2), self.x_proj.to(u_BIL.dtype)))
+        delta_BLI = F.linear(dt_BLR, self.dt_proj.to(dt_BLR.dtype))  # the scan adds the bias and applies softplus
         return ScanInputs(
             u=u_BIL,
             delta=delta_BLI.transpose(1, 2),
@@ -67,7 +67,7 @@ def one_by_one(
 ) -> Tensor:
     """The mean of both directions, projected: (B, L, 2I), out_weight (E, I) -> (B, L, E)."""
     y_BIL = one_direction(scan, conv, xz_BLx, forward, False) + one_direction(scan, conv, xz_BLx, backward, True)
-    return F.linear(y_BIL.transpose(1, 2) / 2, out_weight)
+    return F.linear(y_BIL.transpose(1, 2) / 2, out_weight.to(y_BIL.dtype))
 
 
 def side_by_side(
@@ -96,4 +96,4 @@ def side_by_side(
         delta_softplus=True,
     )
     y_f, y_b = scan(both)[0].chunk(2, dim=1)
-    return F.linear((y_f + y_b.flip(-1)).transpose(1, 2) / 2, out_weight)
+    return F.linear((y_f + y_b.flip(-1)).transpose(1, 2) / 2, out_weight.to(y_f.dtype))

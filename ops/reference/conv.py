@@ -19,6 +19,8 @@ def causal_conv1d(inputs: ConvInputs) -> Tensor:
     with without_autocast(x):
         x_BIL = x.to(dtype)
         x_BIL = x_BIL.flip(-1) if reverse else x_BIL
+        if not x.shape[2]:  # which F.conv1d refuses
+            return x_BIL.to(x.dtype)
         if initial_states is None:
             before = x_BIL.new_zeros(*x.shape[:2], weight.shape[1] - 1)
         else:

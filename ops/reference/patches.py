@@ -8,16 +8,46 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ops.operators import ANY_DEVICE, differentiate, register
 
 BLOCK_VALUES = 2**20  # values per block: few enough for the cache, so many that the time of Python does not matter
 
 
+def check_ids(ids_BK: Tensor, volume_BCZYX: Tensor, patch_size: int) -> None:
+    """Raise ValueError unless every id is the number of a patch. Ids without values, while a model is traced, pass.
+
+    On a GPU a kernel checks them, and the error comes with the next synchronisation: a step must not wait for it.
+    """
+    tokens = volume_BCZYX.shape[2:].numel() // patch_size**3
+    if ids_BK.is_cuda and not _is_traced(ids_BK):
+        torch._assert_async(((ids_BK >= 0) & (ids_BK < tokens)).all(), f"ids_BK must be from 0 to {tokens - 1}")
+    if ids_BK.device.type != "cpu" or not ids_BK.numel() or _is_traced(ids_BK):
+        return
+    smallest, largest = (int(x) for x in ids_BK.aminmax())
+    if smallest < 0 or largest >= tokens:
+        raise ValueError(
+            f"ids_BK must be from 0 to {tokens - 1}, the patches of {patch_size} voxels of volume_BCZYX "
+            f"{tuple(volume_BCZYX.shape)}: got {smallest} to {largest}"
+        )
+
+
+def _is_traced(x: Tensor) -> bool:
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or isinstance(x, FakeTensor)
+    )
+
+
 def gather_patches(
     volume_BCZYX: Tensor, ids_BK: Tensor | None, patch_size: int, contrasts_first: bool = False
 ) -> Tensor:
     """`ops.gather_patches_fn` in plain PyTorch."""
+    if ids_BK is not None:
+        check_ids(ids_BK, volume_BCZYX, patch_size)
     p, batch = patch_size, volume_BCZYX.shape[0]
     z, y, x = (side // p for side in volume_BCZYX.shape[2:])
     order = (0, 2, 4, 6, 1, 3, 5, 7) if contrasts_first else (0, 2, 4, 6, 3, 5, 7, 1)
@@ -73,7 +103,7 @@ def _error(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise
 
 
 def _error_backward(grad: Tensor, difference: Tensor) -> Tensor:
-    scale = grad * (2 / difference.numel())
+    scale = grad * (2 / max(1, difference.numel()))
     dpred = difference.new_empty(difference.shape)
     for block in _blocks(*difference.shape):  # in the precision of scale: a product in float16 would underflow
         dpred[block] = difference[block].to(scale.dtype) * scale

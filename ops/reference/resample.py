@@ -13,6 +13,12 @@ SLABS = 8  # a single volume is cut into so many: PyTorch's grid_sample runs in 
 def resample_affine(volume_BCZYX: Tensor, back_B34: Tensor) -> Tensor:
     """`ops.resample_affine_fn` in plain PyTorch."""
     B, C, *size = volume_BCZYX.shape
+    if not B:
+        return volume_BCZYX.clone()
+    if 1 in size:  # affine_grid knows no position along an axis of one voxel: beyond the volume there are zeros
+        z, y, x = size
+        padded = F.pad(volume_BCZYX, [0, int(x == 1), 0, int(y == 1), 0, int(z == 1)])
+        return resample_affine(padded, back_B34)[..., :z, :y, :x].contiguous()
     half_3 = (torch.tensor(size, dtype=torch.float64) - 1) / 2
     back_B34 = back_B34.double()
     centre_B3 = back_B34[:, :, :3] @ half_3 + back_B34[:, :, 3]

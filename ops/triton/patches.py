@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ops.operators import differentiate, register
+from ops.reference.patches import check_ids
 from ops.triton.host import DEVICE, launch, next_power
 from ops.triton.kernels.patches import compare_rows, gather_rows, scale_rows
 
@@ -25,6 +26,7 @@ def _grid(volume: Tensor, patch_size: int) -> tuple[int, int]:
 
 def gather_rows_of(volume: Tensor, ids: Tensor, patch_size: int, contrasts_first: bool, dtype: torch.dtype) -> Tensor:
     """(B, K, P): the operator triton_gather_patches."""
+    check_ids(ids, volume, patch_size)
     rows = _gather_shapes(volume, ids, patch_size, contrasts_first, dtype)
     if rows.numel():
         launch(
@@ -41,6 +43,7 @@ def _gather_shapes(volume: Tensor, ids: Tensor, patch_size: int, contrasts_first
 
 def compute_error(pred: Tensor, volume: Tensor, ids: Tensor, patch_size: int, normalise: bool) -> tuple[Tensor, Tensor]:
     """(loss, difference of prediction and target): the operator triton_patch_error."""
+    check_ids(ids, volume, patch_size)
     pred = pred.contiguous()
     difference, squares = torch.empty_like(pred), volume.new_empty(ids.shape)
     if pred.numel():
