@@ -2,23 +2,25 @@
 
 The sources include no PyTorch header: a build takes seconds, needs only a C++17 compiler, and stays valid when torch is
 updated. The library's name holds a hash of the sources, the compiler and this CPU's instruction set. On another CPU the
-name differs, so a copied cache is never used there and the library is built again.
+name differs, so a copied cache is never used there and the library is built again. ops/cpu/cached.py checks that a
+library is whole and this user's own before it is loaded.
 
 MAMBA_MAE_ISA=x86-64-v2, x86-64-v3 or x86-64-v4 builds and uses kernels for an older CPU than this one, as
 `make test ISA=x86-64-v3` does. Without it, or with "native", they are built for this CPU.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
+
+from ops.cpu import cached
 
 logger = logging.getLogger(__name__)
 
@@ -42,26 +44,51 @@ class BuildError(RuntimeError):
 
 
 def library_path() -> Path:
-    """The compiled library. Builds it if this machine has none yet; two processes never build at the same time.
+    """The compiled library. Builds it if this machine has none yet, or a damaged one; two processes never build at the
+    same time. A good library is taken without a compiler, or when the compiler fails.
 
     Raises ValueError if MAMBA_MAE_ISA names no instruction set, or one that this CPU lacks, and BuildError if the build
     fails.
     """
     instructions = _instruction_sets()
-    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        raise BuildError("no C++ compiler found (install g++ or set CXX)")
-    target = cache_folder() / f"ops-{fingerprint(compiler, instructions)}.so"
-    if target.exists():
-        return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target.with_suffix(".lock")):
-            if not target.exists():
-                _build(compiler, instructions, target)
+        folder = cached.private_folder(cache_folder())
+        try:
+            return _current(folder, instructions)
+        except BuildError as error:
+            usable = cached.good_libraries(folder, _purpose(instructions))
+            if not usable:
+                raise
+            logger.warning("using the CPU kernels compiled before, %s: %s", usable[0], error)
+            return usable[0]
     except OSError as error:
-        raise BuildError(f"cannot write {target.parent} (set MAMBA_MAE_CACHE to another folder): {error}") from error
+        raise BuildError(f"cannot write {cache_folder()} (set MAMBA_MAE_CACHE to another folder): {error}") from error
+
+
+def _current(folder: Path, instructions: list[list[str]]) -> Path:
+    """The library of this compiler."""
+    compiler = _compiler()
+    target = folder / f"ops-{fingerprint(compiler, instructions)}.so"
+    if cached.is_good(target):
+        return target
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with cached.lock(target.with_suffix(".lock")):
+        if not cached.is_good(target):
+            if target.exists():
+                logger.warning("%s is damaged, or another user's: compiling it again", target)
+            _build(compiler, instructions, target)
     return target
+
+
+def _compiler() -> list[str]:
+    """$CXX, which may hold options or a launcher ("ccache g++"), or the first compiler found."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    for command in (named, ["c++"], ["g++"], ["clang++"]):
+        if command and (program := shutil.which(command[0])):
+            return [program, *command[1:]]
+        if command and command is named:
+            logger.warning('CXX="%s": there is no program %s, another compiler is used', " ".join(named), command[0])
+    raise BuildError("no C++ compiler found (install g++ or set CXX)")
 
 
 def cache_folder() -> Path:
@@ -74,16 +101,19 @@ def cache_folder() -> Path:
         raise BuildError(f"no place for the compiled kernels (set MAMBA_MAE_CACHE to a folder): {error}") from error
 
 
-def fingerprint(compiler: str, instructions: list[list[str]]) -> str:
+def fingerprint(compiler: list[str], instructions: list[list[str]]) -> str:
     """A hash of the sources, the compiler and its version, the flags, and the CPU's instruction set."""
-    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    parts += [
-        compiler.encode(),
-        _run([compiler, "--version"]).stdout.encode(),
-        repr((FLAGS, *instructions)).encode(),
-        _cpu_flags().encode(),
-    ]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return _hash(_purpose(instructions), " ".join(compiler), _run([*compiler, "--version"]).stdout)
+
+
+def _purpose(instructions: list[list[str]]) -> str:
+    """A hash of all that `fingerprint` depends on but the compiler."""
+    sources = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(SOURCES.iterdir())]
+    return _hash(*sources, repr((FLAGS, *instructions)), _cpu_flags())
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _cpu_flags() -> str:
@@ -116,7 +146,7 @@ def _lacking(level: str) -> list[str]:
     return [needed for needed in LEVELS[level] if flags and needed not in flags]
 
 
-def _build(compiler: str, instruction_sets: list[list[str]], target: Path) -> None:
+def _build(compiler: list[str], instruction_sets: list[list[str]], target: Path) -> None:
     started = time.perf_counter()
     error = ""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -124,14 +154,14 @@ def _build(compiler: str, instruction_sets: list[list[str]], target: Path) -> No
         for instructions in instruction_sets:
             for threads in (["-fopenmp"], []):
                 units = [str(SOURCES / unit) for unit in UNITS]
-                command = [compiler, *FLAGS, *instructions, *threads, *units, "-o", str(built)]
+                command = [*compiler, *FLAGS, *instructions, *threads, *units, "-o", str(built)]
                 process = _run(command)
                 if process.returncode == 0:
-                    built.replace(target)  # atomic: no process sees half a library
+                    cached.store(built, target, _purpose(instruction_sets))
                     logger.info("compiled the CPU kernels in %.0f s: %s", time.perf_counter() - started, target)
                     return
                 error = error or process.stderr.strip()[-500:]
-    raise BuildError(f"{compiler} failed: {error}")
+    raise BuildError(f"{' '.join(compiler)} failed: {error}")
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -139,13 +169,5 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"{command[0]} took more than {TIMEOUT_S} s") from error
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process builds. The operating system frees the lock of a process that dies."""
-    import fcntl  # Windows has none: there the kernels are not supported, and ops falls back to plain PyTorch
-
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be started: {error}") from error

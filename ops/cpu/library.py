@@ -137,7 +137,17 @@ def _problem() -> str | None:
 
 
 def _load() -> ctypes.CDLL:
-    kernels = ctypes.CDLL(str(library_path()))
+    path = library_path()
+    kernels = ctypes.CDLL(str(path))
+    try:
+        _declare(kernels)
+    except AttributeError as error:
+        raise BuildError(f"{path} is no library of these kernels, delete it: {error}") from error
+    return kernels
+
+
+def _declare(kernels: ctypes.CDLL) -> None:
+    """Give the functions their types. Raises AttributeError if one is missing."""
     sizes = {f"{name}_struct_size": ctypes.sizeof(struct) for name, struct in STRUCTS.items()}
     for name in ("scan_register_width", "scan_chunk", "conv_max_width", *sizes):
         getattr(kernels, name).restype = c_int64
@@ -145,7 +155,6 @@ def _load() -> ctypes.CDLL:
         getattr(kernels, name).argtypes, getattr(kernels, name).restype = (c_void_p,), None
     for name, size in sizes.items():
         assert getattr(kernels, name)() == size, f"{name}: the header in ops/cpu/csrc and its Structure here differ"
-    return kernels
 
 
 def thread_split(batch: int, most: int = MAX_SPLITS) -> dict[str, int]:

@@ -1,12 +1,16 @@
+import contextlib
+import ctypes.util
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ops.cpu import build as cpu_build
+from ops.cpu import library as cpu_library
 
 FAKE = """#!/bin/sh
 if [ "$1" = --version ]; then echo fake 1; exit 0; fi
@@ -126,6 +130,7 @@ def test_the_output_of_a_failing_compiler_is_quoted(compiler):
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("MAMBA_MAE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(cpu_build.BuildError, match=r"install g\+\+ or set CXX"):
         cpu_build.library_path()
 
@@ -164,3 +169,145 @@ def test_two_processes_build_once(compiler):
     assert [process.returncode for process in both] == [0, 0]
     assert len(paths) == 1
     assert len(compiler.calls()) == 1
+
+
+def _damage_truncate(library: Path) -> None:
+    os.truncate(library, library.stat().st_size // 2)
+
+
+def _damage_zero(library: Path) -> None:
+    library.write_bytes(bytes(library.stat().st_size))
+
+
+def _damage_replace(library: Path) -> None:
+    library.write_text("other\n")  # as large as the library of WRITE
+
+
+def _damage_record(library: Path) -> None:
+    library.with_suffix(".json").write_text("[" * 100_000)
+
+
+def _damage_mode(library: Path) -> None:
+    library.chmod(0o666)
+
+
+def _damage_link(library: Path) -> None:
+    library.rename(library.with_suffix(".other"))
+    library.symlink_to(library.with_suffix(".other"))
+
+
+DAMAGES = [
+    _damage_truncate,
+    _damage_zero,
+    _damage_replace,
+    _damage_record,
+    _damage_mode,
+    _damage_link,
+    lambda library: library.write_bytes(b""),
+    lambda library: library.with_suffix(".json").unlink(),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_library_is_built_again(compiler, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture):
+    compiler(WRITE)
+    library = cpu_build.library_path()
+    damage(library)
+    assert cpu_build.library_path() == library
+    assert "compiling it again" in caplog.text
+    assert library.read_text() == "built\n"
+    assert len(compiler.calls()) == 2
+    cpu_build.library_path()
+    assert len(compiler.calls()) == 2
+
+
+def test_a_library_of_another_user_is_not_taken(compiler, monkeypatch: pytest.MonkeyPatch):
+    compiler(WRITE)
+    library = cpu_build.library_path()
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    stat = os.lstat(library)
+    if stat.st_uid == 0:  # root's libraries are as good as ours
+        os.chown(library, 1234, -1)
+    cpu_build.library_path()
+    assert len(compiler.calls()) == 2
+
+
+def test_where_others_can_write_each_user_has_a_folder(compiler, tmp_path: Path):
+    compiler(WRITE)
+    shared = cpu_build.cache_folder()
+    shared.mkdir()
+    shared.chmod(0o777)
+    library = cpu_build.library_path()
+    assert library.parent == shared / f"user_{os.geteuid()}"
+    assert library.parent.stat().st_mode & 0o777 == 0o700
+    assert library.stat().st_mode & 0o777 == 0o700
+    library.parent.chmod(0o777)
+    with pytest.raises(cpu_build.BuildError, match="others can write to it"):
+        cpu_build.library_path()
+
+
+def test_a_good_library_needs_no_compiler(compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    compiler(WRITE)
+    library = cpu_build.library_path()
+    cpu_build.cache_folder().chmod(0o500)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert cpu_build.library_path() == library  # CXX is still there
+    monkeypatch.delenv("CXX")
+    assert cpu_build.library_path() == library
+    monkeypatch.setattr(cpu_build, "_cpu_flags", lambda: "another cpu")
+    with pytest.raises(cpu_build.BuildError, match=r"install g\+\+ or set CXX"):
+        cpu_build.library_path()
+
+
+def test_a_failing_compiler_leaves_the_good_library(compiler, monkeypatch: pytest.MonkeyPatch):
+    compiler(WRITE)
+    library = cpu_build.library_path()
+    compiler("exit 1")
+    monkeypatch.setenv("CXX", f"{os.environ['CXX']} --other")  # another compiler, so another library
+    assert cpu_build.library_path() == library
+
+
+def test_the_compiler_may_have_a_launcher(compiler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    compiler(WRITE)
+    launcher = tmp_path / "ccache"
+    launcher.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/launched\nexec "$@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{launcher} {os.environ['CXX']}")
+    assert cpu_build.library_path().exists()
+    assert "-o" in (tmp_path / "launched").read_text()
+
+
+def test_a_compiler_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setenv("CXX", "no_such_compiler -x")
+    with contextlib.suppress(cpu_build.BuildError):  # if there is no other one either
+        cpu_build._compiler()
+    assert "no program no_such_compiler" in caplog.text
+
+
+def test_a_compiler_that_cannot_be_started(compiler, tmp_path: Path):
+    compiler(WRITE)
+    (tmp_path / "c++").write_bytes(b"\x7fELF and nothing more")
+    with pytest.raises(cpu_build.BuildError, match="cannot be started"):
+        cpu_build.library_path()
+
+
+def test_a_lock_that_is_a_link_is_refused(compiler, tmp_path: Path):
+    compiler(WRITE)
+    library = cpu_build.library_path()
+    library.unlink()
+    (tmp_path / "victim").write_text("precious")
+    library.with_suffix(".lock").unlink()
+    library.with_suffix(".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(cpu_build.BuildError, match="MAMBA_MAE_CACHE"):
+        cpu_build.library_path()
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_library_without_our_functions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = ctypes.util.find_library("m")
+    if found is None:
+        pytest.skip("no library to load")
+    monkeypatch.setattr(cpu_library, "library_path", lambda: found)
+    with pytest.raises(cpu_build.BuildError, match="no library of these kernels"):
+        cpu_library._load()
