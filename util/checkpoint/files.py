@@ -76,13 +76,13 @@ def read_checkpoint(path: Path | str) -> Content:
     return content
 
 
-def check_finite(weights: dict[str, Tensor], path: Path | str) -> None:
-    """Raise ValueError for weights that are not finite: what a diverged training leaves."""
+def check_finite(weights: dict[str, Tensor]) -> None:
+    """Raise ValueError for weights that are not finite, as a diverged training leaves them."""
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise ValueError(
-            f"checkpoint {path}: {len(bad)} of {len(weights)} tensors are not finite, the first is {bad[0]}: its "
-            "training diverged; choose an earlier checkpoint"
+            f"{len(bad)} of {len(weights)} tensors are not finite, the first is {bad[0]}: its training diverged; choose "
+            "an earlier checkpoint"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from models.adapt import Kind, describe, kind_of
 from models.config import Fidelity
 from util.checkpoint.facts import Known, fidelity_of, image_size, source_grid
-from util.checkpoint.files import SAFETENSORS, Content, checkpoint_file, read_checkpoint
+from util.checkpoint.files import SAFETENSORS, Content, check_finite, checkpoint_file, read_checkpoint
 from util.checkpoint.matching import FIDELITIES, TARGETS, expected_report, position_rows, registry_name
 
 
@@ -33,12 +33,17 @@ def inspect_checkpoint(path: Path) -> list[str]:
         ("name", _known(registry_name(content))),
         ("fidelity", _known(fidelity_of(content, shown))),
     ]
+    lines = [f"{title:<10}{text}" for title, text in rows]
+    try:
+        check_finite(state)
+    except ValueError as error:
+        return [*lines, f"load_pretrained refuses it: {error}"]
     loads = [
         f"  {target}, --fidelity {fidelity}: {_expected(content, target, fidelity)}"
         for target in TARGETS
         for fidelity in FIDELITIES
     ]
-    return [*(f"{title:<10}{text}" for title, text in rows), "load_pretrained into", *loads]
+    return [*lines, "load_pretrained into", *loads]
 
 
 def _expected(content: Content, target: Kind, fidelity: Fidelity) -> str:

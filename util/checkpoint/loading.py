@@ -52,9 +52,9 @@ def load_pretrained(
     the data that the model will read; a warning says where the checkpoint was trained on other input.
     """
     content = read_checkpoint(path)
-    check_finite(content["model"], path)
     target = cast(Adaptable, model)
     try:
+        check_finite(content["model"])
         if not any_fidelity:
             check_fidelity(content, target.config.fidelity)
         adapted, report = adapt_checkpoint(target, content)
@@ -89,7 +89,10 @@ def adapt_checkpoint(model: Adaptable, content: Content) -> tuple[Any, LoadRepor
 def load_weights(model: nn.Module, path: Path | str) -> dict[str, Any]:
     """Load every key of one of our own checkpoints into the model it was saved from, and return the file's content."""
     content = read_checkpoint(path)
-    check_finite(content["model"], path)
+    try:
+        check_finite(content["model"])
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path}: {error}") from error
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:

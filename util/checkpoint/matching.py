@@ -44,7 +44,8 @@ def is_published(content: Content) -> bool:
 
 def expected_report(content: Content, target: Kind, fidelity: Fidelity) -> LoadReport:
     """What load_pretrained would report for a model of the kind `target`, of the checkpoint's family, size, contrasts
-    and classes. Raises ValueError where load_pretrained would."""
+    and classes. Raises ValueError where load_pretrained would, except for weights that are not finite
+    (check_finite)."""
     model = matching_model(content, target, fidelity)
     check_fidelity(content, fidelity)
     return adapt_checkpoint(model, content)[1]

@@ -70,3 +70,14 @@ def test_a_mamba2_checkpoint_shows_its_mixer_and_name(tmp_path):
     text = inspect(tmp_path / "m.pth")
     assert "mixer=mamba2" in text
     assert "name      vim2_3d_tiny_patch16" in text
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = create_model("vim_3d_small_patch8", **SMALL).state_dict()
+    state["norm_f.weight"][0] = torch.nan
+    torch.save(state, tmp_path / "m.pth")
+    assert (
+        inspect(tmp_path / "m.pth")
+        .splitlines()[-1]
+        .startswith(f"load_pretrained refuses it: 1 of {len(state)} tensors are not finite, the first is norm_f.weight")
+    )
