@@ -81,8 +81,8 @@ def check_finite(weights: dict[str, Tensor]) -> None:
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise ValueError(
-            f"{len(bad)} of {len(weights)} tensors are not finite, the first is {bad[0]}: its training diverged; choose "
-            "an earlier checkpoint"
+            f"{len(bad)} of {len(weights)} tensors are not finite, the first is {bad[0]}: its training diverged; "
+            "choose an earlier checkpoint"
         )
 
 
