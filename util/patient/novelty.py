@@ -32,8 +32,11 @@ class ReferenceFeatures:
 
 @dataclass(frozen=True)
 class Novelty:
-    """distance: mean over folds; 1 is the median of held-out subjects. p: fraction of ordinary scans that are at least
-    as far away. n: number of held-out subjects that p is estimated from."""
+    """How far a scan lies from the held-out subjects.
+
+    distance: mean over folds; 1 is the median of held-out subjects. p: fraction of ordinary scans that are at least
+    as far away. n: number of held-out subjects that p is estimated from.
+    """
 
     distance: float
     p: float

@@ -26,8 +26,11 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class WhoReading:
-    """reading: one of the three types, or IMPOSSIBLE if the two predicted classes contradict each other. probabilities:
-    by type, including the impossible combination; they sum to 1."""
+    """The tumour type that two predictions define.
+
+    reading: one of the three types, or IMPOSSIBLE if the two predicted classes contradict each other. probabilities:
+    by type, including the impossible combination; they sum to 1.
+    """
 
     reading: str
     probabilities: dict[str, float]

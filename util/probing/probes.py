@@ -25,8 +25,11 @@ INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 
 @dataclass(frozen=True)
 class Probe:
-    """make: creates a classifier. choices: the values of its settings to choose from, given the number of training
-    subjects of an inner fold."""
+    """A kind of probe, and the settings to choose from.
+
+    make: creates a classifier. choices: the values of its settings to choose from, given the number of training
+    subjects of an inner fold.
+    """
 
     make: Callable[[], BaseEstimator]
     choices: Callable[[int], dict[str, list[Any]]]

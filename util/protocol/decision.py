@@ -27,8 +27,9 @@ CLIP = 1e-7  # because probabilities in float32 reach 0 and 1
 
 @dataclass(frozen=True)
 class Decision:
-    """temperature: divisor of the log-odds of the probability, which is a mean over the views that `tta` selects.
+    """How a fold turns logits into a probability and a predicted class.
 
+    temperature: divisor of the log-odds of the probability, which is a mean over the views that `tta` selects.
     threshold: smallest calibrated probability at which the predicted class is 1. select: the weights that temperature
     and threshold belong to.
     """
