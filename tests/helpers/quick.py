@@ -51,6 +51,7 @@ class Budget:
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.start, self.left = seconds, time.monotonic(), 0
+        self.is_spent = False
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         self.left = len(items)
@@ -60,12 +61,18 @@ class Budget:
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> None:
         if time.monotonic() - self.start > self.seconds:
+            self.is_spent = True
             item.session.shouldstop = f"budget of {self.seconds:.0f} s spent, {self.left} tests left: run `make test`"
 
 
+def run_within(budget: Budget, arguments: list[str]) -> int:
+    """pytest's exit code; 0 where only the budget ended the run."""
+    code = pytest.main(arguments, plugins=[budget])
+    return 0 if code == pytest.ExitCode.INTERRUPTED and budget.is_spent else int(code)
+
+
 def main(seconds: float) -> int:
-    files = files_to_test(changed_files())
-    return pytest.main(["-x", "--durations=5", *files], plugins=[Budget(seconds)])
+    return run_within(Budget(seconds), ["-x", "--durations=5", *files_to_test(changed_files())])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.quick import Budget, files_to_test
+from tests.helpers.quick import Budget, files_to_test, run_within
 
 
 def test_own_tests_come_first_then_those_of_importers():
@@ -21,7 +21,13 @@ def test_changed_tests_run_themselves():
 @pytest.mark.parametrize(("seconds", "passed"), [(1000.0, 3), (-1.0, 0)])
 def test_no_test_starts_after_the_budget(tmp_path, seconds, passed, capsys):
     (tmp_path / f"test_{passed}_of_three.py").write_text("".join(f"def test_{n}(): pass\n" for n in range(3)))
-    pytest.main(["-q", "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)], plugins=[Budget(seconds)])
+    code = run_within(Budget(seconds), ["-q", "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)])
+    assert code == 0
     printed = capsys.readouterr().out
     assert ("3 passed" in printed) == (passed == 3)
     assert ("3 tests left: run `make test`" in printed) == (passed == 0)
+
+
+def test_a_failure_is_a_failure_within_the_budget_too(tmp_path, capsys):
+    (tmp_path / "test_fails.py").write_text("def test_0(): assert False\n")
+    assert run_within(Budget(1000.0), ["-x", "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)]) == 1
