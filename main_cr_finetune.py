@@ -88,7 +88,7 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
     cohort = open_cohort(options)
     volumes = controlled(cohort.volumes, protocol.control, run.seed)
     labels = {subject: volumes.label(subject) for subject in volumes.subjects}  # shuffled ones stratify their own folds
-    division = divide(protocol, labels, cohort.sheet, run, label_type)
+    division = divide(protocol, labels, cohort.sheet, run, label_type, cohort.volumes.root)
     folds = folds_to_run(options, len(division.folds))
     changed = of_run.changes(options, "finetune")
     of_run.changes_of_folds(options, [] if run.overwrite else folds)
@@ -113,7 +113,7 @@ def cross_validate(options: FinetuneOptions, world: World, stop: StopRequest) ->
     else:
         world.on_main_rank(lambda: start_folds(options, division, config, changed))
         if not run.overwrite:  # another job may have been the first
-            division = divide(protocol, labels, cohort.sheet, run, label_type)
+            division = divide(protocol, labels, cohort.sheet, run, label_type, cohort.volumes.root)
     predictor = FoldPredictor(volumes, division, protocol, world, options.training.batch_size, precision.used)
     with stop:
         for fold in folds:

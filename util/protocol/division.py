@@ -1,6 +1,7 @@
 """The folds of a cross-validation and the record of how they were made."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from util.options.groups import RunOptions
 from util.options.protocol import ProtocolOptions
 from util.protocol.folds import Fold, fold_hash, load_folds, make_folds, save_folds, set_aside
 from util.protocol.folds_csv import read_folds_csv
+from util.protocol.patients import log_patients, patients_of
 from util.run_folder import FOLDS
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,17 @@ class Division:
 
 
 def divide(
-    options: ProtocolOptions, labels: Mapping[str, int], sheet: Path, run: RunOptions, label_type: str
+    options: ProtocolOptions,
+    labels: Mapping[str, int],
+    sheet: Path,
+    run: RunOptions,
+    label_type: str,
+    root: Path | None = None,
 ) -> Division:
-    """The folds that the run folder holds, or new ones; ValueError where it holds folds of another design."""
+    """The folds that the run folder holds, or new ones; ValueError where it holds folds of another design.
+
+    root: the prepared folder. Without --group_by, subjects that look like one patient there stay together.
+    """
     path = run.output_dir / FOLDS
     design = {
         "k_fold": options.k_fold,
@@ -46,7 +58,10 @@ def divide(
     }
     wanted = [name for name in (options.stratify_by, options.group_by) if name]
     columns = read_columns(sheet, wanted) if wanted else {}
-    patients = columns[options.group_by] if options.group_by else None
+    if options.group_by:
+        patients = columns[options.group_by]
+    else:
+        patients = (patients_of(labels, root) if root is not None else {}) or None
     if path.exists() and not run.overwrite:
         folds = load_folds(path, labels, label_type)
         if not options.folds_csv and len(folds) != options.k_fold * options.repeats:
@@ -55,7 +70,11 @@ def divide(
                 f"{options.k_fold * options.repeats}: take what it holds or another --output_dir"
             )
         _check_design(path, design)
+        if split := _split_patient(folds, patients or {}):
+            logger.warning('%s: fold %d trains and tests on what looks like one patient, "%s"', path, *split)
         return Division(folds, patients or {}, options.k_fold, design)
+    if patients and not options.group_by:
+        log_patients(patients)
     if options.folds_csv is not None:
         folds = read_folds_csv(options.folds_csv, labels, options.k_fold)
         _check_patients(folds, patients or {}, options)
@@ -96,10 +115,22 @@ def _check_design(path: Path, wanted: dict[str, Any]) -> None:
 
 
 def _check_patients(folds: list[Fold], patients: Mapping[str, str], options: ProtocolOptions) -> None:
+    if split := _split_patient(folds, patients):
+        how = f"--group_by {options.group_by}" if options.group_by else "by equal volumes or names of time points"
+        fix = "" if options.group_by else ", or say whose each subject is with --group_by"
+        raise ValueError(
+            f'--folds_csv {options.folds_csv}: fold {split[0]} trains and tests on patient "{split[1]}" ({how}): put a '
+            f"patient's subjects into one fold{fix}"
+        )
+
+
+def _split_patient(folds: list[Fold], patients: Mapping[str, str]) -> tuple[int, str] | None:
+    """The first fold with a patient in two of its parts, and that patient."""
     for number, fold in enumerate(folds):
-        owners = [{patients[subject] for subject in part if patients.get(subject)} for part in fold.values()]
-        if shared := sorted(owners[0] & owners[1]):
-            raise ValueError(
-                f'--folds_csv {options.folds_csv}: fold {number} trains and tests on patient "{shared[0]}" '
-                f"(--group_by {options.group_by}): put a patient's subjects into one fold"
-            )
+        seen: set[str] = set()
+        for part in fold.values():
+            owners = {patients[subject] for subject in part if patients.get(subject)}
+            if shared := sorted(owners & seen):
+                return number, shared[0]
+            seen |= owners
+    return None

@@ -78,3 +78,19 @@ def test_choices_and_the_hash_of_the_folds_are_stated(tmp_path, divided):
     division.save(tmp_path / "run", "IDH", 0)
     assert facts["folds_hash"] == json.loads((tmp_path / "run" / "folds.json").read_text())["hash"]
     json.dumps(facts)
+
+
+def test_time_points_of_a_patient_stay_together(tmp_path, caplog):
+    names = [f"P-{patient:03d}-00{visit}" for patient in range(12) for visit in range(2)]
+    labels = {name: int(name[2:5]) % 2 for name in names}
+    run = RunOptions(output_dir=tmp_path / "run")
+    options = ProtocolOptions(k_fold=3, val_fraction=0.3)
+    for fold in divide(options, labels, tmp_path / "no.xlsx", run, "IDH", tmp_path).folds:
+        parts = [{name[:5] for name in part} for part in fold.values()]
+        assert len(parts) == 3
+        assert sum(map(len, parts)) == 12  # nobody is in two of them
+    assert "24 subjects look like 12 patients" in caplog.text
+    csv = tmp_path / "f.csv"
+    csv.write_text("subject,fold\n" + "".join(f"{name},{number % 3}\n" for number, name in enumerate(names)))
+    with pytest.raises(ValueError, match=r'fold 0 trains and tests on patient "P-000-000" .*--group_by'):
+        divide(ProtocolOptions(k_fold=3, folds_csv=csv), labels, tmp_path / "no.xlsx", run, "IDH", tmp_path)
