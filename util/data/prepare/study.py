@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from util.data.folder import CONTRASTS
 from util.data.prepare.resample import (
@@ -18,11 +19,12 @@ from util.data.prepare.resample import (
 )
 from util.data.raw.layouts import RawStudy
 from util.data.raw.nifti import Volume, check_same_grid, read_image, read_mask
-from util.data.raw.scan_warnings import scan_warnings
+from util.data.raw.scan_warnings import same_images, scan_warnings
 
 MAX_TUMOUR, MAX_TUMOUR_ML = 0.4, 700  # part of the brain, and volume, that a tumour with its oedema does not exceed
 MAX_GIVEN_TUMOUR = 0.9  # part of the brain that a segmentation named by the user may cover
 MIN_BRAIN = 0.04  # smallest part of the non-zero voxels that is a brain, in a scan of head and neck
+MAX_EMPTY, RIM_MM = 0.05, 4.0  # part of the brain that may be 0 in one contrast, and depth of its rim
 MAX_FILL = 0.9  # largest plausible fraction of non-zero voxels in a skull-stripped scan
 
 
@@ -87,7 +89,7 @@ def prepare_study(study: RawStudy, settings: Settings, contrasts: Sequence[str] 
     first = images[contrasts[0]]
     if "seg" in masks:
         _check_tumour(masks["seg"], brain, study.seg_is_given)
-    warnings = [f"{role}: {warning}" for role, volume in {**images, **masks}.items() for warning in volume.warnings]
+    warnings = _of_files({**images, **masks})
     warnings += _warnings(brain, images, masks.get("seg"))
     box = brain_box(brain, settings.margin)
     inside = tuple(slice(start, stop) for start, stop in box)
@@ -148,17 +150,33 @@ def _check_tumour(segmentation: Volume, brain: np.ndarray, is_given: bool) -> No
 
 
 def _warnings(brain: np.ndarray, images: Mapping[str, Volume], segmentation: Volume | None) -> list[str]:
-    warnings = []
-    if brain.mean() > MAX_FILL:
+    voxel_mm = np.linalg.norm(next(iter(images.values())).affine[:3, :3], axis=0)
+    warnings = scan_warnings(brain, [image.data for image in images.values()], voxel_mm)
+    if brain.mean() > MAX_FILL and not any("skull" in warning for warning in warnings):
         warnings.append("almost no voxel is 0: the skull may not have been removed, or air is not 0")
     if segmentation is not None and not segmentation.data.any():
         warnings.append("the segmentation is empty")
     for contrast, image in images.items():
-        empty = float((image.data[brain] == 0).mean())
-        if empty > 0.05:
-            warnings.append(f"{contrast} is 0 in {empty:.0%} of the brain: it may be cut off")
-    voxel_mm = np.linalg.norm(next(iter(images.values())).affine[:3, :3], axis=0)
-    return warnings + scan_warnings(brain, [image.data for image in images.values()], voxel_mm)
+        empty = (image.data == 0) & brain
+        if empty.sum() > MAX_EMPTY * brain.sum() and _is_empty_inside(empty, brain, voxel_mm):
+            warnings.append(f"{contrast} is 0 in {empty.sum() / brain.sum():.0%} of the brain: it may be cut off")
+    return warnings + same_images(brain, {contrast: image.data for contrast, image in images.items()})
+
+
+def _of_files(volumes: Mapping[str, Volume]) -> list[str]:
+    """The warnings about the files, each once, with the files that have it."""
+    roles: dict[str, list[str]] = {}
+    for role, volume in volumes.items():
+        for warning in volume.warnings:
+            roles.setdefault(warning, []).append(role)
+    return [f"{', '.join(names)}: {warning}" for warning, names in roles.items()]
+
+
+def _is_empty_inside(empty: np.ndarray, brain: np.ndarray, voxel_mm: np.ndarray) -> bool:
+    """Whether voxels are empty beyond the rim, where masks of contrasts differ by interpolation."""
+    depth_mm: Any = distance_transform_edt(np.pad(brain, 1), sampling=voxel_mm)
+    inside = depth_mm[1:-1, 1:-1, 1:-1] > RIM_MM
+    return bool(not inside.any() or empty[inside].mean() > MAX_EMPTY)
 
 
 def _to_zyx(volume: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from util.data.raw.scan_warnings import header_warnings
 
 MIN_SIDE_MM, MAX_SIDE_MM = 1e-3, 1e3  # plausible sides of a voxel
 MAX_SHIFT_MM = 1e6  # plausible distance of the first voxel from the scanner's centre
+MIN_BACKGROUND = 0.1  # part of a volume that its background fills
+ROUNDING = 1e-3  # distance from a whole number that a label may have
 GRID_TOLERANCE = 0.1  # voxels by which the corners of two contrasts of one study may differ
 
 
@@ -42,6 +44,7 @@ def read_image(path: Path, assumed_orientation: str | None = None) -> Volume:
 
     Raises ValueError for a file that is damaged, not 3-D, not finite, empty or constant."""
     volume = _read(path, assumed_orientation)
+    volume = _with_background_0(volume)
     if not np.isfinite(volume.data).all():
         count = int((~np.isfinite(volume.data)).sum())
         raise ValueError(f"{path} has {count} NaN or Inf voxels; repair it, for instance by setting them to 0")
@@ -55,9 +58,29 @@ def read_mask(path: Path, assumed_orientation: str | None = None) -> Volume:
     """A segmentation or brain mask, uint8. Raises ValueError unless all values are whole numbers from 0 to 255."""
     volume = _read(path, assumed_orientation)
     data = volume.data
-    if not (np.isfinite(data) & (data >= 0) & (data <= 255) & (data == np.rint(data))).all():
+    whole = np.rint(data)
+    if not (np.isfinite(data) & (whole >= 0) & (whole <= 255) & (abs(data - whole) <= ROUNDING)).all():
         raise ValueError(f"{path} has values that are no whole numbers from 0 to 255; export the mask again")
-    return dataclasses.replace(volume, data=data.astype(np.uint8))
+    return dataclasses.replace(volume, data=whole.astype(np.uint8))
+
+
+def _with_background_0(volume: Volume) -> Volume:
+    """The volume with 0 for a background of NaN, as SPM writes it, or of another constant, as z-scoring leaves it.
+
+    A background fills all corners and MIN_BACKGROUND of the volume.
+    """
+    data = volume.data
+    corner = data[0, 0, 0]
+    is_background = np.isnan(data) if np.isnan(corner) else data == corner
+    corners = tuple(slice(None, None, max(1, side - 1)) for side in data.shape)
+    if corner == 0 or np.isinf(corner) or not is_background[corners].all():
+        return volume
+    if not MIN_BACKGROUND <= is_background.mean() < 1:
+        return volume
+    warnings = volume.warnings
+    if np.isnan(corner):
+        warnings += (f"{is_background.mean():.0%} of the voxels are NaN and are taken as background",)
+    return dataclasses.replace(volume, data=np.where(is_background, np.float32(0), data), warnings=warnings)
 
 
 def check_same_grid(volumes: Mapping[str, Volume]) -> None:

@@ -3,7 +3,8 @@
 Arrays are (X, Y, Z) in canonical orientation, as in util/data/raw/nifti.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 from typing import Any
 
 import nibabel
@@ -17,6 +18,7 @@ COARSE_MM = 2.0  # sampling distance, fine enough for the scalp and eight times 
 MAX_OUTSIDE = 0.1  # largest fraction of bright voxels outside the brain
 MAX_CUT = 0.15  # largest cut area relative to the largest cross-section; a brainstem at the edge has less
 THICK_MM, MAX_RATIO = 3.0, 2.5  # side of a thick voxel, and ratio of its longest to its shortest side
+SAME, SAMPLED = 0.999, 100_000  # correlation of one image saved twice, and voxels that it is computed from
 FORM_TOLERANCE = 0.1  # voxels by which qform and sform may differ
 ENDS = (("left", "right"), ("back", "front"), ("lower", "upper"))  # of the canonical axes
 
@@ -50,17 +52,26 @@ def scan_warnings(brain: np.ndarray, contrasts: Iterable[np.ndarray], voxel_mm: 
     if voxel_mm.max() >= THICK_MM and voxel_mm.max() >= MAX_RATIO * voxel_mm.min():
         sides = " x ".join(f"{side:.2g}" for side in voxel_mm)
         warnings.append(f"voxels of {sides} mm: slices are thick, and values between them are interpolated")
-    for end, ratio in cut_ends(brain).items():
-        warnings.append(
-            f"the brain reaches the {end} end of the field of view with {ratio:.0%} of its largest cross-section: "
-            "it may be cut off"
-        )
     outside = fraction_outside(brain, contrasts, voxel_mm)
-    if outside > MAX_OUTSIDE:
+    if outside > MAX_OUTSIDE:  # a head reaches the ends of the field of view, which says nothing about the brain
         warnings.append(
             f"{outside:.0%} of the bright voxels lie outside the brain: the skull may not have been removed; strip it, "
             "for instance with HD-BET or SynthStrip"
         )
+    elif ends := cut_ends(brain):
+        places = ", ".join(f"{end} end ({ratio:.0%} of its largest cross-section)" for end, ratio in ends.items())
+        warnings.append(f"the brain reaches the {places} of the field of view: it may be cut off")
+    return warnings
+
+
+def same_images(brain: np.ndarray, images: Mapping[str, np.ndarray]) -> list[str]:
+    """A warning for each pair of contrasts that are the same image, up to brightness."""
+    places = np.flatnonzero(brain)[:: max(1, int(brain.sum()) // SAMPLED)]
+    values = {name: image.ravel()[places].astype(np.float64) for name, image in images.items()}
+    warnings = []
+    for (one, first), (other, second) in combinations(values.items(), 2):
+        if first.std() > 0 and second.std() > 0 and np.corrcoef(first, second)[0, 1] > SAME:
+            warnings.append(f"{one} and {other} are the same image, or nearly: one may have been copied or misnamed")
     return warnings
 
 
@@ -86,8 +97,11 @@ def fraction_outside(brain: np.ndarray, contrasts: Iterable[np.ndarray], voxel_m
     inside = brain[steps]
     bright = np.zeros_like(inside)
     for values in contrasts:
-        values = np.where(inside, values[steps], 0)
-        bright |= values > BRIGHT * np.percentile(values[inside], 98) if inside.any() else False
+        if inside.any():
+            values = values[steps]
+            dark, light = np.percentile(values[inside], (1, 98))
+            dark = min(0.0, dark)  # below 0 in normalised images
+            bright |= inside & (values > dark + BRIGHT * (light - dark))
     padded = np.pad(bright, 1)  # beyond the field of view there is no tissue
     components, count = label(distance_transform_edt(padded, sampling=sides_mm) > DEPTH_MM)  # pyright: ignore[reportGeneralTypeIssues,reportOperatorIssue]
     if count == 0:

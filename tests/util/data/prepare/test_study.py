@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion
 
 from tests.helpers.raw_studies import AFFINE, SHAPE, brain_volume, write_nifti, write_study
 from util.data.folder import CONTRASTS
@@ -191,3 +192,20 @@ def test_a_tumour_of_litres_is_refused(tmp_path):
     assert third.sum() * 1.728 > 700
     with pytest.raises(ValueError, match=r"covers 35% of the brain \(\d+ ml\) and is no tumour"):
         prepare_study(study, SMALL)
+
+
+def test_zeros_at_the_rim_are_no_cut(tmp_path):
+    study = write_study(tmp_path, "A")
+    brain = brain_volume() > 0
+    write_nifti(study.files["t2"], np.where(binary_erosion(brain), brain_volume(1), 0).astype(np.int16))
+    assert (brain & ~binary_erosion(brain)).sum() > 0.05 * brain.sum()
+    assert prepare_study(study, SMALL).warnings == []
+
+
+def test_a_warning_of_several_files_is_one_line(tmp_path):
+    study = write_study(tmp_path, "A")
+    for seed, contrast in enumerate(CONTRASTS):
+        volume = brain_volume(seed).astype(np.float32)
+        write_nifti(study.files[contrast], np.where(volume > 0, volume, np.nan))
+    (warning,) = prepare_study(study, SMALL).warnings
+    assert warning.startswith("t1, t2, t1ce, flair: ")

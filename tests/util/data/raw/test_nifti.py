@@ -142,3 +142,21 @@ def test_an_affine_that_places_no_voxel_is_refused(tmp_path, spoiled):
     (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + image.dataobj.tobytes(order="F"))
     with pytest.raises(ValueError, match=r"a\.nii has no usable affine in its header; convert it again"):
         read_image(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("background", [np.nan, -1000, 7.5, 3e4])
+def test_a_background_other_than_0_is_background(tmp_path, background):
+    volume = np.where(brain_volume() > 0, brain_volume(), background).astype(np.float32)
+    found = read_image(write_nifti(tmp_path / "a.nii.gz", volume))
+    np.testing.assert_array_equal(found.data, brain_volume()[::-1, ::-1])
+    assert len(found.warnings) == (1 if np.isnan(background) else 0)
+    volume[10, 12, 9] = np.inf
+    with pytest.raises(ValueError, match="has 1 NaN or Inf voxels"):
+        read_image(write_nifti(tmp_path / "a.nii.gz", volume))
+
+
+def test_labels_are_rounded(tmp_path):
+    labels = np.where(brain_volume() > 0, 4, 0)
+    noise = np.random.default_rng(0).uniform(-1e-4, 1e-4, SHAPE)
+    mask = read_mask(write_nifti(tmp_path / "a.nii.gz", (labels + noise).astype(np.float32)))
+    np.testing.assert_array_equal(mask.data, labels[::-1, ::-1])

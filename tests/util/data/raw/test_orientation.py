@@ -105,8 +105,7 @@ def test_a_study_says_what_is_assumed(tmp_path):
         prepare_study(study, Settings(size=(16, 16, 16)))
     study.assumed_orientation = "LPS"
     warnings = prepare_study(study, Settings(size=(16, 16, 16))).warnings
-    assert "t1: the header has no orientation, assumed is LPS" in warnings
-    assert "seg: the header has no orientation, assumed is LPS" in warnings
+    assert "t1, t2, t1ce, flair, seg: the header has no orientation, assumed is LPS" in warnings
 
 
 def test_qform_alone_places_the_voxels(tmp_path):

@@ -9,7 +9,7 @@ from tests.helpers.raw_studies import AFFINE, brain_volume, write_nifti, write_s
 from util.data.phantom.study import make_phantom
 from util.data.prepare.study import Settings, prepare_study
 from util.data.raw.nifti import read_image
-from util.data.raw.scan_warnings import cut_ends, fraction_outside, header_warnings, scan_warnings
+from util.data.raw.scan_warnings import cut_ends, fraction_outside, header_warnings, same_images, scan_warnings
 
 ISOTROPIC = np.ones(3) * 2.0
 
@@ -96,11 +96,36 @@ def test_warnings_of_the_preparation_name_the_contrast(tmp_path):
     moved = AFFINE.copy()
     moved[1, 3] += 3
     nibabel.save(image_with(moved, AFFINE), study.files["t2"])
-    for contrast in ("t1", "t1ce", "flair"):
-        write_nifti(study.files[contrast], brain_volume(), AFFINE)
+    for seed, contrast in enumerate(("t1", "t1ce", "flair"), 1):
+        write_nifti(study.files[contrast], brain_volume(seed), AFFINE)
     assert prepare_study(study, Settings(size=(16, 16, 16))).warnings == [
         "t2: qform and sform of its header put voxels up to 3.0 mm apart; the sform is used"
     ]
+
+
+def test_z_scored_images_raise_no_doubt(phantom):
+    images, brain = phantom
+    scored = [np.where(brain, (image - image[brain].mean()) / image[brain].std(), 0) for image in images]
+    assert scan_warnings(brain, scored, ISOTROPIC) == []
+    heads, head = with_head(images, brain)
+    scored = [np.where(head, (image - image[head].mean()) / image[head].std(), 0) for image in heads]
+    assert any("skull" in warning for warning in scan_warnings(head, scored, ISOTROPIC))
+
+
+def test_one_cause_is_one_line(phantom):
+    images, brain = phantom
+    cut = (slice(30, -30), slice(30, -30), slice(25, None))
+    (warning,) = scan_warnings(brain[cut], [image[cut] for image in images], ISOTROPIC)
+    assert "left end" in warning
+    assert "front end" in warning
+
+
+def test_the_same_image_twice_is_doubted(phantom):
+    images, brain = phantom
+    named = dict(zip(("t1", "t2", "t1ce", "flair"), images, strict=True))
+    assert same_images(brain, named) == []
+    (warning,) = same_images(brain, {**named, "t2": named["t1"] * 3 + 5})
+    assert warning.startswith("t1 and t2 are the same image")
 
 
 def test_a_qform_without_a_rotation_does_not_hide_the_sform():
