@@ -26,7 +26,7 @@ FINETUNE = $(PY) main_cr_finetune.py --model vim_3d_tiny_patch8 $(MODEL) --data 
     --label_type IDH --epochs 6 --warmup_epochs 0.5 --lr 2e-3 --drop_path 0 --use_scheduler --eval_freq 2
 PRETRAINED = --finetune $(DEMO)/pretrain/checkpoint-39.pth
 
-.PHONY: demo controls test quick coverage torture verify docs bench bench-gpu clean-demo help
+.PHONY: demo controls test quick coverage torture sanitize verify docs bench bench-gpu clean-demo help
 
 help:
 	@echo "make demo   simulate studies, prepare, pre-train, fine-tune, visualise; ends with the report's path"
@@ -36,6 +36,7 @@ help:
 	@echo "make coverage  tests under coverage.py, their processes too -> docs/testing.md, assets/coverage.svg"
 	@echo "make torture  trainings killed at random moments, checkpoints damaged, hostile files for every reader"
 	@echo "              -> benchmarks/results/ (KILLS=100 MINUTES=10)"
+	@echo "make sanitize  the CPU kernels under AddressSanitizer and UBSan, over a grid of shapes and a fuzz (MINUTES=10)"
 	@echo "make verify  comparisons with what others wrote, docs/verification.md -> benchmarks/results/"
 	@echo "             (SOURCES=FOLDER: the folder of their source trees; QUICK=--quick: a few cases of each)"
 	@echo "make docs   the documentation as a site -> build/site/index.html"
@@ -123,6 +124,9 @@ coverage: $(VENV)/.installed-dev
 torture: $(VENV)/.installed-dev
 	OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.robustness.torture --kills $(KILLS)
 	$(PY) -m tests.robustness.fuzz --minutes $(MINUTES)
+
+sanitize: $(VENV)/.installed-dev
+	$(PY) -m tests.robustness.sanitize --minutes $(MINUTES)
 
 verify: $(VENV)/.installed-verify
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m tests.verification all --sources $(SOURCES) --report $(QUICK)

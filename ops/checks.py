@@ -2,8 +2,8 @@
 
 The compiled kernels read memory by the sizes that they are told. So every shape, type, device and patch id is checked
 here, and errors name the argument. ops/arguments.py does the same for the scans and the convolution.
-Shape suffixes: B batch, L tokens, E model width, I inner channels, x 2I, N states, R rank of the step size, C contrasts,
-Z Y X voxels, K chosen patches, P values per patch; 3 and 4 are sizes.
+Shape suffixes: B batch, L tokens, E model width, I inner channels, x 2I, N states, R rank of the step size, C
+contrasts, Z Y X voxels, K chosen patches, P values per patch; 3 and 4 are sizes.
 """
 
 import torch

@@ -88,7 +88,7 @@ class Patches(Structure):
     """ops/cpu/csrc/patches.h: struct Patches"""
 
     _fields_ = _fields(
-        ("batch kept contrasts patch grid_y grid_x threads", c_int64),
+        ("batch kept contrasts patch grid_z grid_y grid_x threads", c_int64),
         ("batch_stride contrast_stride plane_stride line_stride", c_int64),
         ("first_plane planes contrasts_first bfloat16_rows", c_int64),
         ("volume ids rows moments squares", c_void_p),

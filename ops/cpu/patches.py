@@ -41,10 +41,10 @@ def linear_patch_error(
 
 def _arguments(volume: Tensor, ids: Tensor, patch_size: int, dtype: torch.dtype, **more: Any) -> Patches:
     check_ids(ids, volume, patch_size)
-    batch, contrasts, _, y, x = volume.shape
+    batch, contrasts, z, y, x = volume.shape
     return Patches(
         batch=batch, kept=ids.shape[1], contrasts=contrasts, patch=patch_size,
-        grid_y=y // patch_size, grid_x=x // patch_size, threads=torch.get_num_threads(),
+        grid_z=z // patch_size, grid_y=y // patch_size, grid_x=x // patch_size, threads=torch.get_num_threads(),
         batch_stride=volume.stride(0), contrast_stride=volume.stride(1), plane_stride=volume.stride(2),
         line_stride=volume.stride(3), bfloat16_rows=dtype == torch.bfloat16, volume=pointer(volume), ids=pointer(ids),
         **more,

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "debug.h"
 #include "vec.h"
 
 namespace {
@@ -79,6 +80,9 @@ template <class H, class N> void backward_row(const AddNorm& a, const Row& row, 
 // Every thread has a fixed range of rows, so sums over rows do not change between calls.
 template <class Work> void for_each_row(const AddNorm& a, Work work) {
     const int64_t rows = a.batch * a.length;
+    REQUIRE(a.batch >= 0 && a.length >= 0 && a.width >= 1 && a.threads >= 1);
+    REQUIRE(a.rotation_batch == 0 || a.rotation_batch == a.length);
+    REQUIRE(rows == 0 || (a.total && a.weight && a.normed));
 #pragma omp parallel for num_threads(int(a.threads)) schedule(static, 1)
     for (int64_t part = 0; part < a.threads; ++part)
         for (int64_t index = rows * part / a.threads; index < rows * (part + 1) / a.threads; ++index)

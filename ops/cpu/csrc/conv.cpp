@@ -4,6 +4,7 @@
 #include "conv.h"
 
 #include "buffer.h"
+#include "debug.h"
 #include "vec.h"
 
 namespace {
@@ -131,6 +132,10 @@ void transpose(const float* from, float* to, int64_t rows, int64_t columns) {
 // (direction, batch, split, width + 1, channel) gets the sums over each range of time, the bias's sum last.
 template <class Range> void for_each_range(const Conv& c, Range range, float* parts) {
     const int64_t items = c.batch * c.splits, size = c.width * c.channels;
+    REQUIRE(c.directions == 1 || c.directions == 2);
+    REQUIRE(c.batch >= 1 && c.length >= 1 && c.channels >= 1 && c.splits >= 1 && c.threads >= 1);
+    REQUIRE(c.width >= 1 && c.width <= MAX_WIDTH);
+    REQUIRE(c.x.data && c.weight && (c.out.data || (c.dout.data && c.dx.data && c.dweight && c.dbias)));
     Buffer<float> taps(c.directions * size);
     for (int64_t d = 0; d < c.directions; ++d)
         transpose(c.weight + d * size, taps.data + d * size, c.channels, c.width);

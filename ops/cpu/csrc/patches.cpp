@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "debug.h"
 #include "vec.h"
 
 namespace {
@@ -131,6 +132,12 @@ template <class T> void compare(const Patches& a, int64_t index, float* line) {
 // Call work(index, memory for a line) for every patch.
 template <class Work> void for_each_patch(const Patches& a, Work work) {
     const int64_t patches = a.batch * a.kept;
+    REQUIRE(a.batch >= 0 && a.kept >= 0 && a.contrasts >= 1 && a.patch >= 1 && a.threads >= 1);
+    REQUIRE(a.grid_z >= 1 && a.grid_y >= 1 && a.grid_x >= 1);
+    REQUIRE(a.first_plane >= 0 && a.planes >= 0 && a.first_plane + a.planes <= a.patch);
+    REQUIRE(patches == 0 || (a.volume && a.ids && a.rows));
+    for (int64_t index = 0; CHECKED && index < patches; ++index)
+        REQUIRE(a.ids[index] >= 0 && a.ids[index] < a.grid_z * a.grid_y * a.grid_x);
 #pragma omp parallel num_threads(int(a.threads))
     {
         std::vector<float> line(a.patch * a.contrasts);

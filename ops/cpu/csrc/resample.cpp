@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "debug.h"
+
 namespace {
 
 // One line of output voxels: the corner before each sampled position, and the distance from that corner.
@@ -87,6 +89,9 @@ int64_t resample_struct_size() { return sizeof(Resample); }
 void resample_affine(const Resample* arguments) {
     const Resample& r = *arguments;
     const int64_t lines = r.z * r.y, voxels = lines * r.x;
+    REQUIRE(r.batch >= 0 && r.channels >= 1 && r.z >= 1 && r.y >= 1 && r.x >= 1 && r.threads >= 1);
+    REQUIRE(voxels < (int64_t(1) << 31));
+    REQUIRE(r.batch == 0 || (r.back && r.volume && r.out));
 #pragma omp parallel num_threads(int(r.threads))
     {
         Line line(r.x);

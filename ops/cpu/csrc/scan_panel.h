@@ -7,6 +7,7 @@
 #pragma once
 
 #include "buffer.h"
+#include "debug.h"
 #include "scan.h"
 #include "vec.h"
 
@@ -165,6 +166,10 @@ Scan direction(Scan s, const Shape& shape, int64_t d) {
 template <class Run> void for_each_panel(const Scan& s, int64_t size, Run run) {
     const Shape shape(s);
     const int64_t items = s.batch * s.splits;
+    REQUIRE(s.directions == 1 || s.directions == 2);
+    REQUIRE(s.batch >= 1 && s.length >= 1 && s.channels >= 1 && s.states >= 1 && s.splits >= 1 && s.threads >= 1);
+    REQUIRE(s.groups >= 1 && s.channels % s.groups == 0);
+    REQUIRE(s.u.data && s.delta.data && s.A && s.B.data && s.C.data);
 #pragma omp parallel for num_threads(int(s.threads)) schedule(dynamic, 1)
     for (int64_t item = 0; item < items; ++item) {
         const int64_t b = item / s.splits, split = item % s.splits;
