@@ -97,6 +97,9 @@ class ScanInputs(NamedTuple):
             raise ValueError(f"u must be a real tensor (batch, dim, length), got {u.dtype} {tuple(u.shape)}")
         if A.is_complex() or B.is_complex() or C.is_complex():
             raise ValueError("complex A, B or C is not supported: Mamba's state matrix is real, pass A = -exp(A_log)")
+        for name, value in (("delta", delta), ("D", D), ("z", z), ("delta_bias", delta_bias)):
+            if value is not None and value.is_complex():
+                raise ValueError(f"{name} must be real, got {value.dtype}")
         batch, dim, length = u.shape
         if A.dim() != 2 or A.shape[0] != dim or not A.shape[1]:
             raise ValueError(
@@ -164,6 +167,8 @@ class ConvInputs(NamedTuple):
             raise ValueError(f"weight must be (dim, width) with dim {dim} as in x, got {tuple(weight.shape)}")
         if bias is not None and bias.shape != (dim,):
             raise ValueError(f"bias must be (dim,) = ({dim},), got {tuple(bias.shape)}")
+        if weight.is_complex() or (bias is not None and bias.is_complex()):
+            raise ValueError("complex weight or bias is not supported: the convolution is real")
         if activation not in ACTIVATIONS:
             raise ValueError(f'activation must be None, "silu" or "swish", got {activation!r}')
         self._check_states("initial_states", initial_states)

@@ -27,6 +27,8 @@ from tests.helpers.ssd_cases import SSDCase
         ("B", torch.zeros(2, 2, 3, 9), "same number of groups"),
         ("D", torch.zeros(3), "D must be"),
         ("delta_bias", torch.zeros(6, 1), "delta_bias must be"),
+        ("delta_bias", torch.zeros(6, dtype=torch.complex64), "delta_bias must be real"),
+        ("delta", torch.zeros(2, 6, 9, dtype=torch.complex64), "delta must be real"),
     ],
 )
 def test_scan_errors_name_the_argument(name: str, value: torch.Tensor, hint: str):
@@ -43,6 +45,8 @@ def test_scan_errors_name_the_argument(name: str, value: torch.Tensor, hint: str
         ({"weight": torch.zeros(6, 0)}, "weight must be"),
         ({"bias": torch.zeros(4)}, "bias must be"),
         ({"bias": torch.zeros(7)}, "bias must be"),
+        ({"bias": torch.zeros(6, dtype=torch.complex64)}, "complex weight or bias"),
+        ({"weight": torch.zeros(6, 4, dtype=torch.complex64)}, "complex weight or bias"),
         ({"activation": "relu"}, "activation must be"),
         ({"initial_states": torch.zeros(2, 6, 4)}, "initial_states must be"),
         ({"initial_states": torch.zeros(2, 6, 2)}, "initial_states must be"),
