@@ -292,7 +292,9 @@ def call(target: Target, arguments: Arguments, backend: str) -> list[Tensor] | s
     roots = [x for x in results if x.requires_grad]
     grads: Any = [None] * len(leaves)  # an empty result may have no graph
     if roots and leaves:
-        grads = torch.autograd.grad([x.float().sum() for x in roots], leaves, allow_unused=True)
+        grads = torch.autograd.grad(
+            [x.abs().sum() if x.is_complex() else x.float().sum() for x in roots], leaves, allow_unused=True
+        )
     results += [torch.zeros_like(x) if grad is None else grad for x, grad in zip(leaves, grads)]
     return [x.detach() for x in results]
 
@@ -305,6 +307,7 @@ def _difference(actual: list[Tensor], expected: list[Tensor]) -> str | None:
             return f"result {number}: shapes {tuple(x.shape)} and {tuple(y.shape)}"
         if x.is_meta:
             continue
+        x, y = (torch.view_as_real(v.resolve_conj()) if v.is_complex() else v for v in (x, y))
         x, y = x.double(), y.double()
         both = x.isfinite() & y.isfinite()
         if not both.any():
