@@ -2,12 +2,14 @@
 
 import logging
 import os
+import random
 import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +23,8 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  what timm and torchio draw from
     torch.manual_seed(0)
 
 

@@ -59,8 +59,12 @@ def scan_warnings(brain: np.ndarray, contrasts: Iterable[np.ndarray], voxel_mm: 
             "for instance with HD-BET or SynthStrip"
         )
     elif ends := cut_ends(brain):
-        places = ", ".join(f"{end} end ({ratio:.0%} of its largest cross-section)" for end, ratio in ends.items())
-        warnings.append(f"the brain reaches the {places} of the field of view: it may be cut off")
+        places = ", ".join(f"{end} end" for end in ends)
+        ratios = ", ".join(f"{ratio:.0%}" for ratio in ends.values())
+        warnings.append(
+            f"the brain reaches the {places} of the field of view ({ratios} of its largest cross-section): it may be "
+            "cut off"
+        )
     return warnings
 
 
