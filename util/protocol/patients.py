@@ -22,20 +22,14 @@ def patients_of(subjects: Iterable[str], root: Path) -> dict[str, str]:
     of `root`, or names that differ by a time point only. Each patient has the name of its first subject."""
     known = sorted(subjects)
     first_of = {subject: subject for subject in known}
-
-    def join(members: list[str]) -> None:
-        firsts = {first_of[member] for member in members}
-        for subject, first in first_of.items():
-            if first in firsts:
-                first_of[subject] = min(firsts)
-
-    groups = [*_equal_volumes(known, root), *_time_points(known)]
-    for members in groups:
-        join(members)
-    together = defaultdict(list)
-    for subject, first in first_of.items():
-        together[first].append(subject)
-    return {subject: first for first, members in together.items() if len(members) > 1 for subject in members}
+    together = {subject: [subject] for subject in known}  # by the first of them
+    for group in (*_equal_volumes(known, root), *_time_points(known)):
+        first, *others = sorted({first_of[member] for member in group})
+        for other in others:
+            joining = together.pop(other)
+            together[first] += joining
+            first_of.update(dict.fromkeys(joining, first))
+    return {subject: first for first, members in together.items() if len(members) > 1 for subject in sorted(members)}
 
 
 def log_patients(patients: dict[str, str]) -> None:
