@@ -110,15 +110,21 @@ def save_folds(
     write_json(path, {**content, "folds": folds})
 
 
+def read_unedited(path: Path, remedy: str) -> dict[str, Any]:
+    """The content of a folds.json. Raises ValueError, with `remedy`, if its hash does not match its folds."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("hash") != fold_hash(content["folds"]):
+        raise ValueError(f"{path} was edited: its hash does not match its folds; restore it, or {remedy}")
+    return content
+
+
 def load_folds(
     path: Path, labels: Mapping[str, int], label_type: str, remedy: str = "use another --output_dir"
 ) -> list[Fold]:
     """Read folds.json. Raises ValueError, with `remedy`, if the file was edited, if it is for another label type, or if
     it does not cover exactly the labelled subjects."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content = read_unedited(path, remedy)
     folds: list[Fold] = content["folds"]
-    if content["hash"] != fold_hash(folds):
-        raise ValueError(f"{path} was edited: its hash does not match its folds; restore it, or {remedy}")
     if content["label_type"] != label_type:
         raise ValueError(f"{path} holds folds for {content['label_type']}, not {label_type}: {remedy}")
     check_folds(folds, labels, str(path), remedy)

@@ -1,11 +1,10 @@
 """The held-out subjects of a fine-tuned fold, from the run's folds.json."""
 
-import json
 from pathlib import Path
 
 from util.hub.download import is_hub_name
 from util.hub.exported_folder import is_exported
-from util.protocol.folds import fold_hash
+from util.protocol.folds import read_unedited
 from util.run_folder import FOLDS
 
 
@@ -20,10 +19,7 @@ def read_folds(run: Path) -> list[dict[str, list[str]]]:
         )
     if not path.is_file():
         raise ValueError(f"{path} is missing, so the held-out subjects are unknown; give a whole run with --run")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    folds = content["folds"]
-    if content.get("hash") != fold_hash(folds):
-        raise ValueError(f"{path} was edited: its hash does not match its folds; restore it, or fine-tune again")
+    folds = read_unedited(path, "fine-tune again")["folds"]
     for number, fold in enumerate(folds):
         if shared := sorted(set(fold["train"]) & set(fold["test"])):
             raise ValueError(f'{path}: fold {number} both trains and tests on "{shared[0]}"; run the fine-tuning again')
