@@ -170,7 +170,12 @@ def _from_json(one: Option, value: Any) -> Any:
 
 def as_json(options: Any) -> dict[str, Any]:
     """All options of a program in one flat dictionary of JSON values, as config.json keeps them."""
-    return plain_values({name: value for group in vars(options).values() for name, value in vars(group).items()})
+    return plain_values(by_name(options))
+
+
+def by_name(options: Any) -> dict[str, Any]:
+    """The values of all options of a program in one flat dictionary."""
+    return {name: value for group in vars(options).values() for name, value in vars(group).items()}
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:

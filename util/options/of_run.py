@@ -102,7 +102,7 @@ def stored_run(program: type, place: Path, config: Mapping[str, Any], kind: str)
 
 def differences(options: Any, run: StoredRun) -> Changes:
     """The options that define a run and differ between `options` and `run`."""
-    now = {name: value for group in vars(options).values() for name, value in vars(group).items()}
+    now = build.by_name(options)
     found: Changes = {}
     for one in list_options(type(options)):
         is_path_of_data = one.name in PLACE_OF_DATA or (one.name == "labels" and run.sheet is not None)
@@ -136,8 +136,7 @@ def changes(options: Any, kind: str) -> Changes:
     """What --override changes of the runs that these options continue or score; nothing where there are none."""
     if options.run.overwrite:
         return {}
-    values = {name: value for group in vars(options).values() for name, value in vars(group).items()}
-    found = [differences(options, run) for run in stored_runs(type(options), values, kind)]
+    found = [differences(options, run) for run in stored_runs(type(options), build.by_name(options), kind)]
     return {name: change for one in reversed(found) for name, change in one.items()}
 
 
